@@ -1,0 +1,1 @@
+"""From the CSVs of Kaggle's Digit Recognizer to submission.csv."""

@@ -1,0 +1,144 @@
+"""What the scripts share: options, exit codes, and finding the run, its recipe and its data."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from digit_recognizer import digits, folds, recipes
+from digit_recognizer.digits import Dataset
+from digit_recognizer.errors import UserError
+from digit_recognizer.folds import Fold
+from digit_recognizer.recipes import Recipe
+from digit_recognizer.run import Run
+from digit_recognizer.source import Source
+
+WRONG, INTERRUPTED = 2, 130  # exit codes
+
+# What the built-in sample cuts a recipe down to: its training takes about a minute on two cores.
+SAMPLE_FOLDS, SAMPLE_EPOCHS = 3, 12
+
+
+class Parser(argparse.ArgumentParser):
+    """Options as every script takes them: --input, --output, no abbreviations, one line for a mistake."""
+
+    def __init__(self, description: str):
+        """`description` is what --help says first."""
+        super().__init__(description=description, allow_abbrev=False)
+        self.add_argument(
+            "--input",
+            metavar="DIR",
+            type=Path,
+            help="where the competition's three CSVs are (default: input)",
+        )
+        self.add_argument(
+            "--output",
+            metavar="DIR",
+            type=Path,
+            help="the run directory (default: output/run; output/sample)",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError in place of argparse's usage and message."""
+        raise UserError(f"{message} (--help lists the options)")
+
+
+def main(command: Callable[[], None]) -> NoReturn:
+    """Runs a script's `command` and ends the process with the exit code that its outcome has.
+
+    UserError and what the file system refuses are one line on stderr and code 2; Ctrl-C is 130. Anything
+    else is a defect and keeps its traceback.
+    """
+    script = Path(sys.argv[0]).name
+    try:
+        command()
+    except UserError as error:
+        message = f"error: {error}"
+    except OSError as error:  # a full disk, a quota, a folder that went away: not ours to mend
+        message = f"error: {error.filename or 'writing'}: {error.strerror or error}; nothing is half written"
+        message += ": once that is mended the same command goes on"
+    except KeyboardInterrupt:
+        print(
+            f"\n{script}: interrupted; every finished epoch is kept: the same command goes on",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
+    else:
+        sys.exit(0)
+    print(f"{script}: {message}", file=sys.stderr)
+    sys.exit(WRONG)
+
+
+def add_recipe_option(parser: Parser, name: str, words: str) -> None:
+    """An option that sets the recipe's field of that name; where it is not given `given` leaves it out."""
+    kind = {option.name: option.type for option in dataclasses.fields(Recipe)}[name]
+    parser.add_argument(
+        f"--{name.replace('_', '-')}",
+        type=kind,
+        metavar=name[0].upper(),
+        default=argparse.SUPPRESS,
+        help=words,
+    )
+
+
+def add_split_options(parser: Parser) -> None:
+    """--folds, --repeats, --holdout and --seed."""
+    add_recipe_option(parser, "folds", "folds of the k-fold ensemble (default: 5)")
+    add_recipe_option(parser, "repeats", "k-fold ensembles, each with folds of its own (default: 1)")
+    add_recipe_option(parser, "holdout", "with --folds 1: the part of the rows to validate on, such as 0.15")
+    add_recipe_option(parser, "seed", "of the split and of all that training draws (default: 42)")
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """The recipe's fields that the options set, those of --set first."""
+    names = {option.name for option in dataclasses.fields(Recipe)}
+    settings = dict(recipes.parse(setting) for setting in getattr(options, "set", []))
+    return settings | {name: value for name, value in vars(options).items() if name in names}
+
+
+def make_recipe(
+    source: Source, settings: dict[str, Any] | None, name: str | None, options: dict[str, Any]
+) -> Recipe:
+    """The recipe of a run: `options`, for the rest `settings` (the run's recipe.json), else the recipe `name`.
+
+    Raises UserError for an unknown name or a value that the recipe can't have.
+    """
+    if settings is not None and name in (None, settings.get("name")):
+        return recipes.change(recipes.from_json(settings), options)
+    recipe = recipes.named(name or recipes.DEFAULT)
+    if source.is_sample:
+        sizes = {"folds": min(recipe.folds, SAMPLE_FOLDS), "epochs": min(recipe.epochs, SAMPLE_EPOCHS)}
+        recipe = recipes.change(recipe, sizes)
+    return recipes.change(recipe, options)
+
+
+def read_dataset(source: Source) -> Dataset:
+    """The CSVs, the run's cache of them, or the built-in sample."""
+    return digits.sample() if source.is_sample else digits.read(source.input, Run(source.output).cache)
+
+
+def keep_dataset(source: Source, dataset: Dataset) -> None:
+    """Keeps the parsed arrays beside the run, for the stages to come."""
+    if not source.is_sample:
+        digits.keep(dataset, source.input, Run(source.output).cache)
+
+
+def identity(dataset: Dataset) -> dict[str, str]:
+    """What tells a run on this data from a run on other data."""
+    return {"data": dataset.source, "fingerprint": dataset.fingerprint()}
+
+
+def check_run(run: Run, dataset: Dataset) -> None:
+    """Raises UserError where `run` is no run or one of other data."""
+    if run.settings() is None:
+        raise UserError(f"{run.folder} holds no run (no recipe.json): run scripts/train.py, or give --output")
+    run.check_identity(identity(dataset))
+
+
+def read_members(run: Run, dataset: Dataset) -> list[Fold]:
+    """The members of a run that train.py made of this data; raises UserError where it is another."""
+    check_run(run, dataset)
+    recipes.from_json(run.settings())
+    return folds.members(folds.from_csv(run.folds_csv, dataset.train.labels))

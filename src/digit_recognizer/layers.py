@@ -1,0 +1,75 @@
+"""Layers of our own. Loading a saved model needs `import digit_recognizer.layers` and nothing else."""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("digit_recognizer")
+class RandomAffine(keras.layers.Layer):
+    """Rotates, scales and shifts each picture by its own random draw, in training only.
+
+    The draws are those of Keras' ImageDataGenerator (which the tutorial uses), uniform in plus or minus
+    the argument, but done as one affine map and one bilinear reading, in the model and on its device.
+    It is written with a gather because every backend compiles that, XLA on a GPU included; what lies
+    outside the picture is 0.
+
+    Args:
+        rotation: degrees.
+        zoom: part of the size; height and width are scaled independently.
+        shift: part of the height and of the width.
+
+    Call: float (batch, height, width, channels) -> the same shape and dtype.
+    """
+
+    def __init__(self, rotation=0.0, zoom=0.0, shift=0.0, **kwargs):
+        """See the class."""
+        super().__init__(**kwargs)
+        self.rotation, self.zoom, self.shift = rotation, zoom, shift
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, images, training=False):
+        """See the class."""
+        if not training:
+            return images
+        batch, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
+        draw = keras.random.uniform((batch, 5, 1), -1.0, 1.0, dtype="float32", seed=self.seed_generator)
+        angle = draw[:, 0] * (self.rotation * math.pi / 180)
+        y = ops.repeat(ops.arange(height, dtype="float32"), width) - (height - 1) / 2
+        x = ops.tile(ops.arange(width, dtype="float32"), [height]) - (width - 1) / 2
+        y = y * (1 + self.zoom * draw[:, 1]) + self.shift * height * draw[:, 3]
+        x = x * (1 + self.zoom * draw[:, 2]) + self.shift * width * draw[:, 4]
+        sine, cosine = ops.sin(angle), ops.cos(angle)
+        from_y = cosine * y - sine * x + (height - 1) / 2
+        from_x = sine * y + cosine * x + (width - 1) / 2
+        return ops.cast(read_bilinear(images, from_y, from_x), images.dtype)
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return super().get_config() | {"rotation": self.rotation, "zoom": self.zoom, "shift": self.shift}
+
+
+def read_bilinear(images, y, x):
+    """The pictures' values at the points (y, x), between pixels, and 0 outside.
+
+    Args:
+        images: float (batch, height, width, channels).
+        y, x: float32 (batch, height * width), in pixels from the upper left one's middle.
+
+    Returns a tensor of the shape of `images`.
+    """
+    batch, (height, width, channels) = ops.shape(images)[0], images.shape[1:]
+    # A margin of zeros, one pixel before and two behind, makes clipping and "0 outside" the same thing.
+    padded = ops.reshape(ops.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]]), (-1, channels))
+    stride = width + 3
+    y = ops.clip(y, -1.0, float(height)) + 1
+    x = ops.clip(x, -1.0, float(width)) + 1
+    top, left = ops.floor(y), ops.floor(x)
+    down, right = ops.expand_dims(y - top, -1), ops.expand_dims(x - left, -1)
+    picture = ops.expand_dims(ops.arange(batch, dtype="int32") * ((height + 3) * stride), 1)
+    corner = picture + ops.cast(top * stride + left, "int32")
+    upper = (1 - right) * ops.take(padded, corner, axis=0) + right * ops.take(padded, corner + 1, axis=0)
+    corner = corner + stride
+    lower = (1 - right) * ops.take(padded, corner, axis=0) + right * ops.take(padded, corner + 1, axis=0)
+    return ops.reshape((1 - down) * upper + down * lower, (-1, height, width, channels))

@@ -1,0 +1,96 @@
+"""How far a training is: bars on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+from digit_recognizer.folds import Fold
+from digit_recognizer.recipes import Recipe
+
+
+class Progress(keras.callbacks.Callback):
+    """Watches the training of folds, one after the other.
+
+    On a terminal a bar over the folds and one over the epochs move with every batch; where there is none
+    (a log file, a notebook cell) each epoch is a line.
+    """
+
+    def __init__(self, recipe: Recipe, folds: list[Fold]):
+        """`folds` are those to train, in this order."""
+        super().__init__()
+        self.recipe, self.folds = recipe, folds
+        self.lines = not sys.stderr.isatty()
+        self.ended = 0  # folds
+        self.epochs_seen, self.seconds_seen = 0, 0.0
+        form = "{desc} |{bar}| {n:.1f}/{total} {unit} [{elapsed}<{remaining}]{postfix}"
+        self.options = {"smoothing": 0, "disable": self.lines, "bar_format": form}
+        self.fold_bar = tqdm(total=len(folds), desc="all", unit="folds", position=0, **self.options)
+        self.epoch_bar = None
+
+    def on_train_begin(self, logs=None):
+        """Called by Keras."""
+        name = self.folds[self.ended].name
+        self.epoch_bar = tqdm(
+            total=self.recipe.epochs, desc=name, unit="epochs", position=1, leave=False, **self.options
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras."""
+        self.began = time.perf_counter()
+        self.learning_rate = float(self.model.optimizer.learning_rate)
+        self._move(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Called by Keras."""
+        self.epoch_bar.update(1 / self.params["steps"])
+        self.fold_bar.update(1 / self.params["steps"] / self.recipe.epochs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Called by Keras."""
+        seconds = time.perf_counter() - self.began
+        self.epochs_seen += 1
+        self.seconds_seen += seconds
+        self._move(epoch + 1)
+        told = (
+            f"loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.4f}, val_loss {logs['val_loss']:.4f}, "
+            f"val_accuracy {logs['val_accuracy']:.4f}, learning rate {self.learning_rate:.2g}"
+        )
+        self.epoch_bar.set_postfix_str(told)
+        if self.lines:
+            left = (len(self.folds) - self.ended) * self.recipe.epochs - epoch - 1
+            most = tqdm.format_interval(left * self.seconds_seen / self.epochs_seen)
+            epochs = f"epoch {epoch + 1}/{self.recipe.epochs}"
+            print(
+                f"{self.folds[self.ended].name} {epochs}: {told}, {seconds:.1f} s, at most {most} left",
+                flush=True,
+            )
+
+    def fold_ended(self, metrics: dict[str, Any]) -> None:
+        """Tells the result of the fold that has just ended; `metrics` are those of metrics.json."""
+        if self.epoch_bar is not None:
+            self.epoch_bar.close()
+            self.epoch_bar = None
+        tqdm.write(
+            f"{self.folds[self.ended].name}: accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of "
+            f"{metrics['rows']} rows wrong, best epoch {metrics['best_epoch']} of {metrics['epochs']}"
+        )
+        sys.stdout.flush()
+        self.ended += 1
+        self._move(0)
+
+    def close(self) -> None:
+        """Leaves the terminal to what comes next."""
+        for bar in (self.epoch_bar, self.fold_bar):
+            if bar is not None:
+                bar.close()
+
+    def _move(self, epochs: int) -> None:
+        """Sets the bars to so many epochs of the current fold: batches and early stops do not add up exactly."""
+        if self.epoch_bar is not None:
+            self.epoch_bar.n = epochs
+            self.epoch_bar.refresh()
+        self.fold_bar.n = self.ended + epochs / self.recipe.epochs
+        self.fold_bar.refresh()

@@ -1,0 +1,299 @@
+"""Trains one fold, so that a session that dies loses at most the epoch it was in.
+
+What an epoch computes depends on the weights, the optimizer, the callbacks and (seed, repeat, fold, epoch)
+alone. The first three are saved after every epoch in one file, written whole or not at all; the row
+order, augmentation and dropout are drawn anew from the last. So a fold killed at any moment and started
+again ends with the same bytes as one left alone.
+"""
+
+import csv
+import json
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from digit_recognizer import models
+from digit_recognizer.digits import Dataset, Digits
+from digit_recognizer.errors import UserError
+from digit_recognizer.folds import Fold
+from digit_recognizer.recipes import Recipe
+from digit_recognizer.run import atomic, read_json, write_json
+from digit_recognizer.scores import scores
+
+HISTORY = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
+MONITOR = "val_accuracy"  # the epoch in which it is highest predicts
+
+# Rows at a time without training: enough to keep two cores or a GPU busy within 0.2 GiB.
+_PREDICTION_BATCH = 256
+
+_ROWS, _LAYERS = 0, 1  # what random numbers are for
+
+
+def train_fold(
+    recipe: Recipe,
+    dataset: Dataset,
+    fold: Fold,
+    folder: Path,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> dict[str, Any]:
+    """Trains one member of the ensemble in `folder`, from where it stopped, and returns its metrics.
+
+    A new model and new callbacks each time: sharing them between folds would leak one into the next.
+    `callbacks` are further ones, to watch. When it is done `folder` holds model.keras (the weights of
+    the epoch with the highest val_accuracy, the earliest on a tie), history.csv, the probabilities of
+    the validation rows and of the test rows (float32 (n, 10)) and, last of all, metrics.json.
+
+    Raises UserError if the loss stops being a number.
+    """
+    metrics_json = folder / "metrics.json"
+    if metrics_json.exists():
+        return read_json(metrics_json)
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(int(_draws(recipe, fold, 0, _LAYERS).integers(2**31)))  # initial weights
+
+    model = models.build(recipe)
+    model.compile(
+        keras.optimizers.Adam(recipe.learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
+    schedules = _schedules(recipe)
+    checkpoint = Checkpoint(folder, schedules)
+    checkpoint.restore(model)
+    done = len(checkpoint.history)
+    if not checkpoint.stopped and done < recipe.epochs:
+        epochs = ShuffledEpochs(train, recipe, fold, done)
+        model.fit(
+            epochs,
+            shuffle=False,  # else the batches, across epochs
+            steps_per_epoch=epochs.steps,
+            epochs=recipe.epochs,
+            initial_epoch=done,
+            validation_data=(validation.images, validation.labels),
+            validation_batch_size=_PREDICTION_BATCH,
+            callbacks=[Reseed(recipe, fold), *schedules, checkpoint, *callbacks],
+            verbose=0,
+        )
+    return _finish(recipe, dataset.test, validation, fold, folder, checkpoint)
+
+
+def _finish(
+    recipe: Recipe, test: Digits, validation: Digits, fold: Fold, folder: Path, checkpoint: "Checkpoint"
+) -> dict[str, Any]:
+    """Predicts with the best epoch's weights and writes what a finished fold holds; metrics.json makes it one."""
+    began = time.perf_counter()
+    model = models.build(recipe)  # without an optimizer, which would triple the file
+    model.set_weights(checkpoint.best_weights)
+    with atomic(folder / "model.keras") as file:
+        model.save(file)
+    probabilities = predict(model, validation.images)
+    for name, values in (("validation", probabilities), ("test", predict(model, test.images))):
+        with atomic(folder / f"{name}_probabilities.npy") as file:
+            np.save(file, values)
+    checkpoint.write_history()
+    metrics = {
+        "repeat": fold.repeat,
+        "fold": fold.fold,
+        **scores(validation.labels, probabilities),
+        "best_epoch": checkpoint.best_epoch,
+        "epochs": len(checkpoint.history),
+        "seconds": sum(row["seconds"] for row in checkpoint.history) + time.perf_counter() - began,
+    }
+    write_json(folder / "metrics.json", metrics)
+    checkpoint.path.unlink(missing_ok=True)
+    return metrics
+
+
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Class probabilities, float32 (n, 10), of uint8 images (n, 28, 28)."""
+    return model.predict(images, batch_size=_PREDICTION_BATCH, verbose=0)
+
+
+def _rows(digits: Digits, rows: np.ndarray) -> Digits:
+    return Digits(digits.images[rows], digits.labels[rows], digits.ids[rows])
+
+
+def _draws(recipe: Recipe, fold: Fold, epoch: int, purpose: int) -> np.random.Generator:
+    """All randomness comes from here: epochs count from 1, and 0 is before the first, for initial weights."""
+    return np.random.default_rng([recipe.seed, fold.repeat, fold.fold, epoch, purpose])
+
+
+def _schedules(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    """ReduceLROnPlateau and EarlyStopping as the recipe has them."""
+    schedules = []
+    if recipe.plateau_factor < 1:
+        schedules.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor=MONITOR,
+                factor=recipe.plateau_factor,
+                patience=recipe.plateau_patience,
+                min_lr=recipe.min_learning_rate,
+            )
+        )
+    if recipe.stopping_patience:
+        schedules.append(
+            keras.callbacks.EarlyStopping(
+                monitor="val_loss", min_delta=1e-10, patience=recipe.stopping_patience
+            )
+        )
+    return schedules
+
+
+class ShuffledEpochs(keras.utils.PyDataset):
+    """A fold's training rows in batches, each epoch in its own order, all epochs in one sequence.
+
+    `fit` reads ahead, into the next epoch too, so a batch must follow from its number alone. The rows
+    that do not fill a batch are left out, other ones each epoch, as the tutorial does: then every step
+    has one shape and is compiled once.
+    """
+
+    def __init__(self, train: Digits, recipe: Recipe, fold: Fold, done: int):
+        """`train` are the training rows of the fold alone; `done` is the number of epochs already trained."""
+        super().__init__()
+        self.train, self.recipe, self.fold, self.done = train, recipe, fold, done
+        self.batch_size = min(recipe.batch_size, len(train.images))
+        self.steps = len(train.images) // self.batch_size  # an epoch
+        self._epoch, self._order = 0, np.empty(0, int)
+
+    def __len__(self) -> int:
+        """Batches in all epochs still to train."""
+        return (self.recipe.epochs - self.done) * self.steps
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 (batch, 28, 28) and labels uint8 (batch,)."""
+        epoch, batch = divmod(number, self.steps)
+        epoch += self.done + 1
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = _draws(self.recipe, self.fold, epoch, _ROWS).permutation(len(self.train.images))
+        rows = self._order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return self.train.images[rows], self.train.labels[rows]
+
+
+class Reseed(keras.callbacks.Callback):
+    """Begins each epoch with random states of the layers that depend on (seed, repeat, fold, epoch) alone.
+
+    Keras' seed generators go on from wherever they were, which a new process does not know.
+    """
+
+    def __init__(self, recipe: Recipe, fold: Fold):
+        """Which fold of which recipe is trained."""
+        super().__init__()
+        self.recipe, self.fold = recipe, fold
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras."""
+        draws = _draws(self.recipe, self.fold, epoch + 1, _LAYERS)
+        for layer in self.model.layers:
+            if hasattr(layer, "seed_generator"):
+                layer.seed_generator.state.assign(draws.integers(2**31, size=2))
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves after each epoch, in one step, all that the next one depends on, and restores it.
+
+    Keras' own callbacks forget: ReduceLROnPlateau its state in `on_train_begin`, ModelCheckpoint its best;
+    BackupAndRestore writes two files. This comes after the `schedules` in the list of callbacks, so that
+    it resets what they reset and saves what they decided.
+    """
+
+    _STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")  # of a schedule
+
+    def __init__(self, folder: Path, schedules: list[keras.callbacks.Callback]):
+        """`folder` is the fold's; `schedules` are the callbacks whose state is kept."""
+        super().__init__()
+        self.path = folder / "state.npz"
+        self.history: list[dict[str, Any]] = []
+        self.best_weights: list[np.ndarray] = []
+        self.stopped = False
+        self._schedules = schedules
+        self._restored: list[dict[str, Any]] = []
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, with the highest monitored value; the earliest on a tie."""
+        return max(self.history, key=lambda row: row[MONITOR])["epoch"]
+
+    def restore(self, model: keras.Model) -> None:
+        """Puts the saved state into `model`; a damaged one is reported and the fold starts over."""
+        model.optimizer.build(model.trainable_variables)
+        if not self.path.exists():
+            return
+        try:
+            with np.load(self.path) as arrays:
+                facts = json.loads(str(arrays["facts"]))
+                weights, optimizer, best = (
+                    [arrays[f"{kind}_{number}"] for number in range(count)]
+                    for kind, count in facts["counts"].items()
+                )
+            variables = [*model.weights, *model.optimizer.variables]
+            if [tuple(v.shape) for v in variables] != [v.shape for v in [*weights, *optimizer]]:
+                raise ValueError("it is of another network")
+        except Exception as error:  # whatever reading a damaged file raises
+            warnings.warn(f"{self.path} is damaged ({error}): this fold starts over", stacklevel=2)
+            self.path.unlink()
+            return
+        for variable, value in zip(variables, [*weights, *optimizer], strict=True):
+            variable.assign(value)
+        self.history, self.stopped, self._restored = facts["history"], facts["stopped"], facts["schedules"]
+        self.best_weights = best
+
+    def on_train_begin(self, logs=None):
+        """Called by Keras, after the schedules have reset themselves."""
+        for schedule, state in zip(self._schedules, self._restored, strict=False):
+            for name, value in state.items():
+                setattr(schedule, name, value)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras."""
+        self._began = time.perf_counter()
+        self._learning_rate = float(self.model.optimizer.learning_rate)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Called by Keras, after validation and after the schedules."""
+        if not np.isfinite(logs["loss"]):
+            raise UserError(
+                f"{self.path.parent}: the loss is {logs['loss']} in epoch {epoch + 1}: "
+                "start again in another --output with a smaller --set learning_rate"
+            )
+        row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in HISTORY[1:5]}
+        self.history.append(row | {"learning_rate": self._learning_rate})
+        if self.best_epoch == epoch + 1:
+            self.best_weights = self.model.get_weights()
+        self.stopped = bool(self.model.stop_training)
+        self.history[-1]["seconds"] = round(time.perf_counter() - self._began, 3)
+        self._save()
+        self.write_history()
+
+    def _save(self) -> None:
+        variables = {
+            "weight": self.model.get_weights(),
+            "optimizer": [keras.ops.convert_to_numpy(each) for each in self.model.optimizer.variables],
+            "best": self.best_weights,
+        }
+        facts = {
+            "counts": {kind: len(values) for kind, values in variables.items()},
+            "history": self.history,
+            "stopped": self.stopped,
+            "schedules": [
+                {name: getattr(schedule, name) for name in self._STATE if hasattr(schedule, name)}
+                for schedule in self._schedules
+            ],
+        }
+        arrays = {
+            f"{kind}_{i}": value for kind, values in variables.items() for i, value in enumerate(values)
+        }
+        with atomic(self.path) as file:
+            np.savez(file, facts=json.dumps(facts), **arrays)
+
+    def write_history(self) -> None:
+        """Writes history.csv."""
+        with atomic(self.path.with_name("history.csv")) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, HISTORY)
+            writer.writeheader()
+            writer.writerows(self.history)

@@ -1,0 +1,139 @@
+"""Small data, and the scripts as a person runs them."""
+
+import os
+import runpy
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digit_recognizer import backend, digits, recipes
+from digit_recognizer.digits import Dataset, Digits
+from digit_recognizer.folds import members, split
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "scripts"
+
+# One thread count for every training in this process: a backend takes it once.
+THREADS = 2
+
+# A run of the real recipe, shrunk to seconds.
+TINY = ("--folds", "2", "--epochs", "2", "--batch-size", "16", "--threads", str(THREADS))
+
+
+backend.start(THREADS)  # before any test module imports Keras
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="random kills in the test of resuming")
+
+
+def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:
+    """The three CSVs of a competition that holds `dataset`."""
+    columns = columns or dataset.columns
+    pixels = [f"pixel{number}" for number in range(digits.PIXELS)]
+
+    def rows(first, images):
+        flat = images.reshape(len(images), -1)
+        return [
+            ",".join([*([str(first[row])] if first is not None else []), *map(str, flat[row])])
+            for row in range(len(flat))
+        ]
+
+    files = {
+        "train.csv": [",".join([label, *pixels]), *rows(dataset.train.labels, dataset.train.images)],
+        "test.csv": [
+            ",".join([*([columns[0]] if test_ids else []), *pixels]),
+            *rows(dataset.test.ids if test_ids else None, dataset.test.images),
+        ],
+        "sample_submission.csv": [",".join(columns), *(f"{each},0" for each in dataset.test.ids)],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in files.items():
+        (folder / name).write_text(eol.join(lines) + eol, newline="")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """80 labelled digits, 8 of each class, and 20 to predict."""
+    whole = digits.sample()
+    rows = np.sort(np.concatenate([np.flatnonzero(whole.train.labels == label)[:8] for label in range(10)]))
+    ids = np.arange(1, 81).astype(str)
+    train = Digits(whole.train.images[rows], whole.train.labels[rows], ids)
+    return Dataset(train, Digits(whole.test.images[:20], None, ids[:20]), whole.columns, "competition")
+
+
+@pytest.fixture
+def csvs(dataset, tmp_path) -> Path:
+    return write_csvs(tmp_path / "csvs", dataset)
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    return recipes.change(recipes.named("bn_cnn"), {"folds": 2, "epochs": 2, "batch_size": 16})
+
+
+@pytest.fixture(scope="session")
+def folds(recipe, dataset):
+    return members(split(dataset.train.labels, recipe))
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    error: str
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch, tmp_path):
+    """No test finds the Kaggle credentials, or the session, of whoever runs it."""
+    for name in (
+        "KAGGLE_API_TOKEN",
+        "KAGGLE_USERNAME",
+        "KAGGLE_KEY",
+        "KAGGLE_CONFIG_DIR",
+        "KAGGLE_KERNEL_RUN_TYPE",
+        "XDG_CONFIG_HOME",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a script in this process: call("train", "--epochs", 2) -> Outcome."""
+
+    def run(name, *arguments) -> Outcome:
+        path = SCRIPTS / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            runpy.run_path(str(path), run_name="__main__")
+        return Outcome(exit.value.code, *capsys.readouterr())
+
+    return run
+
+
+def start(name, *arguments, **environment) -> subprocess.Popen:
+    """Starts a script as a process of its own."""
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
+    environment = os.environ | environment
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def finish(process: subprocess.Popen, timeout=300) -> Outcome:
+    out, error = process.communicate(timeout=timeout)
+    return Outcome(process.returncode, out, error)
+
+
+def arrays(run: Path) -> dict[str, bytes]:
+    """The bytes that must not depend on when a run was interrupted."""
+    files = sorted([*run.rglob("*.npy"), run / "submission.csv"])
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}

@@ -1,0 +1,92 @@
+"""Splits: who validates what."""
+
+import numpy as np
+import pytest
+
+from digit_recognizer import folds, recipes
+from digit_recognizer.errors import UserError
+
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 40 + np.arange(10))).astype(np.uint8)
+
+
+def recipe(**options):
+    return recipes.change(recipes.named("bn_cnn"), options)
+
+
+def test_each_row_validates_once_a_repeat():
+    for fold in (members := folds.members(folds.split(LABELS, recipe(folds=5, repeats=3)))):
+        assert not set(fold.train_rows) & set(fold.validation_rows)
+        assert len(fold.train_rows) + len(fold.validation_rows) == len(LABELS)
+    assert [fold.number for fold in members] == list(range(15))
+    assert members[7].name == "fold_07" and (members[7].repeat, members[7].fold) == (1, 2)
+    for repeat in range(3):
+        rows = np.concatenate([fold.validation_rows for fold in members if fold.repeat == repeat])
+        assert (np.sort(rows) == np.arange(len(LABELS))).all()
+    assert (members[0].validation_rows[:20] != members[5].validation_rows[:20]).any()
+
+
+def test_folds_are_stratified():
+    for fold in folds.members(folds.split(LABELS, recipe(folds=5))):
+        share = np.bincount(LABELS[fold.validation_rows]) / np.bincount(LABELS)
+        assert np.abs(share - 0.2).max() < 0.025  # one row of forty
+
+
+def test_holdout():
+    table = folds.split(LABELS, recipe(folds=1, holdout=0.15, repeats=2))
+    assert set(np.unique(table)) == {-1, 0}
+    first, second = folds.members(table)
+    assert len(first.validation_rows) == int(np.ceil(0.15 * len(LABELS)))
+    assert set(first.train_rows) | set(first.validation_rows) == set(range(len(LABELS)))
+    assert set(first.validation_rows) != set(second.validation_rows)
+
+
+def test_seed_decides():
+    assert (folds.split(LABELS, recipe()) == folds.split(LABELS, recipe())).all()
+    assert (folds.split(LABELS, recipe()) != folds.split(LABELS, recipe(seed=1))).any()
+
+
+def test_a_class_with_fewer_rows_than_folds():
+    with pytest.raises(UserError, match=r"label 3 has 4 row\(s\), fewer than the 5"):
+        folds.split(np.repeat(np.arange(10), [9, 9, 9, 4, 9, 9, 9, 9, 9, 9]), recipe(folds=5))
+    with pytest.raises(UserError, match="too few rows for one of each of the 10 classes"):
+        folds.split(np.repeat(np.arange(10), 2), recipe(holdout=0.15))
+
+
+@pytest.mark.parametrize("options", [{"folds": 3, "repeats": 2}, {"holdout": 0.15}])
+def test_csv_keeps_the_split(tmp_path, options):
+    asked = recipe(**options)
+    table = folds.split(LABELS, asked)
+    folds.to_csv(tmp_path / "folds.csv", table, LABELS)
+    assert (tmp_path / "folds.csv").read_text().startswith("row,label,repeat_0")
+    again = folds.from_csv(tmp_path / "folds.csv", LABELS)
+    assert folds.fingerprint(again) == folds.fingerprint(table)
+    assert folds.adopt(asked, again, {*options}) == asked
+    # what was not asked for is as folds.csv has it; a holdout is known to a row
+    adopted = folds.adopt(recipe(), again, set())
+    assert (adopted.folds, adopted.repeats) == (asked.folds, asked.repeats)
+    assert adopted.holdout == pytest.approx(asked.holdout, abs=1 / len(LABELS))
+    with pytest.raises(UserError, match=r"folds.csv has folds="):
+        folds.adopt(recipe(folds=7), again, {"folds"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: "", "No columns"),
+        (lambda text: text.replace("repeat_0", "fold"), "its columns are not"),
+        (lambda text: "\n".join(text.split("\n")[:-9]), "its labels are not those of train.csv"),
+        (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels are not those of train.csv"),
+        (lambda text: text.replace(",1\n", ",7\n"), "its folds are not numbered"),
+        (lambda text: text.replace(",1\n", ",x\n", 1), "invalid literal|could not convert"),
+    ],
+)
+def test_a_damaged_csv_is_refused(tmp_path, spoil, message):
+    folds.to_csv(tmp_path / "folds.csv", folds.split(LABELS, recipe(folds=3)), LABELS)
+    (tmp_path / "folds.csv").write_text(spoil((tmp_path / "folds.csv").read_text()))
+    with pytest.raises(UserError, match=message):
+        folds.from_csv(tmp_path / "folds.csv", LABELS)
+
+
+def test_a_missing_csv_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"folds.csv is missing"):
+        folds.from_csv(tmp_path / "folds.csv", LABELS)

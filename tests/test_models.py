@@ -1,0 +1,124 @@
+"""The networks and the layers of our own."""
+
+import keras
+import numpy as np
+import pytest
+from scipy.ndimage import affine_transform
+
+from digit_recognizer import models
+from digit_recognizer.layers import RandomAffine, read_bilinear
+from digit_recognizer.recipes import change
+
+MODES = {"eager": {"run_eagerly": True}, "compiled": {"jit_compile": True}, "graph": {"jit_compile": False}}
+
+
+def pictures(n=6):
+    return np.random.default_rng(0).random((n, 28, 28, 1), np.float32)
+
+
+def test_bn_cnn_is_the_tutorials_network(recipe):
+    model = models.build(recipe)
+    counts = [layer.count_params() for layer in model.layers if layer.count_params()]
+    assert counts == [640, 256, 73_856, 512, 221_376, 442_624, 1_024, 2_570]
+    assert model.count_params() == 742_858
+    assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == 741_962
+    assert [type(layer).__name__ for layer in model.layers[4:]] == [
+        *("Conv2D", "BatchNormalization", "ReLU", "MaxPooling2D") * 2,
+        *("Conv2D", "ReLU", "MaxPooling2D", "Flatten"),
+        *("Dense", "BatchNormalization", "ReLU", "Dropout", "Dense"),
+    ]
+
+
+def test_pixels_in_probabilities_out(recipe, dataset):
+    probabilities = models.build(recipe).predict(dataset.test.images, verbose=0)
+    assert probabilities.shape == (20, 10) and probabilities.dtype == np.float32
+    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_trains_in_every_mode(recipe, dataset, mode):
+    keras.utils.set_random_seed(0)
+    model = models.build(recipe)
+    model.compile("adam", "sparse_categorical_crossentropy", **MODES[mode])
+    before = model.get_weights()[0]
+    model.fit(dataset.train.images[:16], dataset.train.labels[:16], batch_size=8, verbose=0)
+    assert np.abs(model.get_weights()[0] - before).max() > 0
+
+
+def test_saved_model_predicts_the_same(recipe, dataset, tmp_path):
+    model = models.build(recipe)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    images = dataset.test.images
+    assert (loaded.predict(images, verbose=0) == model.predict(images, verbose=0)).all()
+
+
+def test_no_augmentation_outside_training():
+    assert RandomAffine(90, 0.5, 0.5)(pictures(), training=False) is not None
+    layer = RandomAffine(90, 0.5, 0.5)
+    assert (keras.ops.convert_to_numpy(layer(pictures(), training=False)) == pictures()).all()
+
+
+def test_nothing_to_augment_leaves_pictures_as_they_are():
+    out = RandomAffine()(pictures(), training=True)
+    assert keras.ops.convert_to_numpy(out) == pytest.approx(pictures(), abs=1e-5)
+
+
+def test_each_picture_has_its_own_draw():
+    same = np.repeat(pictures(1), 8, axis=0)
+    out = keras.ops.convert_to_numpy(RandomAffine(10, 0.1, 0.1)(same, training=True))
+    assert len({image.tobytes() for image in out}) == 8
+
+
+def test_draws_stay_in_their_ranges():
+    """A dot in the middle is moved by the shift alone, and by no more than it."""
+    dot = np.zeros((500, 29, 29, 1), np.float32)
+    dot[:, 14, 14] = 1
+    out = keras.ops.convert_to_numpy(RandomAffine(0, 0, 0.1)(dot, training=True))[..., 0]
+    y = (out * np.arange(29)[:, None]).sum((1, 2)) - 14
+    assert out.sum((1, 2)) == pytest.approx(1, abs=1e-3)
+    assert 2.5 < np.abs(y).max() <= 2.9 + 1e-3 and np.abs(y.mean()) < 0.3
+
+
+@pytest.mark.parametrize(("rotation", "zoom"), [(30, 0), (0, 0.3), (30, 0.3)])
+def test_a_disc_stays_a_disc_of_about_its_size(rotation, zoom):
+    y, x = np.mgrid[:28, :28] - 13.5
+    disc = np.repeat((x**2 + y**2 < 64).astype(np.float32)[None, ..., None], 100, axis=0)
+    out = keras.ops.convert_to_numpy(RandomAffine(rotation, zoom, 0)(disc, training=True))
+    area = out.sum((1, 2, 3)) / disc[0].sum()
+    assert area.min() > (1 + zoom) ** -2 - 0.02 and area.max() < (1 - zoom) ** -2 + 0.02
+    middle = (out[..., 0] * y).sum((1, 2)) / out.sum((1, 2, 3))
+    assert np.abs(middle).max() < 0.1
+
+
+def test_reading_is_bilinear_with_zeros_outside():
+    """Against SciPy's affine_transform, which pads and interpolates the same way."""
+    image = pictures(1)[0, ..., 0]
+    angle = np.deg2rad(25)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * 1.3
+    offset = np.array([-3.2, 5.7])
+    expected = affine_transform(np.pad(image, 1), matrix, offset + 1 - matrix @ [1, 1], order=1)[1:-1, 1:-1]
+    y, x = matrix @ np.mgrid[:28, :28].reshape(2, -1) + offset[:, None]
+    out = read_bilinear(image[None, ..., None], y[None].astype(np.float32), x[None].astype(np.float32))
+    assert keras.ops.convert_to_numpy(out)[0, ..., 0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_seeds_repeat_the_draw():
+    layer = RandomAffine(10, 0.1, 0.1)
+    layer.seed_generator.state.assign([1, 2])
+    first = keras.ops.convert_to_numpy(layer(pictures(), training=True))
+    second = keras.ops.convert_to_numpy(layer(pictures(), training=True))
+    layer.seed_generator.state.assign([1, 2])
+    again = keras.ops.convert_to_numpy(layer(pictures(), training=True))
+    assert (first == again).all() and (first != second).any()
+
+
+def test_recipe_reaches_the_layers(recipe):
+    model = models.build(change(recipe, {"rotation": 3.0, "zoom": 0.2, "shift": 0.3, "dropout": 0.4}))
+    (augmentation,) = (layer for layer in model.layers if isinstance(layer, RandomAffine))
+    (dropout,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
+    assert augmentation.get_config()["rotation"] == 3 and (augmentation.zoom, augmentation.shift) == (
+        0.2,
+        0.3,
+    )
+    assert dropout.rate == 0.4

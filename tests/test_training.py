@@ -1,0 +1,194 @@
+"""Training one fold: what it leaves behind, and that an interruption changes none of it."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from digit_recognizer import training
+from digit_recognizer.errors import UserError
+from digit_recognizer.recipes import change
+from digit_recognizer.run import read_json
+from digit_recognizer.training import Checkpoint, ShuffledEpochs, train_fold
+
+
+class Death(BaseException):
+    """What a killed process looks like from within."""
+
+
+class DieAt(keras.callbacks.Callback):
+    """Dies at the end of that epoch, before or after its state is saved, or in the middle of it."""
+
+    def __init__(self, epoch, moment):
+        super().__init__()
+        self.epoch, self.moment, self.now = epoch, moment, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.now, batch, self.moment) == (self.epoch, 0, "within"):
+            raise Death
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch, self.moment) == (self.epoch, "after"):
+            raise Death
+
+
+def numbers(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy"))}
+
+
+@pytest.fixture(scope="module")
+def long_recipe(recipe):
+    """So short a patience that the learning rate falls and training stops early."""
+    options = {"epochs": 6, "plateau_patience": 1, "stopping_patience": 3, "learning_rate": 0.01}
+    return change(recipe, options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_recipe, dataset, folds, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "fold_00"
+    train_fold(long_recipe, dataset, folds[0], folder)
+    return folder
+
+
+def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
+    names = {
+        "model.keras",
+        "history.csv",
+        "validation_probabilities.npy",
+        "test_probabilities.npy",
+        "metrics.json",
+    }
+    assert {path.name for path in undisturbed.iterdir()} == names
+    history = pd.read_csv(undisturbed / "history.csv")
+    assert tuple(history.columns) == training.HISTORY
+    metrics = read_json(undisturbed / "metrics.json")
+    assert metrics["epochs"] == len(history) and metrics["best_epoch"] == 1 + history["val_accuracy"].argmax()
+    probabilities = np.load(undisturbed / "validation_probabilities.npy")
+    assert probabilities.shape == (40, 10) and probabilities.dtype == np.float32
+    right = probabilities.argmax(axis=1) == dataset.train.labels[folds[0].validation_rows]
+    assert metrics["accuracy"] == pytest.approx(right.mean()) == pytest.approx(history["val_accuracy"].max())
+    assert metrics["errors"] == (~right).sum() and metrics["rows"] == 40
+    assert np.load(undisturbed / "test_probabilities.npy").shape == (20, 10)
+
+
+def test_the_saved_model_is_the_one_that_predicted(undisturbed, dataset):
+    model = keras.saving.load_model(undisturbed / "model.keras")
+    assert (
+        training.predict(model, dataset.test.images) == np.load(undisturbed / "test_probabilities.npy")
+    ).all()
+
+
+def test_the_schedules_worked(undisturbed, long_recipe):
+    history = pd.read_csv(undisturbed / "history.csv")
+    assert history["learning_rate"].iloc[0] == pytest.approx(0.01)
+    assert history["learning_rate"].min() < 0.01
+
+
+@pytest.mark.parametrize("moment", ["within", "after"])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, folds, tmp_path, epoch, moment):
+    with pytest.raises(Death):
+        train_fold(long_recipe, dataset, folds[0], tmp_path, [DieAt(epoch, moment)])
+    assert (tmp_path / "state.npz").exists() == ((epoch, moment) != (0, "within"))
+    train_fold(long_recipe, dataset, folds[0], tmp_path)
+    assert numbers(tmp_path) == numbers(undisturbed)
+    columns = list(training.HISTORY[:-1])  # all but the seconds
+    ours, theirs = (pd.read_csv(folder / "history.csv")[columns] for folder in (tmp_path, undisturbed))
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_death_while_finishing(undisturbed, long_recipe, dataset, folds, tmp_path, monkeypatch):
+    def die(*_):
+        raise Death
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "predict", die)
+        with pytest.raises(Death):
+            train_fold(long_recipe, dataset, folds[0], tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", die)  # it is trained already, stopped early or not
+        train_fold(long_recipe, dataset, folds[0], tmp_path)
+    assert numbers(tmp_path) == numbers(undisturbed)
+
+
+def test_a_finished_fold_is_not_trained_again(undisturbed, long_recipe, dataset, folds, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", None)
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
+    assert train_fold(long_recipe, dataset, folds[0], undisturbed) == read_json(undisturbed / "metrics.json")
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-300], lambda data: data[:5000] + b"\0" * 64 + data[5064:]]
+)
+def test_a_damaged_state_starts_the_fold_over(undisturbed, long_recipe, dataset, folds, tmp_path, damage):
+    with pytest.raises(Death):
+        train_fold(long_recipe, dataset, folds[0], tmp_path, [DieAt(1, "after")])
+    state = tmp_path / "state.npz"
+    state.write_bytes(damage(state.read_bytes()))
+    with pytest.warns(UserWarning, match=r"state.npz is damaged \(.*\): this fold starts over"):
+        train_fold(long_recipe, dataset, folds[0], tmp_path)
+    assert numbers(tmp_path) == numbers(undisturbed)
+
+
+def test_folds_epochs_and_purposes_draw_their_own(recipe, folds):
+    draws = [
+        training._draws(each, fold, epoch, purpose).random()
+        for each in (recipe, dataclasses.replace(recipe, seed=1))
+        for fold in folds
+        for epoch in range(3)
+        for purpose in range(2)
+    ]
+    assert len(set(draws)) == len(draws)
+
+
+def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, dataset, folds):
+    rows = training._rows(dataset.train, folds[0].train_rows)
+    epochs = ShuffledEpochs(rows, recipe, folds[0], 0)
+    batches = [epochs[number] for number in range(len(epochs))]
+    assert [len(labels) for _, labels in batches] == [16, 16] * recipe.epochs  # of 40 rows
+    first, second = (
+        [image.tobytes() for images, _ in batches[i : i + 2] for image in images] for i in (0, 2)
+    )
+    validation = {image.tobytes() for image in dataset.train.images[folds[0].validation_rows]}
+    assert len(set(first)) == len(set(second)) == 32 and not validation & {*first, *second}
+    assert first != second
+
+
+def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
+    rows = training._rows(dataset.train, folds[0].train_rows)
+    whole, resumed = (ShuffledEpochs(rows, recipe, folds[0], done) for done in (0, 1))
+    for number in (3, 0, 2, 1):  # in whatever order they are asked for
+        assert (whole[number][0] == ShuffledEpochs(rows, recipe, folds[0], 0)[number][0]).all()
+    assert (resumed[0][0] == whole[2][0]).all() and (resumed[1][1] == whole[3][1]).all()
+
+
+def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
+    rows = training._rows(dataset.train, folds[0].train_rows)
+    assert ShuffledEpochs(rows, change(recipe, {"batch_size": 1000}), folds[0], 0).steps == 1
+
+
+def test_the_earliest_of_equal_epochs_is_the_best(tmp_path):
+    checkpoint = Checkpoint(tmp_path, [])
+    checkpoint.history = [
+        {"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])
+    ]
+    assert checkpoint.best_epoch == 2
+
+
+def test_schedules_can_be_switched_off(recipe):
+    assert len(training._schedules(recipe)) == 2
+    assert training._schedules(change(recipe, {"plateau_factor": 1.0, "stopping_patience": 0})) == []
+
+
+def test_a_loss_that_is_no_number_is_refused(recipe, dataset, folds, tmp_path):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) in epoch"):
+        train_fold(change(recipe, {"learning_rate": 1e30}), dataset, folds[0], tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
