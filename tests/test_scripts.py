@@ -1,0 +1,352 @@
+"""The scripts as a person runs them: the whole way, what they refuse, and what an interruption costs."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs
+
+from digit_recognizer import command
+from digit_recognizer.run import Run, read_json
+from digit_recognizer.source import SAMPLE_NOTICE
+
+# A machine without TensorFlow: Python does not find it, though it is installed here.
+NO_TENSORFLOW = """
+import importlib.machinery
+
+find = importlib.machinery.PathFinder.find_spec
+hide = lambda cls, name, *rest: None if name.partition(".")[0] == "tensorflow" else find(name, *rest)
+importlib.machinery.PathFinder.find_spec = classmethod(hide)
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """The CSVs, and the directory of an undisturbed run on them, by processes of their own."""
+    folder = tmp_path_factory.mktemp("finished")
+    csvs, run = write_csvs(folder / "csvs", dataset), folder / "run"
+    places = ("--input", csvs, "--output", run)
+    for name, options in (("train", TINY), ("ensemble", ()), ("report", ())):
+        outcome = finish(start(name, *places, *options))
+        assert (outcome.code, outcome.error) == (0, ""), outcome.error
+    return csvs, run
+
+
+def refused(outcome, *words):
+    """True if the outcome is one line on stderr that has these words, and exit code 2."""
+    assert outcome.code == 2, outcome
+    assert outcome.error.count("\n") == 1 and outcome.error.count(": error: ") == 1, outcome.error
+    assert all(word in outcome.error for word in words), outcome.error
+    return True
+
+
+def test_the_files_of_a_run(finished):
+    _, run = finished
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    fold = {
+        "model.keras",
+        "history.csv",
+        "metrics.json",
+        "validation_probabilities.npy",
+        "test_probabilities.npy",
+    }
+    assert names == {
+        *("recipe.json", "folds.csv", "oof_probabilities.npy", "ensemble.json", "submission.csv"),
+        *("cv_report.json", "cv_report.csv", "cache/digits.npz"),
+        *("report/curves.png", "report/learning_rate.png", "report/confusion_matrix.png"),
+        *(f"fold_0{number}/{name}" for number in range(2) for name in fold),
+    }
+    settings = read_json(run / "recipe.json")
+    assert (settings["name"], settings["epochs"], settings["threads"], settings["seed"]) == (
+        "bn_cnn",
+        2,
+        2,
+        42,
+    )
+    assert (
+        settings["backend"] in settings["versions"]
+        and settings["device"]
+        and settings["precision"] == "float32"
+    )
+
+
+def test_the_report_is_of_these_predictions(finished, dataset):
+    _, run = finished
+    oof = np.load(run / "oof_probabilities.npy")
+    accuracy = (oof.argmax(axis=1) == dataset.train.labels).mean()
+    assert read_json(run / "cv_report.json")["overall"]["accuracy"] == pytest.approx(accuracy)
+    table = pd.read_csv(run / "folds.csv")
+    for fold in range(2):
+        rows = np.flatnonzero(table["repeat_0"] == fold)
+        assert (np.load(run / f"fold_0{fold}" / "validation_probabilities.npy") == oof[rows]).all()
+    tests = [np.load(run / f"fold_0{fold}" / "test_probabilities.npy") for fold in range(2)]
+    submitted = pd.read_csv(run / "submission.csv")["Label"]
+    assert (submitted == np.mean(tests, axis=0).argmax(axis=1)).all()
+
+
+def test_the_same_command_again_changes_nothing(finished, call):
+    csvs, run = finished
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    outcome = call("train", "--input", csvs, "--output", run)  # the options are those of recipe.json
+    assert outcome.code == 0 and "2 of 2 folds are finished already" in outcome.out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_killed_at_random_moments_and_resumed(finished, tmp_path, pytestconfig):
+    """`--kills N` does it N times; each is a run of its own, killed once or more."""
+    csvs, run = finished
+    moments = random.Random(time.time_ns())
+    command_line = ("train", "--input", csvs, *TINY)
+    began = time.monotonic()
+    assert finish(start(*command_line, "--output", tmp_path / "undisturbed")).code == 0
+    length = time.monotonic() - began
+    for number in range(pytestconfig.getoption("--kills")):
+        output = tmp_path / str(number)
+        while True:
+            process = start(*command_line, "--output", output)
+            moment = moments.uniform(0.2, 1) * length
+            try:
+                assert finish(process, moment).code == 0
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                print(f"run {number}: killed after {moment:.1f} s of about {length:.1f} s")
+                length *= 1.1  # so that one that is killed again and again ends some time
+        assert finish(start("ensemble", "--input", csvs, "--output", output)).code == 0
+        assert arrays(output) == arrays(run)
+        assert not [path for path in output.rglob("*") if path.name.startswith((".", "state"))]
+        shutil.rmtree(output)
+
+
+def test_ctrl_c_keeps_the_finished_epochs(finished, tmp_path):
+    csvs, run = finished
+    process = start("train", "--input", csvs, "--output", tmp_path / "run", *TINY)
+    while "epoch 1/2" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.code == 130
+    assert "train.py: interrupted; every finished epoch is kept: the same command goes on" in outcome.error
+    assert "Traceback" not in outcome.error and (tmp_path / "run/fold_00/state.npz").exists()
+    outcome = finish(start("train", "--input", csvs, "--output", tmp_path / "run"))
+    assert outcome.code == 0 and "fold_00 epoch 1/2" not in outcome.out
+    assert finish(start("ensemble", "--input", csvs, "--output", tmp_path / "run")).code == 0
+    assert arrays(tmp_path / "run") == arrays(run)
+
+
+def test_a_full_disk_leaves_nothing_half_written(finished, tmp_path):
+    """A limit on the size of files stands in for it: the write of the first large one fails half way."""
+    csvs, run = finished
+    output = tmp_path / "run"
+    shutil.copytree(run, output)
+    shutil.rmtree(output / "fold_01")
+    arguments = " ".join(
+        map(str, [sys.executable, SCRIPTS / "train.py", "--input", csvs, "--output", output])
+    )
+    limited = subprocess.run(["bash", "-c", f"ulimit -f 1000; {arguments}"], capture_output=True, text=True)
+    assert limited.returncode == 2 and "File too large; nothing is half written" in limited.stderr
+    assert "Traceback" not in limited.stderr and limited.stderr.count("\n") == 1
+    assert not [path for path in output.rglob("*") if path.name.startswith(".")]
+    assert finish(start("train", "--input", csvs, "--output", output)).code == 0
+    assert arrays(output) == arrays(run)
+
+
+def test_a_second_process_in_the_same_run_is_refused(finished, call, tmp_path):
+    csvs, run = finished
+    with Run(run).lock():
+        for name in ("train", "ensemble", "report", "split"):
+            assert refused(
+                call(name, "--input", csvs, "--output", run), "another process is writing this run"
+            )
+
+
+def test_jax_without_tensorflow(dataset, finished, tmp_path):
+    csvs, _ = finished
+    (tmp_path / "sitecustomize.py").write_text(NO_TENSORFLOW)
+    environment = {"KERAS_BACKEND": "jax", "PYTHONPATH": str(tmp_path)}
+    places = ("--input", csvs, "--output", tmp_path / "run")
+    for name, options in (("train", TINY), ("ensemble", ()), ("report", ())):
+        outcome = finish(start(name, *places, *options, **environment))
+        assert outcome.code == 0, outcome.error
+    assert read_json(tmp_path / "run/recipe.json")["backend"] == "jax"
+    assert len(pd.read_csv(tmp_path / "run/submission.csv")) == 20
+
+
+def test_one_backend_reads_the_others_models(finished, dataset):
+    """TensorFlow's model.keras, loaded by Keras on JAX, predicts the same to rounding."""
+    _, run = finished
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "src")!r})
+import keras, numpy as np
+import digit_recognizer.layers
+images = np.load({str(run / "cache" / "digits.npz")!r})["test_images"]
+model = keras.saving.load_model({str(run / "fold_00" / "model.keras")!r}, safe_mode=True)
+expected = np.load({str(run / "fold_00" / "test_probabilities.npy")!r})
+assert keras.backend.backend() == "jax" and np.abs(model.predict(images, verbose=0) - expected).max() < 1e-5
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"KERAS_BACKEND": "jax"})
+
+
+def test_run_all_goes_from_csvs_to_submission_and_tells_all_stages_where(finished, tmp_path):
+    csvs, run = finished
+    line = ["bash", SCRIPTS / "run_all.sh", f"--input={csvs}", "--output", tmp_path / "run", *TINY]
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
+    outcome = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert outcome.returncode == 0, outcome.stderr
+    assert arrays(tmp_path / "run") == arrays(run)
+    assert (tmp_path / "run/report/curves.png").exists()
+
+
+def test_run_all_stops_at_a_mistake(finished, tmp_path):
+    line = [
+        "bash",
+        SCRIPTS / "run_all.sh",
+        "--input",
+        finished[0],
+        "--output",
+        tmp_path / "run",
+        "--epochs",
+        "0",
+    ]
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
+    outcome = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert outcome.returncode == 2 and outcome.stderr == "train.py: error: epochs=0: it must be at least 1\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr(command, "SAMPLE_EPOCHS", 1)
+    for name, options in (("train", ("--fold", 0, "--threads", 2)), ("ensemble", ()), ("report", ())):
+        outcome = call(name, *options)
+        assert outcome.code == 0, outcome.error
+        assert outcome.out.splitlines()[0] == outcome.out.splitlines()[-1] == SAMPLE_NOTICE
+    run = tmp_path / "output/sample"
+    assert read_json(run / "recipe.json")["data"] == "sample" and read_json(run / "recipe.json")["folds"] == 3
+    assert len(pd.read_csv(run / "submission.csv")) == 497
+    assert read_json(run / "cv_report.json")["sample"] and read_json(run / "ensemble.json")["missing"]
+
+
+def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret")
+    outcome = call("train")
+    assert refused(outcome, "holds no CSVs", "kaggle.com/competitions/digit-recognizer/data")
+    assert "secret" not in outcome.error and not (tmp_path / "output").exists()
+
+
+def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatch):
+    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
+    (csvs / "test.csv").unlink()
+    csvs.rename(tmp_path / "input")
+    assert refused(call("train"), "input/test.csv is missing")
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--recipe", "nn"), ("no recipe 'nn'",)),
+        (("--set", "epoch=3"), ("--set epoch=3", "the fields are")),
+        (("--set", "dropout=lots"), ("dropout takes a number",)),
+        (("--set", "dropout=0.2", "rotation=999"), ("rotation=999.0",)),
+        (("--folds", "0"), ("folds=0",)),
+        (("--folds", "1"), ("folds=1", "--holdout")),
+        (("--folds", "9"), ("label 0 has 8 row(s)", "take fewer --folds")),
+        (("--epochs", "0"), ("epochs=0",)),
+        (("--epochs", "two"), ("--epochs: invalid int value: 'two'",)),
+        (("--batch-size", "0"), ("batch_size=0",)),
+        (("--threads", "0"), ("--threads 0",)),
+        (("--fold", "5"), ("--fold 5", "folds 0 to 4")),
+        (("--epoch", "3"), ("unrecognized arguments",)),
+        (("--output",), ("--output: expected one argument",)),
+        (("--input", "nowhere"), ("nowhere/train.csv is missing",)),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(call, csvs, tmp_path, options, words):
+    assert refused(
+        call("train", "--input", csvs, "--output", tmp_path / "run", "--folds", 5, *options), *words
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_cannot_be_written(call, csvs, tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("train", "split"):
+        assert refused(call(name, "--input", csvs, "--output", tmp_path / "file" / "run"), "can't be written")
+
+
+def test_a_run_of_something_else_is_refused(finished, call, dataset, tmp_path):
+    csvs, run = finished
+    places = ("--input", csvs, "--output", run)
+    before = arrays(run)
+    assert refused(call("train", *places, "--epochs", 3), "epochs 2, not 3", "--overwrite")
+    assert refused(call("train", *places, "--seed", 1), "seed 42, not 1")
+    assert refused(call("train", *places, "--folds", 3), "folds.csv has folds=2, not 3")
+    assert refused(call("split", *places, "--folds", 3), "holds a run with split")
+    others = write_csvs(tmp_path / "others", dataset)
+    spoilt = (others / "train.csv").read_text().split("\n")
+    (others / "train.csv").write_text("\n".join([spoilt[0], spoilt[2], spoilt[1], *spoilt[3:]]))
+    for name in ("train", "ensemble", "report", "split"):
+        outcome = call(name, "--input", others, "--output", run)
+        assert refused(outcome, run.name)
+    assert arrays(run) == before
+    (run / "ensemble.json").rename(tmp_path / "kept")
+    assert refused(call("report", *places), "run scripts/ensemble.py first")
+    (tmp_path / "kept").rename(run / "ensemble.json")
+
+
+def test_no_run_yet(call, csvs, tmp_path):
+    for name in ("ensemble", "report"):
+        assert refused(call(name, "--input", csvs, "--output", tmp_path / "run"), "holds no run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_split_then_train_keeps_the_split(call, csvs, tmp_path):
+    places = ("--input", csvs, "--output", tmp_path / "run")
+    assert "fold" in call("split", *places, "--folds", 4, "--repeats", 2, "--seed", 7).out
+    table = (tmp_path / "run/folds.csv").read_bytes()
+    assert call("train", *places, "--epochs", 1, "--fold", 5, "--threads", 2, "--batch-size", 16).code == 0
+    assert (tmp_path / "run/folds.csv").read_bytes() == table
+    settings = read_json(tmp_path / "run/recipe.json")
+    assert (settings["folds"], settings["repeats"]) == (4, 2)
+    assert [path.name for path in (tmp_path / "run").glob("fold_*")] == ["fold_05"]
+
+
+def test_overwrite_starts_anew(finished, call, tmp_path):
+    csvs, run = finished
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/notes.txt").write_text("mine")
+    places = ("--input", csvs, "--output", tmp_path / "run")
+    options = ("--overwrite", "--folds", 1, "--holdout", 0.25, "--epochs", 1, "--threads", 2)
+    assert call("train", *places, *options).code == 0
+    left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").iterdir()}
+    assert left == {"notes.txt", "recipe.json", "folds.csv", "fold_00", "cache"}
+    assert call("ensemble", *places).code == 0 and "(80 in train.csv)" in call("report", *places).out
+
+
+@pytest.mark.parametrize("weights", ["equal", "oof"])
+def test_runs_are_blended(finished, call, tmp_path, weights):
+    csvs, run = finished
+    blend = ("--input", csvs, "--output", tmp_path / "blend")
+    outcome = call("ensemble", run, run, *blend, "--weights", weights)
+    assert outcome.code == 0 and outcome.out.count("2 members, weight") == 2
+    assert (tmp_path / "blend/submission.csv").read_bytes() == (run / "submission.csv").read_bytes()
+    assert call("report", *blend).code == 0
+    assert refused(call("ensemble", run, "--input", csvs), "give --output DIR")
+    assert refused(call("ensemble", run, "--input", csvs, "--output", run), "name bn_cnn, not blend")
+    assert refused(call("train", *blend), "has no network")
+
+
+def test_help_is_no_error(call):
+    outcome = call("train", "--help")
+    assert outcome.code == 0 and "--holdout" in outcome.out
