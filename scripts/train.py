@@ -66,7 +66,9 @@ def train() -> None:
             run.clear()
         run.check_identity(identity)
         backend.start(threads)
-        run.claim(identity | backend.facts(threads))
+        changed = run.claim(identity | backend.facts(threads))
+        if changed:
+            print(f"{run.recipe_json} was begun with other {', '.join(changed)}: the last bits may differ")
         command.keep_dataset(place, dataset)
         if not run.folds_csv.exists():
             with atomic(run.folds_csv) as file:

@@ -38,7 +38,8 @@ def test_a_damaged_json_is_refused(tmp_path):
 def test_claim_keeps_the_first_settings(tmp_path):
     run = Run(tmp_path)
     run.claim(SETTINGS)
-    run.claim(SETTINGS | {"threads": 8, "versions": {}})
+    assert run.claim(SETTINGS) == []
+    assert run.claim(SETTINGS | {"threads": 8, "versions": {}}) == ["threads", "versions"]
     assert run.settings() == SETTINGS
 
 

@@ -13,7 +13,7 @@ from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe, change
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Fold:
     """One member of the ensemble: the rows it learns from and the rows it is judged by.
 

@@ -11,6 +11,14 @@ from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
 
 
+def result(fold: Fold, metrics: dict[str, Any]) -> str:
+    """A line that tells what a fold came to; `metrics` are those of metrics.json."""
+    return (
+        f"{fold.name}: accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of {metrics['rows']} rows wrong, "
+        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"
+    )
+
+
 class Progress(keras.callbacks.Callback):
     """Watches the training of folds, one after the other.
 
@@ -73,10 +81,7 @@ class Progress(keras.callbacks.Callback):
         if self.epoch_bar is not None:
             self.epoch_bar.close()
             self.epoch_bar = None
-        tqdm.write(
-            f"{self.folds[self.ended].name}: accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of "
-            f"{metrics['rows']} rows wrong, best epoch {metrics['best_epoch']} of {metrics['epochs']}"
-        )
+        tqdm.write(result(self.folds[self.ended], metrics))
         sys.stdout.flush()
         self.ended += 1
         self._move(0)

@@ -82,17 +82,18 @@ class Run:
         finally:
             os.close(handle)
 
-    def claim(self, settings: dict[str, Any]) -> None:
-        """Writes recipe.json; raises UserError if it is there with another recipe, seed or data.
+    def claim(self, settings: dict[str, Any]) -> list[str]:
+        """Writes recipe.json, or raises UserError if it is there with another recipe, seed or data.
 
-        Threads, versions and the like may differ from session to session and stay those of the first:
-        of them only the last bits of the results depend.
+        Backend, versions and the like may change from session to session, and with them the last bits of
+        the results: recipe.json keeps those of the first session. Returns the names of those that differ.
         """
         known = self.settings()
         if known is None:
             write_json(self.recipe_json, settings)
-            return
+            return []
         self.check_identity(settings)
+        return [name for name in _NOT_IDENTITY if name in settings and known.get(name) != settings[name]]
 
     def check_identity(self, settings: dict[str, Any]) -> None:
         """Raises UserError, naming the difference, if recipe.json belongs to another run than `settings`."""
@@ -150,4 +151,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or take another --output") from None
+        raise UserError(f"{path} is damaged ({error}): delete it and run its stage again") from None

@@ -9,7 +9,6 @@ again ends with the same bytes as one left alone.
 import csv
 import json
 import time
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,10 @@ def train_fold(
 
     Raises UserError if the loss stops being a number.
     """
-    metrics_json = folder / "metrics.json"
-    if metrics_json.exists():
-        return read_json(metrics_json)
+    state = folder / "state.npz"
+    if (folder / "metrics.json").exists():
+        state.unlink(missing_ok=True)  # the process was killed between the two
+        return read_json(folder / "metrics.json")
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.clear_session()
     keras.utils.set_random_seed(int(_draws(recipe, fold, 0, _LAYERS).integers(2**31)))  # initial weights
@@ -63,7 +63,7 @@ def train_fold(
     )
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
     schedules = _schedules(recipe)
-    checkpoint = Checkpoint(folder, schedules)
+    checkpoint = Checkpoint(state, schedules)
     checkpoint.restore(model)
     done = len(checkpoint.history)
     if not checkpoint.stopped and done < recipe.epochs:
@@ -204,10 +204,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     _STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")  # of a schedule
 
-    def __init__(self, folder: Path, schedules: list[keras.callbacks.Callback]):
-        """`folder` is the fold's; `schedules` are the callbacks whose state is kept."""
+    def __init__(self, path: Path, schedules: list[keras.callbacks.Callback]):
+        """`path` is the file to save in; `schedules` are the callbacks whose state is kept."""
         super().__init__()
-        self.path = folder / "state.npz"
+        self.path = path
         self.history: list[dict[str, Any]] = []
         self.best_weights: list[np.ndarray] = []
         self.stopped = False
@@ -235,7 +235,7 @@ class Checkpoint(keras.callbacks.Callback):
             if [tuple(v.shape) for v in variables] != [v.shape for v in [*weights, *optimizer]]:
                 raise ValueError("it is of another network")
         except Exception as error:  # whatever reading a damaged file raises
-            warnings.warn(f"{self.path} is damaged ({error}): this fold starts over", stacklevel=2)
+            print(f"{self.path} is damaged ({error}): this fold starts over", flush=True)
             self.path.unlink()
             return
         for variable, value in zip(variables, [*weights, *optimizer], strict=True):
