@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -9,30 +10,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from digit_recognizer import backend, command, folds, recipes, source
 from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
-from digit_recognizer.run import Run, atomic
+from digit_recognizer.run import Run, atomic, find_run
+
+BEGAN = time.monotonic()  # seconds; --time-budget counts from here
 
 
 def parse() -> argparse.Namespace:
     parser = command.Parser(__doc__)
-    parser.add_argument("--recipe", metavar="NAME", help=f"one of: {', '.join(recipes.RECIPES)}")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--recipe", metavar="NAME", help=f"one of: {', '.join(recipes.RECIPES)}")
+    add(
         "--set", metavar="FIELD=VALUE", nargs="+", action="extend", default=[], help="any field of the recipe"
     )
-    parser.add_argument(
-        "--fold", metavar="N", type=int, nargs="+", help="only these members, numbered from 0"
-    )
+    add("--fold", metavar="N", type=int, nargs="+", help="only these members, numbered from 0")
     command.add_recipe_option(parser, "epochs", "at most so many for each fold")
     command.add_recipe_option(parser, "batch_size", "rows in a step of training")
     command.add_split_options(parser)
-    parser.add_argument(
-        "--threads", metavar="T", type=int, help="for each fold (default: the cores there are)"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="remove the run that is there and start anew"
-    )
+    add("--threads", metavar="T", type=int, help="for each fold (default: the cores there are)")
+    add("--time-budget", metavar="TIME", help="begin no epoch that would not end in it, such as 11h or 90m")
+    add("--resume-from", metavar="DIR", type=Path, help="go on from an earlier output, which stays as it is")
+    add("--overwrite", action="store_true", help="remove the run that is there and start anew")
     options = parser.parse_args()
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: it must be at least 1")
+    if options.resume_from and options.overwrite:
+        raise UserError("--resume-from goes on with a run, --overwrite begins anew: give one of them")
     return options
 
 
@@ -43,17 +45,27 @@ def chosen(members: list[Fold], numbers: list[int] | None) -> list[Fold]:
     return members if numbers is None else [members[number] for number in sorted(set(numbers))]
 
 
+def begun(run: Run, options: argparse.Namespace) -> Run | None:
+    """The run that this one goes on with: itself, or an earlier output."""
+    earlier = find_run(options.resume_from) if options.resume_from else run
+    candidates = [] if options.overwrite else [run, earlier]
+    return next((each for each in candidates if each.settings() is not None), None)
+
+
 def train() -> None:
     options = parse()
+    budget = command.duration(options.time_budget) if options.time_budget else float("inf")
     backend.chosen()
     place = source.find(options.input, options.output)
     place.tell()
     run, given = Run(place.output), command.given(options)
-    settings = None if options.overwrite else run.settings()
+    earlier = begun(run, options)
+    settings = earlier and earlier.settings()
     recipe = command.make_recipe(place, settings, options.recipe, given)
     dataset = command.read_dataset(place)
-    if run.folds_csv.exists() and not options.overwrite:
-        table = folds.from_csv(run.folds_csv, dataset.train.labels)
+    kept = (earlier or run).folds_csv
+    if kept.exists() and not options.overwrite:
+        table = folds.from_csv(kept, dataset.train.labels)
         recipe = folds.adopt(recipe, table, given)
     else:
         table = folds.split(dataset.train.labels, recipe)
@@ -65,6 +77,10 @@ def train() -> None:
         if options.overwrite:
             run.clear()
         run.check_identity(identity)
+        if options.resume_from:
+            earlier = find_run(options.resume_from)
+            earlier.check_identity(identity)
+            run.take_over(earlier)
         backend.start(threads)
         changed = run.claim(identity | backend.facts(threads))
         if changed:
@@ -75,7 +91,12 @@ def train() -> None:
                 folds.to_csv(file, table, dataset.train.labels)
         from digit_recognizer.engine import train_folds  # imports Keras
 
-        train_folds(recipe, dataset, members, run)
+        left = train_folds(recipe, dataset, members, run, BEGAN + budget)
+    if left:
+        names = ", ".join(fold.name for fold in left)
+        print(
+            f"the time budget is used up; not finished: {names}; the same command goes on, or --resume-from"
+        )
     place.tell()
 
 

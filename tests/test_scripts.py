@@ -334,6 +334,28 @@ def test_overwrite_starts_anew(finished, call, tmp_path):
     assert call("ensemble", *places).code == 0 and "(80 in train.csv)" in call("report", *places).out
 
 
+def test_time_budget_ends_in_time_and_the_next_session_goes_on(finished, call, tmp_path):
+    csvs, run = finished
+    first, second = tmp_path / "first" / "run", tmp_path / "second"
+    places = ("--input", csvs, "--output", first)
+    outcome = call("train", *places, *TINY, "--time-budget", "1s")  # over when the first epoch is
+    assert outcome.code == 0 and "budget is used up; not finished: fold_00, fold_01;" in outcome.out
+    assert {path.name for path in (first / "fold_00").glob("*")} <= {"state.npz", "history.csv"}
+    assert refused(call("ensemble", *places), "no finished fold yet")
+    assert call("train", *places, "--fold", 0).code == 0
+    assert "not in it: fold_01" in call("ensemble", *places).out
+
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    places = ("--input", csvs, "--output", second)
+    outcome = call("train", *places, "--resume-from", tmp_path / "first")
+    assert outcome.code == 0 and outcome.out.count("finished before") == 1
+    assert call("ensemble", *places).code == 0 and arrays(second) == arrays(run)
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
+    assert refused(call("train", *places, "--resume-from", csvs), "has to hold one run", "found: none")
+    assert refused(call("train", *places, "--resume-from", first, "--overwrite"), "give one of them")
+    assert refused(call("train", *places, "--time-budget", "soon"), "'soon' is no time")
+
+
 @pytest.mark.parametrize("weights", ["equal", "oof"])
 def test_runs_are_blended(finished, call, tmp_path, weights):
     csvs, run = finished

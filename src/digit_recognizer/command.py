@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,15 @@ def main(command: Callable[[], None]) -> NoReturn:
         sys.exit(0)
     print(f"{script}: {message}", file=sys.stderr)
     sys.exit(WRONG)
+
+
+def duration(text: str) -> float:
+    """Seconds of a time such as 11h, 90m, 1h30m or 45s; raises UserError for anything else."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not text or not found:
+        raise UserError(f"{text!r} is no time: write it as 11h, 90m or 1h30m")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(hours * 3600 + minutes * 60 + seconds)
 
 
 def add_recipe_option(parser: Parser, name: str, words: str) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from digit_recognizer.errors import UserError
 
 # Everything that a run directory may hold, as patterns; --overwrite removes this and nothing else.
-CONTENTS = (
+_TRAINED = (
     "recipe.json",
     "folds.csv",
     "fold_*/model.keras",
@@ -20,6 +21,9 @@ CONTENTS = (
     "fold_*/test_probabilities.npy",
     "fold_*/metrics.json",
     "fold_*/state.*",
+)
+CONTENTS = (
+    *_TRAINED,
     "oof_probabilities.npy",
     "cv_report.json",
     "cv_report.csv",
@@ -106,6 +110,19 @@ class Run:
                     "take another --output, or --overwrite to remove that run"
                 )
 
+    def take_over(self, earlier: "Run") -> None:
+        """Copies from `earlier`, which may be read-only, what training made and this run does not have yet.
+
+        metrics.json, which makes a fold a finished one, is copied last.
+        """
+        for pattern in sorted(_TRAINED, key=lambda pattern: "metrics" in pattern):
+            for path in sorted(earlier.folder.glob(pattern)):
+                copy = self.folder / path.relative_to(earlier.folder)
+                if not copy.exists() and not self.is_finished(copy.parent.name):
+                    copy.parent.mkdir(exist_ok=True)
+                    with atomic(copy) as file:
+                        shutil.copyfile(path, file)
+
     def clear(self) -> None:
         """Removes the files of a run, and folders that are empty then."""
         found = [path for pattern in CONTENTS for path in self.folder.glob(pattern)]
@@ -114,6 +131,19 @@ class Run:
         for folder in {path.parent for path in found} - {self.folder}:
             with suppress(OSError):  # something of the user's own is in it
                 folder.rmdir()
+
+
+def find_run(folder: Path) -> Run:
+    """The one run in `folder` or below it; raises UserError where there is none, or several."""
+    found = (
+        [folder / "recipe.json"]
+        if (folder / "recipe.json").exists()
+        else sorted(folder.glob("**/recipe.json"))
+    )
+    if len(found) != 1:
+        what = ", ".join(str(path.parent) for path in found) or "none"
+        raise UserError(f"{folder} has to hold one run (a recipe.json); found: {what}")
+    return Run(found[0].parent)
 
 
 @contextmanager
