@@ -38,23 +38,19 @@ class Progress(keras.callbacks.Callback):
         self.fold_bar = tqdm(total=len(folds), desc="all", unit="folds", position=0, **self.options)
         self.epoch_bar = None
 
-    def on_train_begin(self, logs=None):
-        """Called by Keras."""
-        name = self.folds[self.ended].name
-        self.epoch_bar = tqdm(
-            total=self.recipe.epochs, desc=name, unit="epochs", position=1, leave=False, **self.options
-        )
-
     def on_epoch_begin(self, epoch, logs=None):
         """Called by Keras."""
+        if self.epoch_bar is None:
+            self._begin_fold(epoch)
         self.began = time.perf_counter()
         self.learning_rate = float(self.model.optimizer.learning_rate)
         self._move(epoch)
 
     def on_train_batch_end(self, batch, logs=None):
         """Called by Keras."""
-        self.epoch_bar.update(1 / self.params["steps"])
-        self.fold_bar.update(1 / self.params["steps"] / self.recipe.epochs)
+        part = 1 / self.params["steps"]  # of an epoch
+        self.epoch_bar.update(min(part, self.epoch_bar.total - self.epoch_bar.n))
+        self.fold_bar.update(min(part / self.recipe.epochs, self.fold_bar.total - self.fold_bar.n))
 
     def on_epoch_end(self, epoch, logs=None):
         """Called by Keras."""
@@ -91,6 +87,20 @@ class Progress(keras.callbacks.Callback):
         for bar in (self.epoch_bar, self.fold_bar):
             if bar is not None:
                 bar.close()
+
+    def _begin_fold(self, done: int) -> None:
+        """Shows the bar of the current fold, of which so many epochs are done; what is done takes no time."""
+        self.epoch_bar = tqdm(
+            total=self.recipe.epochs,
+            initial=done,
+            desc=self.folds[self.ended].name,
+            unit="epochs",
+            position=1,
+            leave=False,
+            **self.options,
+        )
+        if not self.epochs_seen:
+            self.fold_bar.initial = self.ended + done / self.recipe.epochs
 
     def _move(self, epochs: int) -> None:
         """Sets the bars to so many epochs of the current fold: batches and early stops do not add up exactly."""
