@@ -10,7 +10,7 @@ from pathlib import Path
 
 from digit_recognizer.errors import UserError
 
-_ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_OUTPUT = Path("/kaggle/working")
@@ -64,7 +64,7 @@ def find(input: Path | None, output: Path | None) -> Source:
 
 def _in_checkout(name: str) -> Path:
     """That folder of the checkout, as one would type it from here."""
-    return Path(os.path.relpath(_ROOT / name))
+    return Path(os.path.relpath(ROOT / name))
 
 
 def has_csvs(folder: Path) -> bool:
