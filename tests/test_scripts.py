@@ -240,7 +240,8 @@ def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkey
     monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret")
     outcome = call("train")
-    assert refused(outcome, "holds no CSVs", "kaggle.com/competitions/digit-recognizer/data")
+    words = ("holds no CSVs", "python scripts/download.py", "kaggle.com/competitions/digit-recognizer/data")
+    assert refused(outcome, *words)
     assert "secret" not in outcome.error and not (tmp_path / "output").exists()
 
 
