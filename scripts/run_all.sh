@@ -15,8 +15,11 @@ for ((i = 0; i < $#; i++)); do
 done
 
 find_python
-[ -n "${help-}" ] || PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.source "${places[@]}"
+status=0
+[ -n "${help-}" ] || PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.source "${places[@]}" || status=$?
+[ "$status" = 0 ] || [ "$status" = 3 ] || exit "$status"
 set_up
+[ "$status" = 0 ] || "$PYTHON" "$ROOT/scripts/download.py" "${places[@]}"
 "$PYTHON" "$ROOT/scripts/train.py" "$@"
 [ -z "${help-}" ] || exit 0
 "$PYTHON" "$ROOT/scripts/ensemble.py" "${places[@]}"

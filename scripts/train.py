@@ -27,7 +27,13 @@ def parse() -> argparse.Namespace:
     command.add_recipe_option(parser, "batch_size", "rows in a step of training")
     command.add_split_options(parser)
     add("--threads", metavar="T", type=int, help="for each fold (default: the cores there are)")
-    add("--time-budget", metavar="TIME", help="begin no epoch that would not end in it, such as 11h or 90m")
+    add(
+        "--time-budget",
+        metavar="TIME",
+        type=command.duration,
+        default=float("inf"),
+        help="begin no epoch that would not end in it, such as 11h or 90m",
+    )
     add("--resume-from", metavar="DIR", type=Path, help="go on from an earlier output, which stays as it is")
     add("--overwrite", action="store_true", help="remove the run that is there and start anew")
     options = parser.parse_args()
@@ -54,7 +60,6 @@ def begun(run: Run, options: argparse.Namespace) -> Run | None:
 
 def train() -> None:
     options = parse()
-    budget = command.duration(options.time_budget) if options.time_budget else float("inf")
     backend.chosen()
     place = source.find(options.input, options.output)
     place.tell()
@@ -91,7 +96,7 @@ def train() -> None:
                 folds.to_csv(file, table, dataset.train.labels)
         from digit_recognizer.engine import train_folds  # imports Keras
 
-        left = train_folds(recipe, dataset, members, run, BEGAN + budget)
+        left = train_folds(recipe, dataset, members, run, BEGAN + options.time_budget)
     if left:
         names = ", ".join(fold.name for fold in left)
         print(

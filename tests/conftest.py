@@ -4,13 +4,15 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kaggle_server import KEY, KaggleServer, forget_client, packed
 
-from digit_recognizer import backend, digits, recipes
+from digit_recognizer import backend, competition, digits, recipes
 from digit_recognizer.digits import Dataset, Digits
 from digit_recognizer.folds import members, split
 
@@ -94,6 +96,7 @@ def no_credentials(monkeypatch, tmp_path):
     """No test finds the Kaggle credentials, or the session, of whoever runs it."""
     for name in (
         "KAGGLE_API_TOKEN",
+        "KAGGLE_API_V1_TOKEN",
         "KAGGLE_USERNAME",
         "KAGGLE_KEY",
         "KAGGLE_CONFIG_DIR",
@@ -102,6 +105,25 @@ def no_credentials(monkeypatch, tmp_path):
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def server(monkeypatch, csvs, tmp_path):
+    """The stand-in, to which this process's client goes, with credentials and without its long pauses."""
+    server = KaggleServer()
+    server.archive = packed(csvs)
+    for name in ("NO_PROXY", "no_proxy", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    environment = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "HTTP_PROXY": server.proxy}
+    for name, value in (environment | {"KAGGLE_USERNAME": "somebody", "KAGGLE_KEY": KEY}).items():
+        monkeypatch.setenv(name, value)
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+    monkeypatch.setattr(competition, "FIRST_PAUSE", 0.02)
+    forget_client()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture

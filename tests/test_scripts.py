@@ -240,7 +240,8 @@ def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkey
     monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret")
     outcome = call("train")
-    assert refused(outcome, "holds no CSVs", "kaggle.com/competitions/digit-recognizer/data")
+    words = ("holds no CSVs", "python scripts/download.py", "kaggle.com/competitions/digit-recognizer/data")
+    assert refused(outcome, *words)
     assert "secret" not in outcome.error and not (tmp_path / "output").exists()
 
 
@@ -353,7 +354,7 @@ def test_time_budget_ends_in_time_and_the_next_session_goes_on(finished, call, t
     assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
     assert refused(call("train", *places, "--resume-from", csvs), "has to hold one run", "found: none")
     assert refused(call("train", *places, "--resume-from", first, "--overwrite"), "give one of them")
-    assert refused(call("train", *places, "--time-budget", "soon"), "'soon' is no time")
+    assert refused(call("train", *places, "--time-budget", "soon"), "'soon' is no duration")
 
 
 @pytest.mark.parametrize("weights", ["equal", "oof"])

@@ -1,6 +1,7 @@
 """Setting up, and what is known of the place: Python, credentials, Kaggle's folders, the backend."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,6 @@ def test_requirements_follow_backend_and_gpu(programs, chosen, gpu, expected):
 
 
 def test_requirements_that_are_met_and_that_are_not(programs):
-    import sys
-
     def has(line):
         return sourced(f"echo '{line}' | has_requirements {sys.executable}", programs.folder).returncode == 0
 
@@ -120,6 +119,54 @@ def test_credentials_are_found_where_the_client_looks(tmp_path, monkeypatch, whe
         (home / where).parent.mkdir(parents=True)
         (home / where).write_text("{}")
     assert source.has_credentials()
+
+
+def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
+    home = tmp_path / "home/.kaggle"
+    home.mkdir(parents=True)
+    for name in ("credentials.json", "kaggle.json"):
+        (home / name).write_text("{}")
+        assert source.credentials_place() == str(home / name)
+    monkeypatch.setenv("KAGGLE_USERNAME", "x")
+    monkeypatch.setenv("KAGGLE_KEY", "y")
+    assert source.credentials_place() == "KAGGLE_USERNAME and KAGGLE_KEY"
+    (home / "access_token").write_text("z")
+    assert source.credentials_place() == str(home / "access_token")
+    monkeypatch.setenv("KAGGLE_API_V1_TOKEN", str(tmp_path / "session"))
+    (tmp_path / "session").write_text("z")
+    assert source.credentials_place() == str(home / "access_token")
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    assert source.credentials_place() == str(tmp_path / "session")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "z")
+    assert source.credentials_place() == "KAGGLE_API_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ("csv", "archive", "credentials", "given", "expected"),
+    [
+        (False, False, False, False, 0),  # the sample
+        (False, False, True, False, 3),
+        (False, True, False, False, 3),
+        (False, True, False, True, 3),
+        (False, False, True, True, 0),  # the stages will say what is missing there
+        (True, True, True, False, 0),
+    ],
+)
+def test_when_run_all_downloads(tmp_path, monkeypatch, csv, archive, credentials, given, expected):
+    monkeypatch.setattr(source, "_in_checkout", lambda name: tmp_path / name)
+    (tmp_path / "input").mkdir()
+    for name in ["train.csv"] * csv + ["digit-recognizer.zip"] * archive:
+        (tmp_path / "input" / name).write_text("")
+    if credentials:
+        monkeypatch.setenv("KAGGLE_API_TOKEN", "x")
+    options = ["--input", str(tmp_path / "input")] if given else []
+    monkeypatch.setattr(sys, "argv", ["source", *options])
+    try:
+        source._main()
+        code = 0
+    except SystemExit as exit:
+        code = exit.code
+    assert code == expected
 
 
 @pytest.mark.parametrize("folder", ["digit-recognizer", "competitions/digit-recognizer", "some/dataset"])

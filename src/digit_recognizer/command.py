@@ -14,7 +14,7 @@ from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.run import Run
-from digit_recognizer.source import Source
+from digit_recognizer.source import COMPETITION, Source
 
 WRONG, INTERRUPTED = 2, 130  # exit codes
 
@@ -47,11 +47,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the options)")
 
 
-def main(command: Callable[[], None]) -> NoReturn:
+def main(
+    command: Callable[[], None], kept: str = "every finished epoch is kept: the same command goes on"
+) -> NoReturn:
     """Runs a script's `command` and ends the process with the exit code that its outcome has.
 
-    UserError and what the file system refuses are one line on stderr and code 2; Ctrl-C is 130. Anything
-    else is a defect and keeps its traceback.
+    UserError and what the file system refuses are one line on stderr and code 2; Ctrl-C is 130, with what
+    is `kept` then. Anything else is a defect and keeps its traceback.
     """
     script = Path(sys.argv[0]).name
     try:
@@ -62,10 +64,7 @@ def main(command: Callable[[], None]) -> NoReturn:
         message = f"error: {error.filename or 'writing'}: {error.strerror or error}; nothing is half written"
         message += ": once that is mended the same command goes on"
     except KeyboardInterrupt:
-        print(
-            f"\n{script}: interrupted; every finished epoch is kept: the same command goes on",
-            file=sys.stderr,
-        )
+        print(f"\n{script}: interrupted; {kept}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     else:
         sys.exit(0)
@@ -73,13 +72,29 @@ def main(command: Callable[[], None]) -> NoReturn:
     sys.exit(WRONG)
 
 
+def add_competition_option(parser: Parser) -> None:
+    """--competition."""
+    parser.add_argument(
+        "--competition",
+        metavar="SLUG",
+        type=_slug,
+        default=COMPETITION,
+        help=f"the last part of its address on Kaggle (default: {COMPETITION})",
+    )
+
+
+def _slug(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no last part of an address, such as {COMPETITION}")
+    return text
+
+
 def duration(text: str) -> float:
-    """Seconds of a time such as 11h, 90m, 1h30m or 45s; raises UserError for anything else."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    if not text or not found:
-        raise UserError(f"{text!r} is no time: write it as 11h, 90m or 1h30m")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return float(hours * 3600 + minutes * 60 + seconds)
+    """Seconds, from a text such as 90, 90s, 10m or 11h: the type of an option; raises what argparse takes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 10m or 11h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def add_recipe_option(parser: Parser, name: str, words: str) -> None:

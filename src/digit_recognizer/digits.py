@@ -76,8 +76,8 @@ def read(folder: Path, cache: Path) -> Dataset:
     for path in paths:
         if not path.is_file():
             raise UserError(
-                f"{path} is missing: the competition's {', '.join(FILES)} belong together; "
-                "get them from https://www.kaggle.com/competitions/digit-recognizer/data"
+                f"{path} is missing: the competition's {', '.join(FILES)} belong together; run python "
+                "scripts/download.py, or get them from https://www.kaggle.com/competitions/digit-recognizer/data"
             )
     kept = _cached(cache, paths)
     return kept if kept is not None else _parse(*paths)

@@ -53,6 +53,7 @@ class Run:
         self.cv_report_csv = self.folder / "cv_report.csv"
         self.ensemble_json = self.folder / "ensemble.json"
         self.submission = self.folder / "submission.csv"
+        self.submissions_json = self.folder / "submissions.json"
         self.report = self.folder / "report"
         self.cache = self.folder / "cache" / "digits.npz"
 

@@ -12,6 +12,10 @@ from digit_recognizer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 
+COMPETITION = "digit-recognizer"  # the last part of its address on Kaggle
+
+_DOWNLOAD = 3  # the exit code that tells run_all.sh to run download.py
+
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_OUTPUT = Path("/kaggle/working")
 
@@ -42,24 +46,52 @@ class Source:
 def find(input: Path | None, output: Path | None) -> Source:
     """The source for --input and --output, None where they were not given.
 
-    CSVs in the input folder, else the built-in sample if no input was given and there are no Kaggle
-    credentials to download with. Raises UserError otherwise: the sample never takes the place of data
-    that somebody meant.
+    CSVs in the input folder, else the built-in sample if no input was given and there is nothing that
+    scripts/download.py could get the CSVs with. Raises UserError otherwise: the sample never takes the
+    place of data that somebody meant.
     """
-    on_kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-    folder = input or (_mounted_competition() if on_kaggle else _in_checkout("input"))
+    folder = input_folder(input)
+    if needs_download(input):
+        given = "" if input is None else f" --input {input}"
+        raise UserError(
+            f"{folder} holds no CSVs: run python scripts/download.py{given}, or {by_hand(COMPETITION, folder)}"
+            + ("" if given else " (the sample runs only without Kaggle credentials)")
+        )
     if input is None and not has_csvs(folder):
-        if has_credentials() and not on_kaggle:
-            raise UserError(
-                f"{folder} holds no CSVs: download https://www.kaggle.com/competitions/digit-recognizer/data "
-                "and unpack it there (the built-in sample runs only where there are no Kaggle credentials)"
-            )
         folder = None
     if output is None:
         output = (
-            KAGGLE_OUTPUT if on_kaggle else _in_checkout("output") / ("sample" if folder is None else "run")
+            KAGGLE_OUTPUT
+            if _on_kaggle()
+            else _in_checkout("output") / ("sample" if folder is None else "run")
         )
     return Source(folder, output)
+
+
+def needs_download(input: Path | None) -> bool:
+    """True if scripts/download.py has to run first, where --input is `input`.
+
+    There are no CSVs, but the competition's archive, put there by hand, or Kaggle credentials and no
+    --input: a folder that was given is one that somebody filled.
+    """
+    folder = input_folder(input)
+    if has_csvs(folder) or _on_kaggle():
+        return False
+    return (folder / f"{COMPETITION}.zip").exists() or (input is None and has_credentials())
+
+
+def input_folder(input: Path | None) -> Path:
+    """The folder of the CSVs, wherever it is, where --input is `input`."""
+    return input or (_mounted_competition() if _on_kaggle() else _in_checkout("input"))
+
+
+def by_hand(competition: str, folder: Path) -> str:
+    """How to do without the kaggle client."""
+    return f"download https://www.kaggle.com/competitions/{competition}/data and unpack it into {folder}"
+
+
+def _on_kaggle() -> bool:
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 
 
 def _in_checkout(name: str) -> Path:
@@ -74,14 +106,25 @@ def has_csvs(folder: Path) -> bool:
 
 def has_credentials() -> bool:
     """True if the kaggle client would find credentials, valid or not, where it looks for them."""
-    if os.environ.get("KAGGLE_API_TOKEN"):
-        return True
-    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
-        return True
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
-    folders = [Path.home() / ".kaggle", config, Path(os.environ.get("KAGGLE_CONFIG_DIR") or config)]
-    names = ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
-    return any((folder / name).exists() for folder in folders for name in names)
+    return credentials_place() is not None
+
+
+def credentials_place() -> str | None:
+    """The variable or the file with the credentials that the kaggle client takes first, or None."""
+    environment, home = os.environ, Path.home() / ".kaggle"
+    if environment.get("KAGGLE_API_TOKEN"):  # the token, or the path of a file with it
+        return "KAGGLE_API_TOKEN"
+    files = [home / "access_token", home / "access_token.txt"]
+    if _on_kaggle() and environment.get("KAGGLE_API_V1_TOKEN"):
+        files.insert(0, Path(environment["KAGGLE_API_V1_TOKEN"]))
+    pair = environment.get("KAGGLE_USERNAME") and environment.get("KAGGLE_KEY")
+    if not pair:
+        # ~/.config where there is no ~/.kaggle; which of them is there may change
+        config = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
+        folders = [Path(environment.get("KAGGLE_CONFIG_DIR") or home), home, config]
+        files += [folder / "kaggle.json" for folder in folders] + [home / "credentials.json"]
+    found = next((str(path) for path in files if path.exists()), None)
+    return found or ("KAGGLE_USERNAME and KAGGLE_KEY" if pair else None)
 
 
 def _mounted_competition() -> Path:
@@ -92,10 +135,13 @@ def _mounted_competition() -> Path:
 
 
 def _main() -> None:
-    """What `run_all.sh` says first: called with its --input and --output."""
+    """What `run_all.sh` asks and says first: called with its --input and --output, code 3 is a download."""
     options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    input, output = (Path(options[name]) if name in options else None for name in ("--input", "--output"))
+    if needs_download(input):
+        sys.exit(_DOWNLOAD)
     try:
-        find(*(Path(options[name]) if name in options else None for name in ("--input", "--output"))).tell()
+        find(input, output).tell()
     except UserError as error:
         print(f"run_all.sh: error: {error}", file=sys.stderr)
         sys.exit(2)

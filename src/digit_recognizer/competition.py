@@ -1,0 +1,304 @@
+"""A competition on Kaggle: its files, submissions to it, and their scores."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from digit_recognizer import archive, source
+from digit_recognizer.client import connect, page, speaking, telling, unwritable
+from digit_recognizer.digits import FILES, Dataset
+from digit_recognizer.errors import UserError
+from digit_recognizer.run import Run, read_json, write_json
+from digit_recognizer.source import Source
+
+# Between two looks at a submission, in seconds: most are scored within ten, the rest may take minutes.
+FIRST_PAUSE, LONGEST_PAUSE, BACK_OFF = 2.0, 30.0, 1.5
+
+_STAGING = ".download"  # in the input folder: what is not whole yet
+_CLOCKS = timedelta(minutes=10)  # by which Kaggle's and ours may differ
+_ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+
+
+def download(competition: str, folder: Path) -> None:
+    """Puts the competition's files into `folder`, unless they are there, and tells which.
+
+    An archive that somebody has put there, COMPETITION.zip, is taken instead of a download. A download
+    that was cut goes on. Raises UserError where it fails, and leaves no file half written.
+    """
+    staging, given = folder / _STAGING, folder / f"{competition}.zip"
+    try:
+        archive.finish(folder, staging)
+        if all((folder / name).is_file() for name in FILES):
+            print(
+                f"{', '.join(FILES)} are in {folder} already: nothing is downloaded (another competition takes "
+                "another --input)"
+            )
+            return
+        if given.exists():
+            files = _unpack_given(given, folder, staging)
+        else:
+            files = _unpack_fetched(_fetch(competition, folder, staging), folder, staging)
+        shutil.rmtree(staging)
+    except OSError as error:
+        raise UserError(f"{folder}: {unwritable(error)}") from None
+    finally:
+        if staging.is_dir() and not any(staging.iterdir()):
+            staging.rmdir()
+    print("\n".join(f"{path}: {path.stat().st_size:,} bytes" for path in files))
+
+
+def _fetch(competition: str, folder: Path, staging: Path) -> Path:
+    """Downloads the archive into `staging`, or goes on with what is there, and returns its path."""
+    instead = f"; or {source.by_hand(competition, folder)}"
+    cut = "trying again did not help; what has arrived is kept, and the same command goes on with it"
+    api = connect(instead)
+    staging.mkdir(parents=True, exist_ok=True)
+    with telling(competition, instead, cut), speaking():
+        api.competition_download_files(competition, path=str(staging), quiet=False)
+    path = staging / f"{competition}.zip"
+    if not path.exists():
+        raise UserError(f"{competition} has no archive of CSVs: it is no competition of this shape")
+    return path
+
+
+def _unpack_fetched(path: Path, folder: Path, staging: Path) -> list[Path]:
+    try:
+        return archive.unpack(path, folder, staging, FILES)
+    except archive.ArchiveError as error:
+        path.unlink()
+        raise UserError(f"{error}: it is removed, and the same command downloads it again") from None
+
+
+def _unpack_given(path: Path, folder: Path, staging: Path) -> list[Path]:
+    print(f"unpacking {path}", flush=True)
+    try:
+        return archive.unpack(path, folder, staging, FILES)
+    except archive.ArchiveError as error:
+        raise UserError(f"{error}: remove it, then download it again") from None
+
+
+def refuse_sample(place: Source, run: Run) -> None:
+    """Raises UserError where `run` is one of the built-in sample, or nothing else is there to check with."""
+    if place.is_sample or (run.settings() or {}).get("data") == "sample":
+        raise UserError(
+            f"{run.folder} is of the built-in sample, which is never sent: get the competition's files with "
+            "python scripts/download.py, train, and give --output where the run is not output/run"
+        )
+
+
+def out_of_fold_accuracy(run: Run, dataset: Dataset) -> float | None:
+    """Of the predictions that submission.csv is made of; None where the run has none of validated rows."""
+    if not run.oof_probabilities.exists():
+        return None
+    try:
+        oof = np.load(run.oof_probabilities, allow_pickle=False)
+        covered = np.isfinite(oof).all(axis=1)
+        right = oof[covered].argmax(axis=1) == dataset.train.labels[covered]
+    except (ValueError, EOFError, IndexError):
+        raise UserError(f"{run.oof_probabilities} is damaged: run scripts/ensemble.py again") from None
+    return float(right.mean()) if covered.any() else None
+
+
+def default_message(run: Run, accuracy: float | None) -> str:
+    """What a submission is called: recipe, folds, seed, out-of-fold accuracy and the commit."""
+    settings = run.settings() or {}
+    ensemble = read_json(run.ensemble_json) if run.ensemble_json.exists() else {"members": [], "missing": []}
+    parts = [settings.get("name", "run")]
+    if "runs" in settings:
+        parts = [f"blend of {len(settings['runs'])} runs", f"{len(ensemble['members'])} members"]
+    elif settings.get("holdout"):
+        parts.append(f"holdout {settings['holdout']:g}")
+    elif "folds" in settings:
+        repeats = f" x {settings['repeats']}" if settings.get("repeats", 1) > 1 else ""
+        parts.append(f"{settings['folds']} folds{repeats}")
+    if ensemble["missing"]:
+        parts.append(f"{len(ensemble['missing'])} not finished")
+    if "seed" in settings:
+        parts.append(f"seed {settings['seed']}")
+    if accuracy is not None:
+        parts.append(f"out-of-fold accuracy {accuracy:.5f}")
+    commit = _commit()
+    return ", ".join(parts + ([f"commit {commit}"] if commit else []))
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, or None where it is none."""
+    # a repository around the folder is not the program's
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(_ROOT.parent)}
+    line = ["git", "-C", str(_ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def sent(run: Run) -> list[dict[str, Any]]:
+    """What submissions.json records, the first submission first."""
+    return read_json(run.submissions_json) if run.submissions_json.exists() else []
+
+
+def sent_before(run: Run, competition: str) -> dict[str, Any] | None:
+    """The record of the last submission of the same bytes to the same competition, or None."""
+    same = {"sha256": _hash(run.submission), "competition": competition}
+    return next((record for record in reversed(sent(run)) if same.items() <= record.items()), None)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def submit(run: Run, competition: str, message: str, accuracy: float | None, seconds: float) -> None:
+    """Sends submission.csv, records it in submissions.json and waits at most so many seconds for the score.
+
+    Raises UserError where Kaggle does not take it, naming the daily limit if it is that, and where it can
+    not score it.
+    """
+    instead = f"; {page(competition, 'submissions')} shows what Kaggle has"
+    api = connect()
+    _check_limit(api, competition)
+    record = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "competition": competition,
+        "sha256": _hash(run.submission),
+        "message": message,
+        "ref": None,
+        "status": "pending",
+        "public_score": None,
+        "out_of_fold_accuracy": accuracy,
+    }
+    with telling(competition, instead), speaking():
+        answer = api.competition_submit(str(run.submission), message, competition, quiet=False)
+    # the client does not raise where the upload fails: it answers so
+    if not answer.ref and not answer.message.lower().startswith("success"):
+        raise UserError(
+            f"the upload failed, and nothing is submitted (the client says: {answer.message}): "
+            "try the same command again"
+        )
+    record["ref"] = answer.ref or None
+    records = [*sent(run), record]
+    write_json(run.submissions_json, records)
+    left = _limits(api, competition)
+    print(
+        f"{run.submission} is sent to {competition}"
+        + (f"; {left.num_allowed_now} left today" if left else ""),
+        flush=True,
+    )
+    if seconds:
+        found = _wait(api, competition, record, seconds)
+        write_json(run.submissions_json, records)
+        _tell(found, record, seconds)
+
+
+def _limits(api: Any, competition: str) -> Any | None:
+    """How many submissions are left, or None where the client or Kaggle does not know."""
+    if not hasattr(api, "competition_get_submission_limits"):  # before 2.1
+        return None
+    try:
+        with telling(competition), speaking():
+            limits = api.competition_get_submission_limits(competition)
+    except UserError:  # that it can't be looked up is no reason not to send
+        return None
+    # all zeros are those of someone who has not entered yet
+    return limits if limits.num_allowed_now or limits.num_total else None
+
+
+def _check_limit(api: Any, competition: str) -> None:
+    """Raises UserError if no submission is left."""
+    limits = _limits(api, competition)
+    if limits is None or limits.num_allowed_now:
+        return
+    if limits.limited_by_total:
+        raise UserError(f"the limit of {competition} is reached: {limits.num_total} sent in all, 0 are left")
+    now = datetime.now(UTC)
+    minutes = 24 * 60 - now.hour * 60 - now.minute
+    raise UserError(
+        f"the daily limit of {competition} is reached: {limits.num_today} sent today, 0 are left until 00:00 UTC, "
+        f"in {minutes // 60} h {minutes % 60} min"
+    )
+
+
+def _wait(api: Any, competition: str, record: dict[str, Any], seconds: float) -> bool:
+    """Waits until Kaggle has scored, and puts what it says into `record`; False where it has not in time."""
+    deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
+    form = "waiting for the score |{bar}| {elapsed} of at most " + tqdm.format_interval(seconds)
+    lines = not sys.stderr.isatty()
+    with tqdm(total=seconds, bar_format=form, disable=lines, leave=False) as bar:
+        while True:
+            state = _look(api, competition, record)
+            left = deadline - time.monotonic()
+            if record["status"] != "pending" or left <= 0:
+                return record["status"] != "pending"
+            if lines:
+                print(f"waiting for the score: {state}, {tqdm.format_interval(left)} left", flush=True)
+            wake = time.monotonic() + min(pause, left)
+            while (rest := wake - time.monotonic()) > 0:
+                time.sleep(min(rest, 0.5))  # so that the bar moves
+                bar.n = min(seconds, seconds - deadline + time.monotonic())
+                bar.refresh()
+            pause = min(pause * BACK_OFF, LONGEST_PAUSE)
+
+
+def _look(api: Any, competition: str, record: dict[str, Any]) -> str:
+    """Puts what Kaggle says of a submission into its record, and returns the state in words."""
+    try:
+        with telling(competition), speaking():
+            listed = api.competition_submissions(competition) or []
+    except UserError as error:  # what is sent is sent: the next look may be luckier
+        return str(error)
+    ours = next((each for each in listed if each is not None and _is_it(each, record)), None)
+    if ours is None:
+        return "not listed yet"
+    record["ref"] = ours.ref or None
+    record["status"] = ours.status.name.lower()
+    if record["status"] == "complete":
+        record["public_score"] = _number(ours.public_score)
+    if record["status"] == "error":
+        record["error"] = " ".join(ours.error_description.split()) or "no reason given"
+    return record["status"]
+
+
+def _is_it(submission: Any, record: dict[str, Any]) -> bool:
+    """True if that is the recorded submission, by its number, else by its message and time."""
+    if record["ref"]:
+        return submission.ref == record["ref"]
+    # Kaggle's times are UTC and say nothing of it
+    date = submission.date.replace(tzinfo=UTC) if submission.date else datetime.now(UTC)
+    recent = date > datetime.fromisoformat(record["time"]) - _CLOCKS
+    return recent and submission.description == record["message"]
+
+
+def _number(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def _tell(scored: bool, record: dict[str, Any], seconds: float) -> None:
+    """Prints the score beside the run's own; raises UserError where Kaggle could not score."""
+    where = page(record["competition"], "submissions")
+    if record["status"] == "error":
+        raise UserError(f"Kaggle could not score it: {record['error']} (see {where})")
+    if not scored:
+        print(
+            f"no score after {tqdm.format_interval(seconds)}: look later at {where}, or run: "
+            f"kaggle competitions submissions {record['competition']}"
+        )
+        return
+    score, accuracy = record["public_score"], record["out_of_fold_accuracy"]
+    line = f"public score {'not shown by Kaggle' if score is None else score}"
+    if accuracy is not None:
+        line += f", out-of-fold accuracy {accuracy:.5f}"
+    if accuracy is not None and isinstance(score, float):
+        line += f" ({score - accuracy:+.5f})"
+    print(line)

@@ -1,0 +1,319 @@
+"""submit.py, and what the client's words become, through the real kaggle client against a stand-in server."""
+
+import io
+import signal
+import sys
+
+import numpy as np
+import pytest
+from conftest import finish, start
+from kaggle_server import KEY, PAGE, SIGNATURE, refused
+
+from digit_recognizer import client, command, competition, recipes, submission
+from digit_recognizer.errors import UserError
+from digit_recognizer.run import Run, read_json, write_json
+
+
+@pytest.fixture
+def run(dataset, csvs, recipe, tmp_path):
+    """A run directory as ensemble.py leaves it, with one of 80 rows predicted wrong."""
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    write_json(run.recipe_json, recipes.to_json(recipe) | command.identity(dataset))
+    write_json(run.ensemble_json, {"members": [{"member": "fold_00"}, {"member": "fold_01"}], "missing": []})
+    oof = np.eye(10, dtype=np.float32)[dataset.train.labels]
+    oof[0] = np.roll(oof[0], 1)
+    np.save(run.oof_probabilities, oof)
+    submission.write(run.submission, dataset, np.eye(10)[np.arange(20) % 10])
+    return run
+
+
+def test_a_submission_and_its_score(server, call, run, csvs):
+    outcome = call("submit", "--input", csvs, "--output", run.folder)
+    assert (outcome.code, outcome.error) == (0, ""), outcome
+    [record] = read_json(run.submissions_json)
+    message = "bn_cnn, 2 folds, seed 42, out-of-fold accuracy 0.98750, commit "
+    assert record["message"].startswith(message) and record["message"] in outcome.out
+    assert record | {"time": "", "sha256": "", "message": ""} == {
+        "time": "",
+        "competition": "digit-recognizer",
+        "sha256": "",
+        "message": "",
+        "ref": 101,
+        "status": "complete",
+        "public_score": 0.99571,
+        "out_of_fold_accuracy": 0.9875,
+    }
+    assert record["time"].endswith("+00:00") and len(record["sha256"]) == 64
+    assert "public score 0.99571, out-of-fold accuracy 0.98750 (+0.00821)" in outcome.out
+    assert "waiting for the score: pending" in outcome.out
+    assert server.asked_for("blob")[0][1] == run.submission.read_bytes()
+    told = outcome.out + outcome.error + "".join(path.read_text() for path in run.folder.glob("*.json"))
+    assert KEY not in told and SIGNATURE not in told
+
+
+def test_a_submission_as_a_process(server, run, csvs):
+    places = ("--input", csvs, "--output", run.folder)
+    outcome = finish(start("submit", *places, "--message", "mine", VERBOSE="1"))
+    assert (outcome.code, outcome.error) == (0, "") and "public score 0.99571" in outcome.out
+    assert KEY not in outcome.out and "Authorization" not in outcome.out
+    assert read_json(run.submissions_json)[0]["message"] == "mine"
+
+
+def test_what_is_left_today_is_told(server, call, run, csvs):
+    import kaggle
+
+    outcome = call("submit", "--input", csvs, "--output", run.folder, "--no-wait")
+    knows = hasattr(kaggle.api, "competition_get_submission_limits")
+    assert ("4 left today" in outcome.out) == knows
+    server.faults["GetSubmissionLimits"] = (500, "")  # no reason not to send
+    assert call("submit", "--input", csvs, "--output", run.folder, "--no-wait", "--yes").code == 0
+
+
+def test_the_daily_limit(server, call, run, csvs):
+    import kaggle
+
+    places = ("--input", csvs, "--output", run.folder)
+    if hasattr(kaggle.api, "competition_get_submission_limits"):
+        server.limits = {"numToday": 5, "numTotal": 9, "numAllowedNow": 0}
+        assert refused(
+            call("submit", *places), "daily limit", "5 sent today, 0 are left until 00:00 UTC, in "
+        )
+        server.limits |= {"limitedByTotal": True}
+        assert refused(call("submit", *places), "9 sent in all, 0 are left")
+        assert not server.asked_for("StartSubmissionUpload")
+    server.limits = {}  # what one has who has not entered yet
+    server.faults["CreateSubmission"] = (400, "Your team has used its submission allowance (5 of 5).")
+    assert refused(call("submit", *places), "daily limit", "0 are left", "allowance (5 of 5)")
+    assert not run.submissions_json.exists()
+
+
+@pytest.mark.parametrize("put_status", [500, 403, None])
+def test_an_upload_that_failed_is_an_error_though_the_client_does_not_raise(
+    server, call, run, csvs, put_status
+):
+    server.put_status = put_status
+    outcome = call("submit", "--input", csvs, "--output", run.folder)
+    assert refused(outcome, "the upload failed, and nothing is submitted", "Could not submit to competition")
+    assert not server.asked_for("CreateSubmission") and not run.submissions_json.exists()
+
+
+def test_an_answer_that_is_no_success(server, call, run, csvs):
+    server.answer = {"message": "The competition is over", "ref": 0}
+    outcome = call("submit", "--input", csvs, "--output", run.folder)
+    assert refused(outcome, "nothing is submitted", "The competition is over")
+
+
+def test_kaggle_cannot_score_it(server, call, run, csvs):
+    server.score = {"status": "ERROR", "errorDescription": "Submission must have\n28000 rows"}
+    outcome = call("submit", "--input", csvs, "--output", run.folder)
+    assert refused(outcome, "could not score it: Submission must have 28000 rows", f"{PAGE}/submissions")
+    record = read_json(run.submissions_json)[0]
+    assert (record["status"], record["error"]) == ("error", "Submission must have 28000 rows")
+
+
+def test_no_number_of_the_submission(server, call, run, csvs):
+    """Found again by its message, and a score that Kaggle does not show is none."""
+    server.answer = {"message": "Successfully submitted to Digit Recognizer"}
+    server.score = {"status": "COMPLETE", "publicScore": ""}
+    outcome = call("submit", "--input", csvs, "--output", run.folder)
+    assert outcome.code == 0 and "public score not shown by Kaggle, out-of-fold" in outcome.out
+    assert read_json(run.submissions_json)[0]["ref"] == 55
+
+
+def test_no_score_in_time(server, call, run, csvs):
+    server.looks_until_scored = 10**6
+    outcome = call("submit", "--input", csvs, "--output", run.folder, "--wait", "0.1s")
+    assert outcome.code == 0 and f"look later at {PAGE}/submissions" in outcome.out
+    assert "kaggle competitions submissions digit-recognizer" in outcome.out
+    assert read_json(run.submissions_json)[0]["status"] == "pending"
+    server.faults["ListSubmissions"] = (503, "")  # what is sent is sent
+    outcome = call("submit", "--input", csvs, "--output", run.folder, "--wait", "0.1s", "--yes")
+    assert outcome.code == 0 and "answers 503" in outcome.out and "look later" in outcome.out
+    server.asked = []
+    assert call("submit", "--input", csvs, "--output", run.folder, "--no-wait", "--yes").code == 0
+    assert not server.asked_for("ListSubmissions") and len(read_json(run.submissions_json)) == 3
+
+
+def test_ctrl_c_while_it_waits(server, run, csvs):
+    server.looks_until_scored = 10**6
+    process = start("submit", "--input", csvs, "--output", run.folder)
+    while "waiting for the score" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.code == 130 and "what was sent is in submissions.json" in outcome.error
+    assert "Traceback" not in outcome.error
+    assert read_json(run.submissions_json)[0]["status"] == "pending"
+
+
+def test_a_run_that_is_being_written_is_not_sent(server, call, run, csvs):
+    with run.lock():
+        assert refused(call("submit", "--input", csvs, "--output", run.folder), "another process is writing")
+    assert not server.asked
+
+
+def test_a_bar_on_a_terminal(server, call, run, csvs, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    outcome = call("submit", "--input", csvs, "--output", run.folder)
+    assert outcome.code == 0 and "of at most 10:00" in outcome.error
+    assert "waiting for the score:" not in outcome.out
+
+
+def test_the_same_bytes_twice(server, call, run, csvs, monkeypatch):
+    places = ("--input", csvs, "--output", run.folder, "--no-wait")
+    assert call("submit", *places).code == 0
+    for answer in ("n\n", "\n", ""):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        outcome = call("submit", *places)
+        assert (
+            refused(outcome, "is not sent a second time", "--yes")
+            and "the same bytes were sent" in outcome.out
+        )
+    assert len(server.submissions) == 1
+    assert "the same bytes were sent" in call("submit", *places, "--dry-run").out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert call("submit", *places).code == 0 and call("submit", *places, "--yes").code == 0
+    assert call("submit", *places, "--competition", "another").code == 0
+    assert [record["competition"] for record in read_json(run.submissions_json)][2:] == [
+        "digit-recognizer",
+        "another",
+    ]
+
+
+def test_a_dry_run_needs_no_client_and_no_credentials(call, run, csvs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kaggle", None)
+    before = {path: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+    outcome = call("submit", "--input", csvs, "--output", run.folder, "--dry-run")
+    assert outcome.code == 0 and "20 rows, as the competition takes them" in outcome.out
+    assert "--dry-run: nothing is sent to digit-recognizer" in outcome.out
+    assert {path: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
+    assert refused(call("submit", "--input", csvs, "--output", run.folder), "no Kaggle credentials")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: lines[:-1], ("has 19 rows", "has 20", "ImageId 20 is missing")),
+        (lambda lines: ["Id,Label", *lines[1:]], ("its first line is 'Id,Label'",)),
+        (lambda lines: [*lines, "21,0"], ("row 21 (line 22) has the id '21'",)),
+        (lambda lines: [*lines[:-1], "1,0"], ("row 20 (line 21) has the id '1' a second time",)),
+        (lambda lines: [*lines[:-1], "20,10"], ("row 20 (line 21) has the label '10'",)),
+        (lambda lines: [*lines[:-1], "20,"], ("row 20 (line 21) has the label ''",)),
+        (lambda lines: [*lines[:-1], "20"], ("row 20 (line 21) has 1 columns",)),
+        (lambda lines: [], ("its first line is ''",)),
+        (lambda lines: None, ("is missing: run scripts/ensemble.py first",)),
+    ],
+)
+def test_a_submission_that_the_competition_would_not_take(server, call, run, csvs, change, words):
+    lines = change(run.submission.read_text().splitlines())
+    run.submission.unlink()
+    if lines is not None:
+        run.submission.write_text("\n".join(lines) + "\n")
+    assert refused(call("submit", "--input", csvs, "--output", run.folder), *words)
+    assert not server.asked
+
+
+def test_the_sample_is_never_sent(server, call, run, csvs, tmp_path, monkeypatch):
+    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
+    places = ("--input", csvs, "--output", run.folder)
+    write_json(run.recipe_json, read_json(run.recipe_json) | {"data": "sample"})
+    assert refused(call("submit", *places), "the built-in sample, which is never sent")
+    run.recipe_json.unlink()
+    assert refused(call("submit", *places), "holds no run (no recipe.json)")
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name)
+    assert refused(call("submit", "--dry-run"), "the built-in sample, which is never sent")
+    assert not server.asked
+
+
+def test_a_run_of_other_data_is_not_sent(server, call, run, csvs):
+    lines = (csvs / "train.csv").read_text().splitlines()
+    (csvs / "train.csv").write_text("\n".join([*lines[:-1], lines[1]]) + "\n")
+    assert refused(call("submit", "--input", csvs, "--output", run.folder), "holds a run with fingerprint")
+
+
+def test_a_blend_is_sent_like_a_run(server, call, run, csvs, dataset):
+    write_json(run.recipe_json, {"name": "blend"} | command.identity(dataset) | {"runs": ["a", "b"]})
+    outcome = call("submit", "--input", csvs, "--output", run.folder)
+    assert outcome.code == 0
+    message = read_json(run.submissions_json)[0]["message"]
+    assert message.startswith("blend of 2 runs, 2 members, out-of-fold accuracy 0.98750")
+
+
+def test_messages(run, recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(competition, "_ROOT", tmp_path)  # no checkout
+    write_json(run.recipe_json, recipes.to_json(recipe) | {"repeats": 3})
+    write_json(run.ensemble_json, {"members": [], "missing": ["fold_01"]})
+    assert competition.default_message(run, None) == "bn_cnn, 2 folds x 3, 1 not finished, seed 42"
+    write_json(run.recipe_json, recipes.to_json(recipe) | {"folds": 1, "holdout": 0.15})
+    run.ensemble_json.unlink()
+    assert (
+        competition.default_message(run, 0.5) == "bn_cnn, holdout 0.15, seed 42, out-of-fold accuracy 0.50000"
+    )
+
+
+def test_out_of_fold_accuracy_is_of_the_rows_covered(run, dataset):
+    oof = np.load(run.oof_probabilities)
+    oof[10:] = np.nan
+    np.save(run.oof_probabilities, oof)
+    assert competition.out_of_fold_accuracy(run, dataset) == 0.9
+    run.oof_probabilities.write_bytes(b"spoilt")
+    with pytest.raises(UserError, match="is damaged: run"):
+        competition.out_of_fold_accuracy(run, dataset)
+    run.oof_probabilities.unlink()
+    assert competition.out_of_fold_accuracy(run, dataset) is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ((401, "Unauthenticated"), ("credentials of KAGGLE_USERNAME and KAGGLE_KEY (401)", "settings/api")),
+        (
+            (403, "You must accept\nthe rules"),
+            (f"(403): accept its rules at {PAGE}/rules", "accept the rules)"),
+        ),
+        ((404, "Not found"), ("no competition 'digit-recognizer' (404)", "--competition")),
+        ((429, "Too many"), ("answers 429: try again later", "Too many")),
+        ((503, ""), ("answers 503: try again later",)),
+        ((418, "Teapot"), ("refuses the request (418)", "Teapot")),
+    ],
+)
+def test_what_kaggle_refuses(server, call, run, csvs, tmp_path, fault, words):
+    server.faults = {"DownloadDataFiles": fault}
+    assert refused(call("download", "--input", tmp_path / "input"), *words)
+    assert not (tmp_path / "input").exists() or list((tmp_path / "input").iterdir()) == []
+    for method in ("StartSubmissionUpload", "CreateSubmission"):  # before the upload, and after it
+        server.faults = {method: fault}
+        assert refused(call("submit", "--input", csvs, "--output", run.folder), *words)
+    assert not run.submissions_json.exists()
+
+
+def test_no_network(server, call, run, csvs, tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://somebody:password@127.0.0.1:1")
+    outcome = call("download", "--input", tmp_path / "input")
+    assert refused(outcome, "no connection to Kaggle", f"{PAGE}/data and unpack it into {tmp_path / 'input'}")
+    assert "password" not in outcome.error
+    assert refused(call("submit", "--input", csvs, "--output", run.folder), "no connection to Kaggle")
+
+
+def test_what_nobody_foresaw_is_told_without_its_message():
+    with (
+        pytest.raises(UserError, match="failed with KeyError: pip install"),
+        client.telling("digit-recognizer"),
+    ):
+        raise KeyError(SIGNATURE)
+
+
+def test_what_the_client_says_has_no_secrets(monkeypatch):
+    monkeypatch.setenv("KAGGLE_KEY", KEY)
+    said = f"GET https://a:b@storage.googleapis.com/x.zip?GoogleAccessId=1&Signature={SIGNATURE} with {KEY}"
+    assert client._clean(said) == "GET https://...@storage.googleapis.com/x.zip?... with ..."
+
+
+def test_durations(call):
+    assert [command.duration(text) for text in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
+    for text in ("", "10 m", "-1s", "ten"):
+        assert refused(
+            call("submit", f"--wait={text}"), f"argument --wait: {text!r} is no duration such as 90s"
+        )
