@@ -102,6 +102,7 @@ def no_credentials(monkeypatch, tmp_path):
         "KAGGLE_CONFIG_DIR",
         "KAGGLE_KERNEL_RUN_TYPE",
         "XDG_CONFIG_HOME",
+        "DIGITS_KAGGLE_ROOT",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

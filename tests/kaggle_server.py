@@ -33,6 +33,9 @@ class KaggleServer(ThreadingHTTPServer):
         self.score = {"status": "COMPLETE", "publicScore": "0.99571"}
         self.asked = []  # the last part of the path, the headers and the body of every request
         self.submissions = []
+        self.saved = {}  # of the answer to a kernel that is pushed
+        self.statuses = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
+        self.output = {"submission.csv": "a,b", "cv_report.json": {}}  # of the kernel
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
@@ -124,8 +127,25 @@ class _Handler(BaseHTTPRequestHandler):
             listed.insert(0, facts | (self.server.score if scored else {"status": "PENDING"}))
         self._json({"submissions": listed, "nextPageToken": ""})
 
+    def SaveKernel(self, request):  # noqa: N802
+        self.server.kernel = request
+        self._json(
+            {"url": f"https://www.kaggle.com/code/{request['slug']}", "versionNumber": 1} | self.server.saved
+        )
+
+    def GetKernelSessionStatus(self, request):  # noqa: N802
+        status = self.server.statuses.pop(0)
+        self._json(status if isinstance(status, dict) else {"status": status})
+
+    def ListKernelSessionOutput(self, request):  # noqa: N802
+        files = [{"url": f"{self.server.proxy}/{name}", "fileName": name} for name in self.server.output]
+        self._json({"files": files, "log": "said"})
+
     def do_GET(self):
-        self._asked()
+        name = self._asked()
+        if name in self.server.output:
+            self._json(self.server.output[name])
+            return
         whole, wanted = self.server.archive, self.headers.get("Range")
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
         if self.server.file_status != 200:

@@ -21,6 +21,7 @@ _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
 def chosen() -> str:
     """The backend that KERAS_BACKEND names, else TensorFlow or JAX, whichever is installed.
 
+    In a TPU session, where JAX's libtpu is installed and TensorFlow is built for the CPU alone, it is JAX.
     Raises UserError where it is neither, or not installed.
     """
     named = os.environ.get("KERAS_BACKEND")
@@ -31,7 +32,8 @@ def chosen() -> str:
         raise UserError(
             f"keras with {named or 'tensorflow'} is not installed: pip install -r requirements.txt"
         )
-    return named or installed[0]
+    on_tpu = "jax" in installed and importlib.util.find_spec("libtpu")
+    return named or ("jax" if on_tpu else installed[0])
 
 
 def cores() -> int:

@@ -26,9 +26,11 @@ SAMPLE_CUTS = {"folds": 3, "epochs": 12, "batch_size": 16}
 class Parser(argparse.ArgumentParser):
     """Options as every script takes them: --input, --output, no abbreviations, one line for a mistake."""
 
-    def __init__(self, description: str):
-        """`description` is what --help says first."""
+    def __init__(self, description: str, places: bool = True):
+        """`description` is what --help says first; `places` are --input and --output."""
         super().__init__(description=description, allow_abbrev=False)
+        if not places:
+            return
         self.add_argument(
             "--input",
             metavar="DIR",

@@ -16,8 +16,9 @@ COMPETITION = "digit-recognizer"  # the last part of its address on Kaggle
 
 _DOWNLOAD = 3  # the exit code that tells run_all.sh to run download.py
 
-KAGGLE_INPUT = Path("/kaggle/input")
-KAGGLE_OUTPUT = Path("/kaggle/working")
+_KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # elsewhere in a rehearsal of a session
+KAGGLE_INPUT = _KAGGLE / "input"
+KAGGLE_OUTPUT = _KAGGLE / "working"
 
 SAMPLE_NOTICE = (
     "THIS IS THE BUILT-IN SAMPLE, not the competition: 1,797 small digits, fewer folds and epochs. "

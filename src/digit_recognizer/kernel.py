@@ -1,13 +1,17 @@
-"""Packs this project into one file that a Kaggle kernel runs: Kaggle takes one code file a kernel."""
+"""This project as a Kaggle kernel: packed into the one code file that Kaggle takes, pushed, followed, fetched."""
 
 import base64
 import io
 import json
 import re
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from digit_recognizer.client import connect, speaking, telling
 from digit_recognizer.errors import UserError
 from digit_recognizer.run import atomic, write_json
 from digit_recognizer.source import ROOT
@@ -17,6 +21,9 @@ METADATA = "kernel-metadata.json"
 
 # Kaggle's names of its machines (kaggle-cli, docs/kernels.md); T4 x2 is the GPU there.
 ACCELERATORS = {"none": None, "t4x2": "NvidiaTeslaT4", "tpu": "TpuV5E8"}
+
+# Between two looks at a kernel, in seconds: it runs for minutes or hours.
+FIRST_PAUSE, LONGEST_PAUSE, BACK_OFF = 5.0, 120.0, 1.5
 
 _PACKED = ("scripts/*.sh", "scripts/*.py", "src/digit_recognizer/*.py", "requirements.txt")
 
@@ -109,3 +116,57 @@ def describe(
         "kernel_sources": [earlier] if earlier else [],
         "model_sources": [],
     }
+
+
+def push(folder: Path) -> str:
+    """Pushes what `pack` wrote to `folder`, which starts it; returns OWNER/KERNEL.
+
+    Raises UserError where Kaggle does not take it.
+    """
+    kernel = json.loads((folder / METADATA).read_text())["id"]
+    api = connect()
+    with telling(kernel), speaking():
+        answer = api.kernels_push(str(folder))
+    if answer is None or answer.error:
+        raise UserError(
+            f"Kaggle does not take the kernel {kernel}: {answer.error if answer else 'no answer'}"
+        )
+    refused = [*answer.invalid_competition_sources, *answer.invalid_kernel_sources]
+    if refused:
+        raise UserError(
+            f"{kernel} is pushed, but without {', '.join(refused)}: accept the rules, or mend the name"
+        )
+    print(f"{kernel} is pushed: {answer.url}", flush=True)
+    return kernel
+
+
+def follow(kernel: str) -> None:
+    """Waits until the kernel has ended; raises UserError if it did not end well.
+
+    An interruption ends the waiting alone: the kernel goes on at Kaggle.
+    """
+    api, pause, began, last = connect(), FIRST_PAUSE, time.monotonic(), ""
+    while True:
+        with telling(kernel), speaking():
+            answer = api.kernels_status(kernel)
+        status = str(getattr(answer.status, "name", answer.status)).lower()
+        if status != last:
+            print(f"{tqdm.format_interval(time.monotonic() - began)} {status}", flush=True)
+            last = status
+        if status == "complete":
+            return
+        if status == "error" or status.startswith("cancel"):
+            raise UserError(
+                f"{kernel} ended with {status}: {answer.failure_message or 'no message'}; its log is at "
+                f"https://www.kaggle.com/code/{kernel}"
+            )
+        time.sleep(pause)
+        pause = min(pause * BACK_OFF, LONGEST_PAUSE)
+
+
+def fetch(kernel: str, folder: Path) -> None:
+    """Downloads what the kernel left in its working directory to `folder`."""
+    api = connect()
+    folder.mkdir(parents=True, exist_ok=True)
+    with telling(kernel), speaking():
+        api.kernels_output(kernel, str(folder))
