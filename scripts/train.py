@@ -51,26 +51,19 @@ def chosen(members: list[Fold], numbers: list[int] | None) -> list[Fold]:
     return members if numbers is None else [members[number] for number in sorted(set(numbers))]
 
 
-def begun(run: Run, options: argparse.Namespace) -> Run | None:
-    """The run that this one goes on with: itself, or an earlier output."""
-    earlier = find_run(options.resume_from) if options.resume_from else run
-    candidates = [] if options.overwrite else [run, earlier]
-    return next((each for each in candidates if each.settings() is not None), None)
-
-
 def train() -> None:
     options = parse()
     backend.chosen()
     place = source.find(options.input, options.output)
     place.tell()
     run, given = Run(place.output), command.given(options)
-    earlier = begun(run, options)
-    settings = earlier and earlier.settings()
+    previous = find_run(options.resume_from) if options.resume_from else run
+    begun = run if run.settings() else previous  # whose recipe and folds hold
+    settings = None if options.overwrite else begun.settings()
     recipe = command.make_recipe(place, settings, options.recipe, given)
     dataset = command.read_dataset(place)
-    kept = (earlier or run).folds_csv
-    if kept.exists() and not options.overwrite:
-        table = folds.from_csv(kept, dataset.train.labels)
+    if begun.folds_csv.exists() and not options.overwrite:
+        table = folds.from_csv(begun.folds_csv, dataset.train.labels)
         recipe = folds.adopt(recipe, table, given)
     else:
         table = folds.split(dataset.train.labels, recipe)
@@ -78,14 +71,14 @@ def train() -> None:
     identity = recipes.to_json(recipe) | command.identity(dataset) | {"split": folds.fingerprint(table)}
     threads = options.threads or (settings or {}).get("threads") or backend.cores()
 
+    if previous is not run:
+        previous.check_identity(identity)
     with run.lock():
         if options.overwrite:
             run.clear()
         run.check_identity(identity)
-        if options.resume_from:
-            earlier = find_run(options.resume_from)
-            earlier.check_identity(identity)
-            run.take_over(earlier)
+        if previous is not run:
+            run.take_over(previous)
         backend.start(threads)
         changed = run.claim(identity | backend.facts(threads))
         if changed:
