@@ -1,5 +1,6 @@
 """Keras' backend on this machine: chosen, quietened and given its threads before Keras is imported."""
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -15,6 +16,7 @@ import joblib
 from digit_recognizer.errors import UserError
 
 BACKENDS = ("tensorflow", "jax")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
 
 
@@ -48,6 +50,7 @@ def start(threads: int) -> None:
     """
     os.environ["KERAS_BACKEND"] = chosen()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _keep_freed_memory()
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
     with _native_messages_dropped():
         if os.environ["KERAS_BACKEND"] == "tensorflow":
@@ -57,6 +60,19 @@ def start(threads: int) -> None:
             tf.config.threading.set_inter_op_parallelism_threads(threads)
             tf.config.list_logical_devices()  # starts the runtime, which says what it did not find
         import keras  # noqa: F401
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep the memory that is freed.
+
+    Left alone it gives the large blocks of every training step back to the system and takes them anew for
+    the next: 1.3 million page faults in 54 steps of 16 pictures, 4.8 s of the system's time beside 5 s of
+    work. Kept, 0.03 million and 0.3 s, for the same peak. Other C libraries do not know `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextmanager
