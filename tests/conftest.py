@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -145,9 +146,14 @@ def call(monkeypatch, capsys):
 def start(name, *arguments, **environment) -> subprocess.Popen:
     """Starts a script as a process of its own."""
     command = [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
-    environment = os.environ | environment
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+        # a suite that runs in the background ignores Ctrl-C, and so would what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

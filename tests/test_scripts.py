@@ -231,7 +231,7 @@ def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
         assert outcome.code == 0, outcome.error
         assert outcome.out.splitlines()[0] == outcome.out.splitlines()[-1] == SAMPLE_NOTICE
     run = tmp_path / "output/sample"
-    assert read_json(run / "recipe.json")["data"] == "sample" and read_json(run / "recipe.json")["folds"] == 2
+    assert read_json(run / "recipe.json")["data"] == "sample" and read_json(run / "recipe.json")["folds"] == 3
     assert len(pd.read_csv(run / "submission.csv")) == 497
     assert read_json(run / "cv_report.json")["sample"] and read_json(run / "ensemble.json")["missing"]
 

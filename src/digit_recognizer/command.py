@@ -20,7 +20,7 @@ WRONG, INTERRUPTED = 2, 130  # exit codes
 
 # What the built-in sample cuts a recipe down to, for a training of a minute or two on two cores. Its folds
 # have few rows, so the batches are small: batch normalisation needs some 600 steps to be of use.
-SAMPLE_CUTS = {"folds": 2, "epochs": 16, "batch_size": 16}
+SAMPLE_CUTS = {"folds": 3, "epochs": 8, "batch_size": 8}
 
 
 class Parser(argparse.ArgumentParser):
