@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -99,28 +100,28 @@ def test_the_same_command_again_changes_nothing(finished, call):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_killed_at_random_moments_and_resumed(finished, tmp_path, pytestconfig):
-    """`--kills N` does it N times; each is a run of its own, killed once or more."""
+def test_killed_at_random_moments_and_resumed(finished, call, tmp_path, pytestconfig):
+    """`--kills N` does it N times, each in a run of its own."""
     csvs, run = finished
     moments = random.Random(time.time_ns())
-    command_line = ("train", "--input", csvs, *TINY)
+    line = ("train", "--input", csvs, *TINY, "--output")
     began = time.monotonic()
-    assert finish(start(*command_line, "--output", tmp_path / "undisturbed")).code == 0
+    assert finish(start(*line, tmp_path / "undisturbed")).code == 0
     length = time.monotonic() - began
     for number in range(pytestconfig.getoption("--kills")):
-        output = tmp_path / str(number)
-        while True:
-            process = start(*command_line, "--output", output)
-            moment = moments.uniform(0.2, 1) * length
-            try:
-                assert finish(process, moment).code == 0
-                break
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                print(f"run {number}: killed after {moment:.1f} s of about {length:.1f} s")
-                length *= 1.1  # so that one that is killed again and again ends some time
-        assert finish(start("ensemble", "--input", csvs, "--output", output)).code == 0
+        output, moment = tmp_path / str(number), moments.uniform(0.3, 1) * length
+        process = start(*line, output)
+        with suppress(subprocess.TimeoutExpired):
+            finish(process, moment)
+        process.kill()
+        process.communicate()
+        left = sorted(str(path.relative_to(output)) for path in output.glob("fold_*/*"))
+        print(
+            f"run {number}: killed after {moment:.1f} s of {length:.1f} s, leaving {', '.join(left)}",
+            flush=True,
+        )
+        assert finish(start(*line, output)).code == 0
+        assert call("ensemble", "--input", csvs, "--output", output).code == 0
         assert arrays(output) == arrays(run)
         assert not [path for path in output.rglob("*") if path.name.startswith((".", "state"))]
         shutil.rmtree(output)
