@@ -118,7 +118,7 @@ def test_killed_at_random_moments_and_resumed(finished, call, tmp_path, pytestco
         left = sorted(str(path.relative_to(output)) for path in output.glob("fold_*/*"))
         print(
             f"run {number}: killed after {moment:.1f} s of {length:.1f} s, leaving {', '.join(left)}",
-            flush=True,
+            file=sys.__stderr__,  # `call` keeps what is printed
         )
         assert finish(start(*line, output)).code == 0
         assert call("ensemble", "--input", csvs, "--output", output).code == 0
