@@ -54,7 +54,6 @@ def test_saved_model_predicts_the_same(recipe, dataset, tmp_path):
 
 
 def test_no_augmentation_outside_training():
-    assert RandomAffine(90, 0.5, 0.5)(pictures(), training=False) is not None
     layer = RandomAffine(90, 0.5, 0.5)
     assert (keras.ops.convert_to_numpy(layer(pictures(), training=False)) == pictures()).all()
 

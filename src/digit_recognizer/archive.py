@@ -47,7 +47,12 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error) as error:
         raise ArchiveError(f"{path} is no whole archive ({error})") from None
-    except (EOFError, ValueError, OverflowError, RuntimeError) as error:  # NotImplementedError too
+    except (
+        EOFError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ) as error:  # the last for a compression that zipfile does not know
         raise ArchiveError(f"{path} is no whole archive ({error or 'it ends early'})") from None
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # those of a wrong offset, or of bz2
