@@ -51,7 +51,7 @@ def submit() -> None:
     options = parser.parse_args()
     place = source.find(options.input, options.output)
     run = Run(place.output)
-    competition.refuse_sample(place, run)
+    competition.refuse_other_data(place, run)
     dataset = command.read_dataset(place)
     command.check_run(run, dataset)
     submission.check(run.submission, dataset)

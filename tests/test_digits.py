@@ -11,6 +11,7 @@ from conftest import write_csvs
 from digit_recognizer import digits
 from digit_recognizer.digits import Dataset, Digits
 from digit_recognizer.errors import UserError
+from digit_recognizer.source import FILES
 
 
 def same(one: Dataset, other: Dataset) -> bool:
@@ -44,7 +45,7 @@ def test_reads_what_pandas_reads(tmp_path):
 @pytest.mark.parametrize("end", ["", "eol", "eol eol"])
 def test_line_endings_and_bom_do_not_count(dataset, tmp_path, eol, bom, end):
     write_csvs(tmp_path, dataset, eol=eol)
-    for name in digits.FILES:
+    for name in FILES:
         whole = (tmp_path / name).read_bytes().decode().removesuffix(eol)
         (tmp_path / name).write_bytes((bom + whole + eol * len(end.split())).encode())
     assert same(read(tmp_path), dataset)

@@ -224,7 +224,7 @@ def test_report_needs_an_ensemble_of_these_rows(run, dataset):
     prediction = ensemble.predict(run, folds, dataset)
     ensemble.write(run, dataset, [prediction], np.ones(1))
     np.save(run.oof_probabilities, np.ones((3, 10)))
-    with pytest.raises(UserError, match=r"of other rows than train.csv"):
+    with pytest.raises(UserError, match="is not of these training rows"):
         report.write(run, dataset)
 
 

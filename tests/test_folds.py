@@ -74,8 +74,8 @@ def test_csv_keeps_the_split(tmp_path, options):
     [
         (lambda text: "", "No columns"),
         (lambda text: text.replace("repeat_0", "fold"), "its columns are not"),
-        (lambda text: "\n".join(text.split("\n")[:-9]), "its labels are not those of train.csv"),
-        (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels are not those of train.csv"),
+        (lambda text: "\n".join(text.split("\n")[:-9]), "its labels are not those of the training rows"),
+        (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels are not those of the training rows"),
         (lambda text: text.replace(",1\n", ",7\n"), "its folds are not numbered"),
         (lambda text: text.replace(",1\n", ",x\n", 1), "invalid literal|could not convert"),
     ],

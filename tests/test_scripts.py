@@ -241,7 +241,7 @@ def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkey
     monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret")
     outcome = call("train")
-    words = ("holds no CSVs", "python scripts/download.py", "kaggle.com/competitions/digit-recognizer/data")
+    words = ("holds no data", "python scripts/download.py", "kaggle.com/competitions/digit-recognizer/data")
     assert refused(outcome, *words)
     assert "secret" not in outcome.error and not (tmp_path / "output").exists()
 
@@ -333,7 +333,7 @@ def test_overwrite_starts_anew(finished, call, tmp_path):
     assert call("train", *places, *options).code == 0
     left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").iterdir()}
     assert left == {"notes.txt", "recipe.json", "folds.csv", "fold_00", "cache"}
-    assert call("ensemble", *places).code == 0 and "(80 in train.csv)" in call("report", *places).out
+    assert call("ensemble", *places).code == 0 and "(80 training rows)" in call("report", *places).out
 
 
 def test_time_budget_ends_in_time_and_the_next_session_goes_on(finished, call, tmp_path):

@@ -148,8 +148,8 @@ def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
         (False, False, True, False, 3),
         (False, True, False, False, 3),
         (False, True, False, True, 3),
-        (False, False, True, True, 0),  # the stages will say what is missing there
-        (True, True, True, False, 0),
+        (False, False, True, True, 2),  # nothing is there
+        (True, True, True, False, 2),  # test.csv is missing
     ],
 )
 def test_when_run_all_downloads(tmp_path, monkeypatch, csv, archive, credentials, given, expected):

@@ -27,7 +27,7 @@ def members(path: Path, needed: tuple[str, ...]) -> list[zipfile.ZipInfo]:
     Raises ArchiveError where it is no whole archive, for a member that is anything but a file inside the
     folder, for two of one name, and for a needed one that is not there.
     """
-    with _reading(path), zipfile.ZipFile(path) as file:
+    with reading(path), zipfile.ZipFile(path) as file:
         found = [each for each in file.infolist() if not each.is_dir()]
     names = [each.filename for each in found]
     for each in found:
@@ -41,7 +41,7 @@ def members(path: Path, needed: tuple[str, ...]) -> list[zipfile.ZipInfo]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turns what zipfile raises for an archive that is not what it should be into ArchiveError."""
     try:
         yield
@@ -88,7 +88,7 @@ def unpack(path: Path, folder: Path, staging: Path, needed: tuple[str, ...]) -> 
     unpacking = staging / "unpacking"
     shutil.rmtree(unpacking, ignore_errors=True)
     try:
-        with _reading(path), zipfile.ZipFile(path) as file:
+        with reading(path), zipfile.ZipFile(path) as file:
             for each in found:
                 _write(file, each, unpacking / each.filename)
     except BaseException:

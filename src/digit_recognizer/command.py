@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
             "--input",
             metavar="DIR",
             type=Path,
-            help="where the competition's three CSVs are (default: input)",
+            help="where the data is, in one of the forms that the README names (default: input)",
         )
         self.add_argument(
             "--output",
@@ -143,7 +143,7 @@ def make_recipe(
 
 
 def read_dataset(source: Source) -> Dataset:
-    """The CSVs, the run's cache of them, or the built-in sample."""
+    """The data in the input folder, the run's cache of it, or the built-in sample."""
     return digits.sample() if source.is_sample else digits.read(source.input, Run(source.output).cache)
 
 

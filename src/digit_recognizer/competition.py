@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from digit_recognizer import archive, source
 from digit_recognizer.client import connect, page, speaking, telling, unwritable
-from digit_recognizer.digits import FILES, Dataset
+from digit_recognizer.digits import Dataset
 from digit_recognizer.errors import UserError
 from digit_recognizer.run import Run, read_json, write_json
-from digit_recognizer.source import Source
+from digit_recognizer.source import FILES, Source
 
 # Between two looks at a submission, in seconds: most are scored within ten, the rest may take minutes.
 FIRST_PAUSE, LONGEST_PAUSE, BACK_OFF = 2.0, 30.0, 1.5
@@ -86,11 +86,13 @@ def _unpack_given(path: Path, folder: Path, staging: Path) -> list[Path]:
         raise UserError(f"{error}: remove it, then download it again") from None
 
 
-def refuse_sample(place: Source, run: Run) -> None:
-    """Raises UserError where `run` is one of the built-in sample, or nothing else is there to check with."""
-    if place.is_sample or (run.settings() or {}).get("data") == "sample":
+def refuse_other_data(place: Source, run: Run) -> None:
+    """Raises UserError where `run` is not one of a competition, or nothing is there to check it with."""
+    data = "sample" if place.is_sample else (run.settings() or {}).get("data")
+    what = {"sample": "the built-in sample", "mnist": "MNIST's own files"}.get(data)
+    if what:
         raise UserError(
-            f"{run.folder} is of the built-in sample, which is never sent: get the competition's files with "
+            f"{run.folder} is of {what}, which is never sent: get the competition's files with "
             "python scripts/download.py, train, and give --output where the run is not output/run"
         )
 

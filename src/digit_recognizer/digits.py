@@ -1,4 +1,4 @@
-"""Digits: pictures of 28 x 28 pixels with their labels, read from the competition's CSVs and checked.
+"""Digits: pictures of 28 x 28 pixels with their labels, read from any form that they come in, and checked.
 
 train.csv, test.csv and sample_submission.csv may come from any competition of this shape: the names of
 the id and label columns and the ids are those of sample_submission.csv (Kannada-MNIST has `id,label`).
@@ -7,26 +7,23 @@ the id and label columns and the ids are those of sample_submission.csv (Kannada
 import csv
 import hashlib
 import json
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from digit_recognizer import forms, source
 from digit_recognizer.errors import UserError
 from digit_recognizer.run import atomic
 
 SIDE = 28  # pixels
 PIXELS = SIDE * SIDE
 CLASSES = 10
-FILES = ("train.csv", "test.csv", "sample_submission.csv")
+COLUMNS = ("ImageId", "Label")  # of submission.csv where no sample_submission.csv names them
 
-_BOM = b"\xef\xbb\xbf"
-_BLOCK = 1 << 19  # bytes of CSV parsed at a time: its arrays stay in the processor's cache
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,15 @@ class Digits:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run works on: labelled rows, rows to predict, and what a submission of them looks like."""
+    """What a run works on: labelled rows, rows to predict, and what a submission of them looks like.
+
+    Where the test rows have labels, nothing but the report looks at them.
+    """
 
     train: Digits
     test: Digits
     columns: tuple[str, str]  # of submission.csv: the id's name, the label's name
-    source: str  # "competition", or "sample" for the built-in one
+    source: str  # "competition", "mnist" for MNIST's own files, or "sample" for the built-in one
 
     @property
     def is_sample(self) -> bool:
@@ -55,8 +55,9 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of the contents (not of the files: line endings and the like do not count)."""
         digest = hashlib.sha256()
-        for array in (self.train.images, self.train.labels, self.test.images):
-            digest.update(np.ascontiguousarray(array))
+        for array in (self.train.images, self.train.labels, self.test.images, self.test.labels):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array))
         digest.update("\n".join([*self.columns, *self.test.ids]).encode())
         return digest.hexdigest()
 
@@ -67,26 +68,72 @@ class Dataset:
 
 
 def read(folder: Path, cache: Path) -> Dataset:
-    """The competition's files in `folder`, or what `keep` kept of them in the file `cache`.
+    """The data in `folder`, whatever its form, or what `keep` kept of it in the file `cache`.
 
     The cache is taken if the files have the same sizes and times, or the same sizes and hashes.
-    Raises UserError, naming file, row and column, for what is missing or is no such competition.
+    Raises UserError, naming file, row and column, for what is missing or is no such data.
     """
-    paths = [folder / name for name in FILES]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(
-                f"{path} is missing: the competition's {', '.join(FILES)} belong together; run python "
-                "scripts/download.py, or get them from https://www.kaggle.com/competitions/digit-recognizer/data"
-            )
+    form, paths = source.data_files(folder)
     kept = _cached(cache, paths)
-    return kept if kept is not None else _parse(*paths)
+    return kept if kept is not None else _parse(form, paths)
 
 
-def _parse(train_csv: Path, test_csv: Path, sample_csv: Path) -> Dataset:
+def _parse(form: str, paths: list[Path]) -> Dataset:
+    readers = {
+        source.COMPETITION_CSVS: _read_competition,
+        source.MNIST_CSVS: _read_mnist_csvs,
+        source.NPZ: _read_npz,
+        source.IDX: _read_idx,
+    }
+    return readers[form](*paths)
+
+
+def _read_mnist_csvs(*paths: Path) -> Dataset:
+    train, test = map(_read_mnist_csv, paths)
+    return Dataset(train, test, COLUMNS, "mnist")
+
+
+def _read_npz(path: Path) -> Dataset:
+    names = ("x_train", "y_train", "x_test", "y_test")
+    return _from_arrays([f"{path}: {name}" for name in names], forms.read_npz(path, names))
+
+
+def _read_idx(*paths: Path) -> Dataset:
+    return _from_arrays(paths, [forms.read_idx(*each) for each in zip(paths, (3, 1, 3, 1), strict=True)])
+
+
+def _from_arrays(names: Sequence[str | Path], arrays: list[np.ndarray]) -> Dataset:
+    """Of training pictures and labels, test pictures and labels, and the names that a UserError gives them."""
+    named = list(zip(names, arrays, strict=True))
+    return Dataset(_check(*named[:2]), _check(*named[2:]), COLUMNS, "mnist")
+
+
+def _check(images: tuple[str | Path, np.ndarray], labels: tuple[str | Path, np.ndarray]) -> Digits:
+    (where, pixels), (where_labels, values) = images, labels
+    if pixels.ndim != 3 or pixels.shape[1:] != (SIDE, SIDE) or len(pixels) == 0:
+        raise UserError(f"{where} has the shape {pixels.shape}, not pictures of {SIDE} x {SIDE}")
+    if values.shape != (len(pixels),):
+        raise UserError(
+            f"{where_labels} has the shape {values.shape}, not a label for each of {len(pixels)} pictures"
+        )
+    for name, array, highest in ((where, pixels, 255), (where_labels, values, CLASSES - 1)):
+        if array.dtype.kind not in "iu":
+            raise UserError(f"{name} holds {array.dtype}, not whole numbers from 0 to {highest}")
+        wrong = np.argwhere((array < 0) | (array > highest))
+        if len(wrong):
+            row, value = wrong[0][0] + 1, array[tuple(wrong[0])]
+            raise UserError(f"{name}: row {row}: {value}, not a whole number from 0 to {highest}")
+    return _numbered(np.ascontiguousarray(pixels, np.uint8), values.astype(np.uint8))
+
+
+def _numbered(images: np.ndarray, labels: np.ndarray) -> Digits:
+    """Digits whose ids are 1 to n."""
+    return Digits(images, labels, np.arange(1, len(images) + 1).astype(str))
+
+
+def _read_competition(train_csv: Path, test_csv: Path, sample_csv: Path) -> Dataset:
     columns, ids = _read_sample_submission(sample_csv)
-    images, labels = _read_train(train_csv, columns[1])
-    train = Digits(images, labels, np.arange(1, len(images) + 1).astype(str))
+    train = _read_train(train_csv, columns[1])
     images, test_ids = _read_test(test_csv, columns)
     if len(images) != len(ids):
         raise UserError(
@@ -95,8 +142,8 @@ def _parse(train_csv: Path, test_csv: Path, sample_csv: Path) -> Dataset:
     for row, (test_id, sample_id) in enumerate(zip(test_ids or ids, ids, strict=True), start=1):
         if test_id != sample_id:
             raise UserError(
-                f"{test_csv}: row {row}, column {columns[0]}: {_shown(test_id)}, but {sample_csv.name} has "
-                f"{_shown(sample_id)}"
+                f"{test_csv}: row {row}, column {columns[0]}: {forms.shown(test_id)}, but {sample_csv.name} has "
+                f"{forms.shown(sample_id)}"
             )
     return Dataset(train, Digits(images, None, np.array(ids)), columns, "competition")
 
@@ -111,7 +158,7 @@ def _read_sample_submission(path: Path) -> tuple[tuple[str, str], list[str]]:
         raise UserError(f"{path}: {what}; download it again") from None
     if len(header) != 2 or all(cell.isdigit() for cell in header):
         raise UserError(
-            f"{path}: its first line is {_shown(','.join(header))}, not two names such as ImageId,Label"
+            f"{path}: its first line is {forms.shown(','.join(header))}, not two names such as ImageId,Label"
         )
     for number, row in enumerate(rows, start=1):
         if len(row) != 2:
@@ -122,15 +169,36 @@ def _read_sample_submission(path: Path) -> tuple[tuple[str, str], list[str]]:
     return (header[0], header[1]), ids
 
 
-def _read_train(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (n, 28, 28) and labels uint8 (n,) of train.csv; `label` is the label column's name."""
+def _read_train(path: Path, label: str) -> Digits:
+    """The rows of train.csv; `label` is the label column's name."""
     data, first, names = _read_csv(path)
     if first is None or first.casefold() != label.casefold():
-        raise UserError(f"{path}: its first column is {_shown(names[0])}, not {label!r}: is it test.csv?")
-    cells = _parse_cells(path, data, names)
-    if cells[:, 0].max() >= CLASSES:
-        _parse_lines(path, data, names)  # tells which row
-    return np.ascontiguousarray(cells[:, 1:]).reshape(-1, SIDE, SIDE), cells[:, 0].copy()
+        raise UserError(
+            f"{path}: its first column is {forms.shown(names[0])}, not {label!r}: is it test.csv?"
+        )
+    return _parse_labelled(path, data, names)
+
+
+def _read_mnist_csv(path: Path) -> Digits:
+    """The rows of mnist_train.csv or mnist_test.csv, with a header such as label,1x1,1x2,... or none."""
+    data = forms.read_lines(path)
+    names = forms.first_line(data)
+    if len(names) != 1 + PIXELS:
+        raise UserError(
+            f"{path}: its first line has {len(names)} columns, not {1 + PIXELS}: label and pixels"
+        )
+    if all(name.isdigit() for name in names):
+        names = ["label", *(f"pixel{number}" for number in range(PIXELS))]
+        return _parse_labelled(path, b"label\n" + data, names, first_line=1)
+    if names[0].casefold() != "label":
+        raise UserError(f"{path}: its first column is {forms.shown(names[0])}, not 'label'")
+    return _parse_labelled(path, data, names)
+
+
+def _parse_labelled(path: Path, data: bytes, names: list[str], first_line: int = 2) -> Digits:
+    """Digits of a CSV whose first column is the label."""
+    cells = forms.parse_csv(path, data, names, [CLASSES - 1, *[255] * PIXELS], first_line)
+    return _numbered(np.ascontiguousarray(cells[:, 1:]).reshape(-1, SIDE, SIDE), cells[:, 0].copy())
 
 
 def _read_test(path: Path, columns: tuple[str, str]) -> tuple[np.ndarray, list[str] | None]:
@@ -141,45 +209,34 @@ def _read_test(path: Path, columns: tuple[str, str]) -> tuple[np.ndarray, list[s
         if first != columns[0]:
             hint = ": is it train.csv?" if first.casefold() == columns[1].casefold() else ""
             raise UserError(
-                f"{path}: its first column is {_shown(first)}, not a pixel or {columns[0]!r}{hint}"
+                f"{path}: its first column is {forms.shown(first)}, not a pixel or {columns[0]!r}{hint}"
             )
         ids, data = _take_ids(data)
         names = names[1:]
-    return _parse_cells(path, data, names).reshape(-1, SIDE, SIDE), ids
+    return forms.parse_csv(path, data, names, [255] * PIXELS).reshape(-1, SIDE, SIDE), ids
 
 
 def _read_csv(path: Path) -> tuple[bytes, str | None, list[str]]:
     """A CSV of pictures as lines that end in a newline, the name of its column before the pixels, all names."""
-    data = path.read_bytes().removeprefix(_BOM)
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n")
-    if not data or data.isspace():
-        raise UserError(f"{path} is empty: download it again")
-    if data[-1:] != b"\n" or data[-2:] == b"\n\n":  # a copy of the file, which is large
-        data = data.rstrip(b"\n") + b"\n"
-    head = data[: data.index(b"\n")]
-    first, names = _check_header(path, head)
-    if len(data) == len(head) + 1:
-        raise UserError(f"{path} has a header and no rows: download it again")
-    return data, first, names
+    data = forms.read_lines(path)
+    return data, *_check_header(path, forms.first_line(data))
 
 
-def _check_header(path: Path, head: bytes) -> tuple[str | None, list[str]]:
+def _check_header(path: Path, names: list[str]) -> tuple[str | None, list[str]]:
     """The name of the column before the pixels, if there is one, and all names."""
-    names = [name.strip().strip('"') for name in head.decode(errors="replace").split(",")]
     first = None if re.fullmatch(r"pixel\d+", names[0]) else names[0]
     pixels = names if first is None else names[1:]
     start = int(pixels[0][5:]) if pixels and re.fullmatch(r"pixel[01]", pixels[0]) else 0
     if not pixels or not pixels[0].startswith("pixel"):
         raise UserError(
-            f"{path}: its first line is {_shown(head.decode(errors='replace'))}, not the header "
+            f"{path}: its first line is {forms.shown(','.join(names))}, not the header "
             f"label,pixel0,...,pixel{PIXELS - 1}: is it the competition's file?"
         )
     if len(pixels) != PIXELS:
         raise UserError(f"{path}: its header has {len(pixels)} pixel columns, not {PIXELS} ({SIDE} x {SIDE})")
     for number, name in enumerate(pixels, start=start):
         if name != f"pixel{number}":
-            raise UserError(f"{path}: its header has {_shown(name)} where pixel{number} belongs")
+            raise UserError(f"{path}: its header has {forms.shown(name)} where pixel{number} belongs")
     return first, names
 
 
@@ -188,73 +245,6 @@ def _take_ids(data: bytes) -> tuple[list[str], bytes]:
     head, *lines = (line.partition(b",") for line in data.splitlines())
     rest = b"\n".join(cells for _, _, cells in [head, *lines]) + b"\n"
     return [first.decode(errors="replace") for first, _, _ in lines], rest
-
-
-def _parse_cells(path: Path, data: bytes, names: list[str]) -> np.ndarray:
-    """All cells after the header as uint8 (rows, columns), by blocks of whole lines on every core.
-
-    A CSV of small whole numbers needs no CSV reader: this one takes a third of pandas' time.
-    Anything it does not know goes to `_parse_lines`, which knows what to say.
-    """
-    table = np.frombuffer(data, np.uint8)
-    cuts = [data.index(b"\n") + 1]
-    while cuts[-1] < len(data):
-        cuts.append((data.find(b"\n", cuts[-1] + _BLOCK) + 1) or len(data))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # the three bytes before a block belong to it: a cell looks back at most so far
-        blocks = [table[start - 3 : stop] for start, stop in pairwise(cuts)]
-        parsed = list(pool.map(lambda block: _parse_block(block, len(names)), blocks))
-    if any(block is None for block in parsed):
-        return _parse_lines(path, data, names)
-    return np.concatenate(parsed).reshape(-1, len(names))
-
-
-def _parse_block(block: np.ndarray, columns: int) -> np.ndarray | None:
-    """The cells of whole lines, uint8, or None if they are anything but `columns` numbers of 0 to 255.
-
-    `block` are the bytes of the lines with the last three of the line before. The value that ends before
-    byte i is computed for every i, which processors do 32 bytes at a time, then those at separators are kept.
-    """
-    digit = block - np.uint8(ord("0"))
-    is_digit = digit < 10
-    is_end = ((block == ord(",")) | (block == ord("\n")))[3:]
-    if np.count_nonzero(is_digit[3:]) + np.count_nonzero(is_end) != len(is_end):
-        return None
-    four_digits = is_digit[3:] & is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]
-    empty = is_end[1:] & is_end[:-1]
-    digit = (digit * is_digit).astype(np.uint16)
-    value = np.uint16(100) * digit[:-3]
-    value *= is_digit[1:-2]  # else those hundreds are the units of the cell before
-    value += np.uint16(10) * digit[1:-2]
-    value += digit[2:-1]
-    if is_end[0] or empty.any() or four_digits.any() or ((value > 255) & is_end).any():
-        return None
-    line_starts = np.append(0, np.flatnonzero(block[3:-1] == ord("\n")) + 1)
-    if (np.add.reduceat(is_end, line_starts, dtype=np.int32) != columns).any():
-        return None
-    return np.compress(is_end, value.astype(np.uint8))
-
-
-def _parse_lines(path: Path, data: bytes, names: list[str]) -> np.ndarray:
-    """As `_parse_cells`, cell by cell; raises UserError for the first that is no whole number in its range."""
-    table = []
-    for row, line in enumerate(data.decode(errors="replace").split("\n")[1:-1], start=1):
-        where = f"{path}: row {row} (line {row + 1})"
-        cells = line.split(",")
-        if len(cells) != len(names):
-            raise UserError(f"{where} has {len(cells)} columns, not {len(names)}: is the file cut off?")
-        for name, cell in zip(names, cells, strict=True):
-            highest = 255 if name.startswith("pixel") else CLASSES - 1
-            if not (cell.isascii() and cell.strip().isdigit()) or int(cell) > highest:
-                what = _shown(cell) if cell.strip() else "empty"
-                raise UserError(f"{where}, column {name}: {what}, not a whole number from 0 to {highest}")
-        table.append(np.array(cells, np.int64).astype(np.uint8))
-    return np.array(table)
-
-
-def _shown(text: str) -> str:
-    """`text` quoted, cut to what fits a line."""
-    return repr(text if len(text) <= 40 else text[:40] + "...")
 
 
 def _facts(path: Path) -> dict:
@@ -270,21 +260,21 @@ def _hash(path: Path) -> str:
 
 def keep(dataset: Dataset, folder: Path, cache: Path) -> None:
     """Writes the parsed arrays of the files in `folder` to the file `cache`, unless they are there."""
-    paths = [folder / name for name in FILES]
+    _, paths = source.data_files(folder)
     if _cached(cache, paths) is not None:
         return
-    key = {path.name: _facts(path) | {"sha256": _hash(path)} for path in paths}
+    files = {path.name: _facts(path) | {"sha256": _hash(path)} for path in paths}
+    key = {"version": _CACHE_VERSION, "source": dataset.source, "columns": dataset.columns, "files": files}
     cache.parent.mkdir(parents=True, exist_ok=True)
     with atomic(cache) as file:
         np.savez(
-            file,
-            key=json.dumps({"version": _CACHE_VERSION, "columns": dataset.columns, "files": key}),
-            train_images=dataset.train.images,
-            train_labels=dataset.train.labels,
-            train_ids=dataset.train.ids,
-            test_images=dataset.test.images,
-            test_ids=dataset.test.ids,
+            file, key=json.dumps(key), **_arrays("train", dataset.train), **_arrays("test", dataset.test)
         )
+
+
+def _arrays(name: str, digits: Digits) -> dict[str, np.ndarray]:
+    arrays = {f"{name}_{field}": array for field, array in vars(digits).items()}
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _cached(cache: Path, paths: list[Path]) -> Dataset | None:
@@ -294,12 +284,11 @@ def _cached(cache: Path, paths: list[Path]) -> Dataset | None:
             key = json.loads(str(arrays["key"]))
             if key["version"] != _CACHE_VERSION or not _same_files(key["files"], paths):
                 return None
-            return Dataset(
-                Digits(arrays["train_images"], arrays["train_labels"], arrays["train_ids"]),
-                Digits(arrays["test_images"], None, arrays["test_ids"]),
-                tuple(key["columns"]),
-                "competition",
+            train, test = (
+                Digits(*(arrays.get(f"{name}_{field}") for field in ("images", "labels", "ids")))
+                for name in ("train", "test")
             )
+            return Dataset(train, test, tuple(key["columns"]), key["source"])
     except Exception:  # a damaged cache can raise nearly anything, and is only made again
         return None
 
@@ -325,4 +314,4 @@ def sample() -> Dataset:
     images = np.pad(inner.round().clip(0, 255).astype(np.uint8), ((0, 0), (4, 4), (4, 4)))
     ids = np.arange(1, len(images) + 1).astype(str)
     train = Digits(images[:1300], labels[:1300].astype(np.uint8), ids[:1300])
-    return Dataset(train, Digits(images[1300:], None, ids[:497]), ("ImageId", "Label"), "sample")
+    return Dataset(train, Digits(images[1300:], None, ids[:497]), COLUMNS, "sample")

@@ -11,15 +11,15 @@ from digit_recognizer import submission
 from digit_recognizer.digits import CLASSES, Dataset
 from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
-from digit_recognizer.run import Run, atomic, write_json
+from digit_recognizer.run import Run, atomic, read_json, write_json
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What one run says: its members, and their means.
 
-    `oof` is float32 (rows of train.csv, 10), NaN where no member predicted the row; `test` is float64
-    (rows of test.csv, 10).
+    `oof` is float32 (training rows, 10), NaN where no member predicted the row; `test` is float64
+    (test rows, 10).
     """
 
     members: list[Path]
@@ -46,6 +46,15 @@ def predict(run: Run, folds: list[Fold], dataset: Dataset) -> Prediction:
     tests = [_load(folder / "test_probabilities.npy", len(dataset.test.images)) for folder in folders]
     missing = [fold.name for fold in folds if fold not in finished]
     return Prediction(folders, missing, oof, np.mean(tests, axis=0, dtype=np.float64))
+
+
+def mean_test_probabilities(run: Run, rows: int) -> np.ndarray:
+    """Those that submission.csv is made of, by ensemble.json's members and weights: float64 (rows, 10)."""
+    return sum(
+        member["weight"]
+        * _load(run.folder / member["member"] / "test_probabilities.npy", rows).astype(np.float64)
+        for member in read_json(run.ensemble_json)["members"]
+    )
 
 
 def _load(path: Path, rows: int) -> np.ndarray:

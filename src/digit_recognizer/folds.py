@@ -42,7 +42,7 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     needed = max(recipe.folds, 2)
     if counts.min() < needed:
         raise UserError(
-            f"train.csv: label {classes[counts.argmin()]} has {counts.min()} row(s), fewer than the "
+            f"the training rows: label {classes[counts.argmin()]} has {counts.min()} row(s), fewer than the "
             f"{needed} that this split needs: take fewer --folds, or more data"
         )
     if recipe.holdout:
@@ -133,7 +133,7 @@ def from_csv(path: Path, labels: np.ndarray) -> np.ndarray:
             raise ValueError("its columns are not row,label,repeat_0,...")
         validated_in = table[repeats].to_numpy(np.int8)
         if len(table) != len(labels) or (table["label"] != labels).any():
-            raise ValueError("its labels are not those of train.csv")
+            raise ValueError("its labels are not those of the training rows")
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}; {repair}") from None
     folds = np.unique(validated_in[validated_in >= 0])

@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from digit_recognizer.digits import CLASSES, Dataset
+from digit_recognizer.ensemble import mean_test_probabilities
 from digit_recognizer.errors import UserError
 from digit_recognizer.run import Run, atomic, read_json, write_json
 from digit_recognizer.scores import scores
@@ -30,7 +31,7 @@ def write(run: Run, dataset: Dataset) -> dict[str, Any]:
     oof = np.load(run.oof_probabilities)
     if oof.shape != (len(dataset.train.labels), CLASSES):
         raise UserError(
-            f"{run.oof_probabilities} is of other rows than train.csv: run scripts/ensemble.py again"
+            f"{run.oof_probabilities} is not of these training rows: run scripts/ensemble.py again"
         )
     covered = np.isfinite(oof).all(axis=1)
     labels, probabilities = dataset.train.labels[covered], oof[covered]
@@ -51,6 +52,7 @@ def write(run: Run, dataset: Dataset) -> dict[str, Any]:
         },
         "seconds": float(metrics["seconds"].sum()),
         "worst_confusions": _worst_confusions(matrix),
+        "test": _test_scores(run, dataset),
         "test_rows": len(dataset.test.images),
         "test_rows_also_in_train_csv": dataset.overlap(),
         "sample": dataset.is_sample,
@@ -66,6 +68,12 @@ def write(run: Run, dataset: Dataset) -> dict[str, Any]:
     return report
 
 
+def _test_scores(run: Run, dataset: Dataset) -> dict[str, Any] | None:
+    """Of the ensemble on the test rows; None where they have no labels, as the competition's."""
+    labels = dataset.test.labels
+    return None if labels is None else scores(labels, mean_test_probabilities(run, len(labels)))
+
+
 def _worst_confusions(matrix: np.ndarray) -> list[dict[str, int]]:
     """The most frequent mistakes, at most ten, of a confusion matrix int (10, 10)."""
     wrong = matrix - np.diag(np.diag(matrix))
@@ -79,7 +87,7 @@ def _worst_confusions(matrix: np.ndarray) -> list[dict[str, int]]:
 
 
 def _table(report: dict[str, Any]) -> pd.DataFrame:
-    """A line a fold, then overall (out-of-fold), mean and standard deviation."""
+    """A line a fold, then overall (out-of-fold), mean, standard deviation, and the test rows with labels."""
     rows = {fold["member"]: {column: fold[column] for column in _COLUMNS} for fold in report["folds"]}
     overall = {column: report["overall"].get(column) for column in _COLUMNS} | {"seconds": report["seconds"]}
     rows |= {
@@ -87,6 +95,8 @@ def _table(report: dict[str, Any]) -> pd.DataFrame:
         "mean": report["mean"],
         "standard deviation": report["standard_deviation"],
     }
+    if report["test"]:
+        rows["test"] = report["test"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS).astype(float)
     return table.rename_axis("fold")
 
@@ -109,14 +119,20 @@ def text(report: dict[str, Any]) -> str:
         table.fillna("").to_string(),
         "",
         f"out-of-fold accuracy {overall['accuracy']:.5f}: {overall['errors']} of {overall['rows']} rows wrong "
-        f"({overall['rows_of_train_csv']} in train.csv)",
+        f"({overall['rows_of_train_csv']} training rows)",
         "most frequent mistakes: "
         + (
             ", ".join(f"{x['label']} as {x['predicted']} ({x['rows']})" for x in report["worst_confusions"])
             or "none"
         ),
-        f"{report['test_rows_also_in_train_csv']} of {report['test_rows']} test rows are in train.csv too",
+        f"{report['test_rows_also_in_train_csv']} of {report['test_rows']} test rows are training rows too",
     ]
+    if report["test"]:
+        test = report["test"]
+        lines.append(
+            f"test accuracy {test['accuracy']:.5f}, log loss {test['log_loss']:.5f}: "
+            f"{test['errors']} of {test['rows']} rows wrong"
+        )
     if report["missing"]:
         lines.append(f"not finished, and not in this: {', '.join(report['missing'])}")
     return "\n".join(lines)

@@ -54,6 +54,7 @@ class Run:
         self.ensemble_json = self.folder / "ensemble.json"
         self.submission = self.folder / "submission.csv"
         self.submissions_json = self.folder / "submissions.json"
+        self.explore = self.folder / "explore"
         self.report = self.folder / "report"
         self.cache = self.folder / "cache" / "digits.npz"
 

@@ -14,6 +14,30 @@ ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 
 COMPETITION = "digit-recognizer"  # the last part of its address on Kaggle
 
+FILES = ("train.csv", "test.csv", "sample_submission.csv")  # of the competition; the last alone is no data
+
+
+def _idx(name: str) -> tuple[str, ...]:
+    """The names that an IDX file goes by: with a dot for a hyphen, and gzipped."""
+    names = (name, name.replace("-idx", ".idx"))
+    return (*names, *(f"{each}.gz" for each in names))
+
+
+# The forms that data comes in: for each file the names it may have, of which the first that is there is read.
+COMPETITION_CSVS, MNIST_CSVS = "the competition's CSVs", "MNIST's CSVs"
+NPZ, IDX = "mnist.npz", "MNIST's IDX files"
+FORMS = {
+    COMPETITION_CSVS: tuple((name,) for name in FILES),
+    MNIST_CSVS: (("mnist_train.csv",), ("mnist_test.csv",)),
+    NPZ: (("mnist.npz",),),
+    IDX: (
+        _idx("train-images-idx3-ubyte"),
+        _idx("train-labels-idx1-ubyte"),
+        _idx("t10k-images-idx3-ubyte"),
+        _idx("t10k-labels-idx1-ubyte"),
+    ),
+}
+
 _DOWNLOAD = 3  # the exit code that tells run_all.sh to run download.py
 
 _KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # elsewhere in a rehearsal of a session
@@ -28,7 +52,7 @@ SAMPLE_NOTICE = (
 
 @dataclass(frozen=True)
 class Source:
-    """The folder of the CSVs, None for the built-in sample, and the run directory."""
+    """The folder of the data, None for the built-in sample, and the run directory."""
 
     input: Path | None
     output: Path
@@ -47,7 +71,7 @@ class Source:
 def find(input: Path | None, output: Path | None) -> Source:
     """The source for --input and --output, None where they were not given.
 
-    CSVs in the input folder, else the built-in sample if no input was given and there is nothing that
+    Data in the input folder, else the built-in sample if no input was given and there is nothing that
     scripts/download.py could get the CSVs with. Raises UserError otherwise: the sample never takes the
     place of data that somebody meant.
     """
@@ -55,10 +79,10 @@ def find(input: Path | None, output: Path | None) -> Source:
     if needs_download(input):
         given = "" if input is None else f" --input {input}"
         raise UserError(
-            f"{folder} holds no CSVs: run python scripts/download.py{given}, or {by_hand(COMPETITION, folder)}"
+            f"{folder} holds no data: run python scripts/download.py{given}, or {by_hand(COMPETITION, folder)}"
             + ("" if given else " (the sample runs only without Kaggle credentials)")
         )
-    if input is None and not has_csvs(folder):
+    if input is None and not forms(folder):
         folder = None
     if output is None:
         output = (
@@ -72,17 +96,17 @@ def find(input: Path | None, output: Path | None) -> Source:
 def needs_download(input: Path | None) -> bool:
     """True if scripts/download.py has to run first, where --input is `input`.
 
-    There are no CSVs, but the competition's archive, put there by hand, or Kaggle credentials and no
+    There is no data, but the competition's archive, put there by hand, or Kaggle credentials and no
     --input: a folder that was given is one that somebody filled.
     """
     folder = input_folder(input)
-    if has_csvs(folder) or _on_kaggle():
+    if forms(folder) or _on_kaggle():
         return False
     return (folder / f"{COMPETITION}.zip").exists() or (input is None and has_credentials())
 
 
 def input_folder(input: Path | None) -> Path:
-    """The folder of the CSVs, wherever it is, where --input is `input`."""
+    """The folder of the data, wherever it is, where --input is `input`."""
     return input or (_mounted_competition() if _on_kaggle() else _in_checkout("input"))
 
 
@@ -100,9 +124,40 @@ def _in_checkout(name: str) -> Path:
     return Path(os.path.relpath(ROOT / name))
 
 
-def has_csvs(folder: Path) -> bool:
-    """True if `folder` holds train.csv or test.csv; one without the other is an error, not the sample."""
-    return (folder / "train.csv").exists() or (folder / "test.csv").exists()
+def forms(folder: Path) -> list[str]:
+    """The keys of FORMS of which `folder` holds a file; one without the others is an error, not the sample."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there.discard(FILES[-1])
+    return [form for form, files in FORMS.items() if any(there.intersection(names) for names in files)]
+
+
+def data_files(folder: Path) -> tuple[str, list[Path]]:
+    """The form of the data in `folder` and its files, in the order of FORMS.
+
+    Raises UserError where one of them is missing, and where there are files of two forms: nothing tells
+    which of them is meant.
+    """
+    found = forms(folder) or [COMPETITION_CSVS]
+    if len(found) > 1:
+        raise UserError(
+            f"{folder} holds {' and '.join(found)}: move all but one of them away, or take another --input"
+        )
+    paths = []
+    for names in FORMS[found[0]]:
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is None:
+            raise UserError(f"{folder / names[0]} is missing: {_belonging(found[0])}")
+        paths.append(path)
+    return found[0], paths
+
+
+def _belonging(form: str) -> str:
+    """What belongs to that form, and where it is to be had."""
+    together = f"{form} are {', '.join(names[0] for names in FORMS[form])} together"
+    if form != COMPETITION_CSVS:
+        return together
+    page = f"https://www.kaggle.com/competitions/{COMPETITION}/data"
+    return f"{together}; run python scripts/download.py, or get them from {page}"
 
 
 def has_credentials() -> bool:
@@ -129,10 +184,11 @@ def credentials_place() -> str | None:
 
 
 def _mounted_competition() -> Path:
-    """The competition's folder in a Kaggle session."""
+    """The competition's folder in a Kaggle session, or else another that holds data."""
     usual = [KAGGLE_INPUT / "digit-recognizer", KAGGLE_INPUT / "competitions/digit-recognizer"]
-    found = sorted(path.parent for path in KAGGLE_INPUT.glob("**/train.csv"))
-    return next((folder for folder in [*usual, *found] if has_csvs(folder)), KAGGLE_INPUT)
+    names = {name for files in FORMS.values() for names in files for name in names}
+    found = sorted({path.parent for path in KAGGLE_INPUT.glob("**/*") if path.name in names})
+    return next((folder for folder in [*usual, *found] if forms(folder)), KAGGLE_INPUT)
 
 
 def _main() -> None:
@@ -142,7 +198,10 @@ def _main() -> None:
     if needs_download(input):
         sys.exit(_DOWNLOAD)
     try:
-        find(input, output).tell()
+        place = find(input, output)
+        if not place.is_sample:
+            data_files(place.input)
+        place.tell()
     except UserError as error:
         print(f"run_all.sh: error: {error}", file=sys.stderr)
         sys.exit(2)
