@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kaggle_server import KEY, KaggleServer, forget_client, packed
+from sklearn.datasets import load_digits
 
 from digit_recognizer import backend, competition, digits, recipes
 from digit_recognizer.digits import Dataset, Digits
@@ -68,6 +69,23 @@ def dataset() -> Dataset:
     ids = np.arange(1, 81).astype(str)
     train = Digits(whole.train.images[rows], whole.train.labels[rows], ids)
     return Dataset(train, Digits(whole.test.images[:20], None, ids[:20]), whole.columns, "competition")
+
+
+@pytest.fixture(scope="session")
+def labelled(dataset) -> Dataset:
+    """The same, as MNIST's own files have it: with labels in the test rows too."""
+    labels = load_digits().target[1300:1320].astype(np.uint8)
+    test = Digits(dataset.test.images, labels, dataset.test.ids)
+    return Dataset(dataset.train, test, dataset.columns, "mnist")
+
+
+def write_npz(folder: Path, dataset: Dataset, **others) -> Path:
+    """mnist.npz with that data, but for `others`."""
+    train, test = dataset.train, dataset.test
+    arrays = {"x_train": train.images, "y_train": train.labels, "x_test": test.images, "y_test": test.labels}
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "mnist.npz", **(arrays | others))
+    return folder
 
 
 @pytest.fixture

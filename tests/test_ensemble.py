@@ -197,6 +197,7 @@ def test_report_adds_up(run, dataset):
     )
     assert result["test_rows_also_in_train_csv"] == 0 and result["seconds"] == 8
     assert read_json(run.cv_report_json) == result
+    assert result["test"] is None and "test accuracy" not in report.text(result)
 
     table = pd.read_csv(run.cv_report_csv, index_col="fold")
     assert list(table.index) == [*(fold.name for fold in folds), "out-of-fold", "mean", "standard deviation"]
@@ -215,6 +216,30 @@ def test_report_of_a_perfect_single_fold(dataset, recipe, tmp_path):
     assert result["overall"]["errors"] == 0 and result["overall"]["rows"] == 40
     assert result["standard_deviation"]["accuracy"] is None
     assert "most frequent mistakes: none" in report.text(result)
+
+
+def test_test_rows_with_labels_are_scored_by_the_weights_of_the_ensemble(dataset, labelled, recipe, tmp_path):
+    folders = [made_up(dataset, recipe, tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    predictions = [ensemble.predict(*each, labelled) for each in folders]
+    blend = Run(tmp_path / "blend")
+    blend.folder.mkdir()
+    ensemble.write(blend, labelled, predictions, np.array([0.9, 0.1]))
+    result = report.write(blend, labelled)
+
+    tests = [
+        np.load(run.folder / fold.name / "test_probabilities.npy") for run, folds in folders for fold in folds
+    ]
+    mean = np.average(tests, axis=0, weights=[0.45, 0.45, 0.05, 0.05])
+    errors = int((mean.argmax(axis=1) != labelled.test.labels).sum())
+    assert result["test"]["errors"] == errors and result["test"]["rows"] == 20
+    assert result["test"]["accuracy"] == pytest.approx(1 - errors / 20)
+    loss = log_loss(labelled.test.labels, mean, labels=range(10))
+    assert result["test"]["log_loss"] == pytest.approx(loss, abs=1e-6)
+    assert f"test accuracy {1 - errors / 20:.5f}, log loss {loss:.5f}: {errors} of 20 rows" in report.text(
+        result
+    )
+    assert pd.read_csv(blend.cv_report_csv, index_col="fold").loc["test", "errors"] == errors
+    assert read_json(blend.cv_report_json) == result
 
 
 def test_report_needs_an_ensemble_of_these_rows(run, dataset):

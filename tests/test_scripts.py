@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs
+from conftest import ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs, write_npz
 
 from digit_recognizer import command
 from digit_recognizer.run import Run, read_json
@@ -195,6 +195,21 @@ expected = np.load({str(run / "fold_00" / "test_probabilities.npy")!r})
 assert keras.backend.backend() == "jax" and np.abs(model.predict(images, verbose=0) - expected).max() < 1e-5
 """
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"KERAS_BACKEND": "jax"})
+
+
+def test_labels_of_test_rows_change_nothing_but_the_report(finished, call, labelled, tmp_path):
+    """mnist.npz of the same pictures ends in the same bytes, and in a score; it is never sent."""
+    _, run = finished
+    places = ("--input", write_npz(tmp_path / "input", labelled), "--output", tmp_path / "run")
+    outcomes = [call(name, *places, *options) for name, options in (("train", TINY), ("ensemble", ()))]
+    outcomes.append(call("report", *places))
+    assert [outcome.code for outcome in outcomes] == [0, 0, 0], outcomes
+    assert arrays(tmp_path / "run") == arrays(run)
+    errors = int((pd.read_csv(run / "submission.csv")["Label"] != labelled.test.labels).sum())
+    assert read_json(tmp_path / "run/cv_report.json")["test"]["errors"] == errors
+    assert f"test accuracy {1 - errors / 20:.5f}" in outcomes[-1].out
+    assert refused(call("submit", *places), "is of MNIST's own files, which is never sent")
+    assert refused(call("report", "--input", finished[0], *places[2:]), "data mnist, not competition")
 
 
 def test_run_all_goes_from_csvs_to_submission_and_tells_all_stages_where(finished, tmp_path):

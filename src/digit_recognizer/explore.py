@@ -76,8 +76,8 @@ def _label_counts(dataset: Dataset) -> pd.DataFrame:
 def _balance(labels: np.ndarray) -> str:
     counts = np.bincount(labels, minlength=CLASSES)
     most, least = counts.argmax(), counts.argmin()
-    ratio = f", {counts[most] / counts[least]:.2f} times as many" if counts[least] else ""
-    return f"the most frequent label is {most} ({counts[most]} rows){ratio} as {least} ({counts[least]} rows)"
+    ratio = f": {counts[most] / counts[least]:.2f} times as many" if counts[least] else ""
+    return f"the most frequent label is {most} ({counts[most]} rows), the rarest {least} ({counts[least]} rows){ratio}"
 
 
 def _duplicates(name: str, digits: Digits) -> str:

@@ -3,6 +3,7 @@
 import gzip
 import math
 import os
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -165,20 +166,17 @@ def _times(shape: list[int]) -> str:
 def read_npz(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     """The arrays of these names in an npz file. Raises UserError where one is missing, damaged or pickled."""
     archive.members(path, tuple(f"{name}.npy" for name in names))
-    with archive.reading(path), np.load(path, allow_pickle=False) as file:
-        return [_array(file, path, name) for name in names]
+    with archive.reading(path), zipfile.ZipFile(path) as file:
+        return [_read_npy(file, path, name) for name in names]
 
 
-def _array(file: np.lib.npyio.NpzFile, path: Path, name: str) -> np.ndarray:
+def _read_npy(file: zipfile.ZipFile, path: Path, name: str) -> np.ndarray:
     try:
-        array = file[name]
-    except (ValueError, MemoryError) as error:
-        if "pickle" in str(error):
-            raise UserError(
-                f"{path}: {name} is pickled, which could run anything, and is not loaded: save it as numbers"
-            ) from None
-        raise UserError(f"{path}: {name} is damaged ({error}): get it again") from None
-    if isinstance(array, bytes):
-        what = "a further archive" if array[:2] in (_GZIP, _ZIP) else "no array"
-        raise UserError(f"{path}: {name} is {what}: get the file again")
-    return array
+        with file.open(f"{name}.npy") as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy raises nearly anything for a damaged header
+        pickled = "pickled, which could run any program," if "pickle" in str(error) else ""
+        what = pickled or "no array, or a damaged one,"
+        raise UserError(f"{path}: {name} is {what} and is not loaded: get the file again") from None
