@@ -355,5 +355,6 @@ def test_other_data_on_kaggle(labelled, tmp_path, monkeypatch, form):
     monkeypatch.setattr(source, "KAGGLE_INPUT", tmp_path)
     folder = FORMS[form](tmp_path / "a", labelled)
     assert source.find(None, None).input == folder
-    write_csvs(tmp_path / "digit-recognizer", labelled)
-    assert source.find(None, None).input == tmp_path / "digit-recognizer"
+    for name in ("other/competition", "digit-recognizer"):  # each comes before the one before
+        write_csvs(tmp_path / name, labelled)
+        assert source.find(None, None).input == tmp_path / name

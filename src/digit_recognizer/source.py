@@ -126,9 +126,11 @@ def _in_checkout(name: str) -> Path:
 
 def forms(folder: Path) -> list[str]:
     """The keys of FORMS of which `folder` holds a file; one without the others is an error, not the sample."""
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    there.discard(FILES[-1])
-    return [form for form, files in FORMS.items() if any(there.intersection(names) for names in files)]
+    return [
+        form
+        for form, files in FORMS.items()
+        if any((folder / name).exists() for names in files for name in names if name != FILES[-1])
+    ]
 
 
 def data_files(folder: Path) -> tuple[str, list[Path]]:
@@ -184,10 +186,11 @@ def credentials_place() -> str | None:
 
 
 def _mounted_competition() -> Path:
-    """The competition's folder in a Kaggle session, or else another that holds data."""
+    """The competition's folder in a Kaggle session, or else another that holds data, CSVs of its kind first."""
     usual = [KAGGLE_INPUT / "digit-recognizer", KAGGLE_INPUT / "competitions/digit-recognizer"]
     names = {name for files in FORMS.values() for names in files for name in names}
-    found = sorted({path.parent for path in KAGGLE_INPUT.glob("**/*") if path.name in names})
+    found = {path.parent for path in KAGGLE_INPUT.glob("**/*") if path.name in names}
+    found = sorted(found, key=lambda folder: (COMPETITION_CSVS not in forms(folder), folder))
     return next((folder for folder in [*usual, *found] if forms(folder)), KAGGLE_INPUT)
 
 
