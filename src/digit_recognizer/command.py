@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from digit_recognizer.run import Run
 from digit_recognizer.source import COMPETITION, Source
 
 WRONG, INTERRUPTED = 2, 130  # exit codes
+
+# Pictures go to files. What runs in a notebook is told its backend, which another Python does not have.
+os.environ["MPLBACKEND"] = "agg"
 
 # What the built-in sample cuts a recipe down to, for a training of a minute or two on two cores. Its folds
 # have few rows, so the batches are small: batch normalisation needs some 600 steps to be of use.
