@@ -2,21 +2,48 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from digit_recognizer import command, competition, source, submission
+from digit_recognizer import client, command, competition, source, submission
 from digit_recognizer.errors import UserError
 from digit_recognizer.run import Run
 
 
-def told(run: Run, name: str) -> bool:
-    """Tells when the same bytes were sent to the competition; False where they were not."""
+def follow(run: Run, record: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Waits for a score that is still to come, and records it; others may write the run while it waits."""
+    found = competition.wait_for_score(record, seconds)
+    try:
+        with run.lock():
+            competition.keep(run, record, found)
+    except UserError as error:
+        raise UserError(f"{competition.result(found)}; that is not recorded: {error}") from None
+    return found
+
+
+def look_again(run: Run, seconds: float) -> None:
+    """Tells of every submission what came of it, and waits for the scores that are still to come."""
+    records = competition.sent(run)
+    if not records:
+        raise UserError(f"{run.submissions_json} records no submission: give --output, or leave --score out")
+    for record in records:
+        if record["status"] == "pending":
+            record = follow(run, record, seconds)
+        print(f"{record['time']}, {record['competition']}: {competition.result(record)}", flush=True)
+
+
+def told(run: Run, name: str, look: bool) -> bool:
+    """Tells when the same bytes were sent to the competition; False where they were not.
+
+    A score that was still to come is looked up, if `look`.
+    """
     record = competition.sent_before(run, name)
     if record is None:
         return False
-    score = f", public score {record['public_score']}" if record["public_score"] is not None else ""
-    print(f"the same bytes were sent to {name} at {record['time']}{score}", flush=True)
+    if look and record["status"] == "pending":
+        record = follow(run, record, 0)
+    print(f"the same bytes were sent to {name} at {record['time']}: {competition.result(record)}", flush=True)
     return True
 
 
@@ -46,9 +73,14 @@ def submit() -> None:
         help="for the score, at most, such as 90s (default: 10m)",
     )
     parser.add_argument("--no-wait", action="store_true", help="for the score")
+    parser.add_argument("--score", action="store_true", help="send nothing: look up scores still to come")
     parser.add_argument("--yes", action="store_true", help="send the same bytes again without asking")
     parser.add_argument("--dry-run", action="store_true", help="do all but send")
     options = parser.parse_args()
+    seconds = 0 if options.no_wait else options.wait
+    if options.score:
+        look_again(Run(source.output_folder(options.output)), seconds)
+        return
     place = source.find(options.input, options.output)
     run = Run(place.output)
     competition.refuse_other_data(place, run)
@@ -60,17 +92,26 @@ def submit() -> None:
     print(f"{run.submission}: {len(dataset.test.ids)} rows, as the competition takes them", flush=True)
     print(f"message: {message}", flush=True)
     if options.dry_run:
-        told(run, options.competition)
+        told(run, options.competition, look=False)
         print(f"--dry-run: nothing is sent to {options.competition}")
         return
+    if told(run, options.competition, look=True) and not options.yes:
+        confirm(run)
     with run.lock():
-        if told(run, options.competition) and not options.yes:
-            confirm(run)
-        seconds = 0 if options.no_wait else options.wait
-        competition.submit(run, options.competition, message, accuracy, seconds)
+        record = competition.submit(run, options.competition, message, accuracy)
+    if seconds:
+        record = follow(run, record, seconds)
+    later = f"python scripts/submit.py --score --output {run.folder} looks later"
+    page = client.page(options.competition, "submissions")
+    if record["status"] == "error":
+        raise UserError(f"{competition.result(record)} (see {page})")
+    print(
+        competition.result(record)
+        + (f": {later}, and {page} shows it" if record["status"] == "pending" else "")
+    )
 
 
 if __name__ == "__main__":
     command.main(
-        submit, "what was sent is in submissions.json, and its score will be on the competition's page"
+        submit, "what was sent is in submissions.json, and submit.py --score looks for its score later"
     )

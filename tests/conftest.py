@@ -110,6 +110,35 @@ class Outcome:
     error: str
 
 
+@dataclass
+class WholeWay:
+    """What run_all.sh made of `csvs` with the options TINY: the directory `run`."""
+
+    csvs: Path
+    run: Path
+    outcome: Outcome
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def whole_way(dataset, tmp_path_factory) -> WholeWay:
+    """As a notebook starts it, with a MPLBACKEND that only the notebook's own Python has."""
+    folder = tmp_path_factory.mktemp("whole_way")
+    csvs, began = write_csvs(folder / "csvs", dataset), time.monotonic()
+    environment = {"VIRTUAL_ENV": sys.prefix, "MPLBACKEND": "module://of_a_notebook"}
+    outcome = finish(
+        start("run_all.sh", f"--input={csvs}", "--output", "run", *TINY, cwd=folder, **environment)
+    )
+    return WholeWay(csvs, folder / "run", outcome, time.monotonic() - began)
+
+
+@pytest.fixture(scope="session")
+def finished(whole_way) -> tuple[Path, Path]:
+    """The CSVs, and the directory of an undisturbed run on them."""
+    assert (whole_way.outcome.code, whole_way.outcome.error) == (0, ""), whole_way.outcome
+    return whole_way.csvs, whole_way.run
+
+
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch, tmp_path):
     """No test finds the Kaggle credentials, or the session, of whoever runs it."""
@@ -122,6 +151,7 @@ def no_credentials(monkeypatch, tmp_path):
         "KAGGLE_KERNEL_RUN_TYPE",
         "XDG_CONFIG_HOME",
         "DIGITS_KAGGLE_ROOT",
+        "JPY_PARENT_PID",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -161,14 +191,16 @@ def call(monkeypatch, capsys):
     return run
 
 
-def start(name, *arguments, **environment) -> subprocess.Popen:
-    """Starts a script as a process of its own."""
-    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
+def start(name, *arguments, cwd=None, **environment) -> subprocess.Popen:
+    """Starts a script as a process of its own: start("train", ...), or one of bash, start("run_all.sh", ...)."""
+    is_bash = str(name).endswith(".sh")
+    line = ["bash", SCRIPTS / name] if is_bash else [sys.executable, SCRIPTS / f"{name}.py"]
     return subprocess.Popen(
-        command,
+        [*line, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         env=os.environ | environment,
         # a suite that runs in the background ignores Ctrl-C, and so would what it starts
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -121,18 +121,58 @@ def test_no_number_of_the_submission(server, call, run, csvs):
     assert read_json(run.submissions_json)[0]["ref"] == 55
 
 
-def test_no_score_in_time(server, call, run, csvs):
+def test_no_score_in_time(server, call, run, csvs, monkeypatch):
+    places = ("--input", csvs, "--output", run.folder)
     server.looks_until_scored = 10**6
-    outcome = call("submit", "--input", csvs, "--output", run.folder, "--wait", "0.1s")
-    assert outcome.code == 0 and f"look later at {PAGE}/submissions" in outcome.out
-    assert "kaggle competitions submissions digit-recognizer" in outcome.out
-    assert read_json(run.submissions_json)[0]["status"] == "pending"
+    outcome = call("submit", *places, "--wait", "0.1s")
+    later = f"submit.py --score --output {run.folder} looks later, and {PAGE}/submissions shows it"
+    assert outcome.code == 0 and later in outcome.out
+    [record] = read_json(run.submissions_json)
+    assert record["status"] == "pending"
     server.faults["ListSubmissions"] = (503, "")  # what is sent is sent
-    outcome = call("submit", "--input", csvs, "--output", run.folder, "--wait", "0.1s", "--yes")
-    assert outcome.code == 0 and "answers 503" in outcome.out and "look later" in outcome.out
-    server.asked = []
-    assert call("submit", "--input", csvs, "--output", run.folder, "--no-wait", "--yes").code == 0
+    outcome = call("submit", *places, "--wait", "0.1s", "--yes")
+    assert outcome.code == 0 and "answers 503" in outcome.out and "no score yet: " in outcome.out
+    server.asked, server.faults = [], {}
+    assert call("submit", *places, "--competition", "another", "--no-wait").code == 0
     assert not server.asked_for("ListSubmissions") and len(read_json(run.submissions_json)) == 3
+
+
+def test_a_score_that_came_later(server, call, run, csvs, monkeypatch):
+    places = ("--input", csvs, "--output", run.folder)
+    assert refused(call("submit", "--score", *places), "submissions.json records no submission")
+    server.looks_until_scored = 10**6
+    assert call("submit", *places, "--no-wait").code == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert "no score yet" in call("submit", *places).out  # it was looked up, and asked whether to send again
+    outcome = call("submit", "--score", "--no-wait", "--output", run.folder)  # which needs no CSVs
+    assert outcome.code == 0 and "digit-recognizer: no score yet" in outcome.out
+
+    server.looks_until_scored = 0
+    with run.lock():
+        outcome = call("submit", "--score", "--output", run.folder)
+        assert refused(outcome, "public score 0.99571", "is not recorded", "another process is writing")
+    assert "(+0.00821)" in call("submit", "--score", "--output", run.folder).out
+    [record] = read_json(run.submissions_json)
+    assert (record["status"], record["public_score"]) == ("complete", 0.99571)
+    server.asked = []
+    assert "public score 0.99571" in call("submit", "--score", "--output", run.folder).out
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert "digit-recognizer at" in call("submit", *places).out and not server.asked
+
+
+def test_the_run_is_free_while_it_waits(server, call, run, csvs, monkeypatch):
+    """What another process writes meanwhile stays."""
+    look = competition._look
+
+    def sent_meanwhile(api, record):
+        with run.lock():
+            write_json(run.submissions_json, [*read_json(run.submissions_json), {"status": "other"}])
+        return look(api, record)
+
+    monkeypatch.setattr(competition, "_look", sent_meanwhile)
+    server.looks_until_scored = 0
+    assert call("submit", "--input", csvs, "--output", run.folder).code == 0
+    assert [record["status"] for record in read_json(run.submissions_json)] == ["complete", "other"]
 
 
 def test_ctrl_c_while_it_waits(server, run, csvs):

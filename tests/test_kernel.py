@@ -1,11 +1,12 @@
 """The project as a Kaggle kernel: packed, run as Kaggle runs it, pushed, followed and fetched."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, TINY, arrays, finish, start
+from conftest import ROOT, TINY, arrays
 from kaggle_server import refused
 
 from digit_recognizer import backend, kernel
@@ -17,25 +18,39 @@ def fast(monkeypatch):
     monkeypatch.setattr(kernel, "FIRST_PAUSE", 0.01)
 
 
-def test_packed_kernel_runs_as_it_is_and_gives_the_same_submission(call, csvs, tmp_path):
-    outcome = call("kernel", "--pack-only", "--output", tmp_path / "packed", "--", *TINY)
-    assert outcome.code == 0 and "digit_recognizer_kernel.py" in outcome.out
-    session = tmp_path / "kaggle"
-    (session / "working").mkdir(parents=True)
-    (session / "input/competitions").mkdir(parents=True)
-    csvs.rename(session / "input/competitions/digit-recognizer")
-    code = tmp_path / "packed" / kernel.CODE_FILE
-    environment = os.environ | {"DIGITS_KAGGLE_ROOT": str(session)}
-    run = subprocess.run(
-        [sys.executable, code], cwd=session / "working", env=environment, capture_output=True, text=True
-    )
+def session(folder, code, **mounts):
+    """Runs a packed kernel as Kaggle does, in an empty folder beside read-only inputs; returns what it says."""
+    inputs, working = folder / "input", folder / "working"
+    working.mkdir(parents=True)
+    for name, source in mounts.items():
+        shutil.copytree(source, inputs / name)
+    for path in [inputs, *inputs.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o222)
+    before = {path: path.stat().st_mtime_ns for path in inputs.rglob("*")}  # root can write all the same
+    environment = os.environ | {"DIGITS_KAGGLE_ROOT": str(folder)}
+    run = subprocess.run([sys.executable, code], cwd=working, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "out-of-fold accuracy" in run.stdout and "Installing" not in run.stdout
+    assert {path: path.stat().st_mtime_ns for path in inputs.rglob("*")} == before
+    return run.stdout
 
-    places = ("--input", session / "input/competitions/digit-recognizer", "--output", tmp_path / "run")
-    for name, options in (("train", TINY), ("ensemble", ())):
-        assert finish(start(name, *places, *options)).code == 0
-    assert arrays(session / "working") == arrays(tmp_path / "run")
+
+def test_packed_kernels_run_as_they_are_and_give_the_submission_of_the_checkout(finished, call, tmp_path):
+    """One session that ends with a fold missing, and a later one, of the other layout, that goes on from its output."""
+    csvs, run = finished
+    for name, options in (
+        ("first", ("--fold", "0")),
+        ("later", ("--resume-from", tmp_path / "kaggle/input")),
+    ):
+        outcome = call("kernel", "--pack-only", "--output", tmp_path / name, "--", *TINY, *options)
+        assert outcome.code == 0 and "digit_recognizer_kernel.py" in outcome.out
+    first, later = (tmp_path / name / kernel.CODE_FILE for name in ("first", "later"))
+    said = session(tmp_path / "before", first, **{"competitions/digit-recognizer": csvs})
+    assert "not finished, and not in it: fold_01" in said and "Installing" not in said
+    mounts = {"digit-recognizer": csvs, "notebooks/me/before": tmp_path / "before/working"}
+    said = session(tmp_path / "kaggle", later, **mounts)
+    assert "finished before" in said and "out-of-fold accuracy" in said
+    assert arrays(tmp_path / "kaggle/working") == arrays(run)
+    assert (tmp_path / "kaggle/working/report/curves.png").exists()
 
 
 def test_a_mistake_ends_the_kernel_with_its_code(call, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs, write_npz
+from kaggle_server import refused
 
 from digit_recognizer import command
 from digit_recognizer.run import Run, read_json
@@ -26,26 +27,6 @@ find = importlib.machinery.PathFinder.find_spec
 hide = lambda cls, name, *rest: None if name.partition(".")[0] == "tensorflow" else find(name, *rest)
 importlib.machinery.PathFinder.find_spec = classmethod(hide)
 """
-
-
-@pytest.fixture(scope="module")
-def finished(dataset, tmp_path_factory):
-    """The CSVs, and the directory of an undisturbed run on them, by processes of their own."""
-    folder = tmp_path_factory.mktemp("finished")
-    csvs, run = write_csvs(folder / "csvs", dataset), folder / "run"
-    places = ("--input", csvs, "--output", run)
-    for name, options in (("train", TINY), ("ensemble", ()), ("report", ())):
-        outcome = finish(start(name, *places, *options))
-        assert (outcome.code, outcome.error) == (0, ""), outcome.error
-    return csvs, run
-
-
-def refused(outcome, *words):
-    """True if the outcome is one line on stderr that has these words, and exit code 2."""
-    assert outcome.code == 2, outcome
-    assert outcome.error.count("\n") == 1 and outcome.error.count(": error: ") == 1, outcome.error
-    assert all(word in outcome.error for word in words), outcome.error
-    return True
 
 
 def test_the_files_of_a_run(finished):
@@ -100,14 +81,12 @@ def test_the_same_command_again_changes_nothing(finished, call):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_killed_at_random_moments_and_resumed(finished, call, tmp_path, pytestconfig):
+def test_killed_at_random_moments_and_resumed(finished, whole_way, call, tmp_path, pytestconfig):
     """`--kills N` does it N times, each in a run of its own."""
     csvs, run = finished
     moments = random.Random(time.time_ns())
     line = ("train", "--input", csvs, *TINY, "--output")
-    began = time.monotonic()
-    assert finish(start(*line, tmp_path / "undisturbed")).code == 0
-    length = time.monotonic() - began
+    length = 0.8 * whole_way.seconds  # of training: the rest is the other stages'
     for number in range(pytestconfig.getoption("--kills")):
         output, moment = tmp_path / str(number), moments.uniform(0.3, 1) * length
         process = start(*line, output)
@@ -120,14 +99,14 @@ def test_killed_at_random_moments_and_resumed(finished, call, tmp_path, pytestco
             f"run {number}: killed after {moment:.1f} s of {length:.1f} s, leaving {', '.join(left)}",
             file=sys.__stderr__,  # `call` keeps what is printed
         )
-        assert finish(start(*line, output)).code == 0
+        assert call(*line, output).code == 0
         assert call("ensemble", "--input", csvs, "--output", output).code == 0
         assert arrays(output) == arrays(run)
         assert not [path for path in output.rglob("*") if path.name.startswith((".", "state"))]
         shutil.rmtree(output)
 
 
-def test_ctrl_c_keeps_the_finished_epochs(finished, tmp_path):
+def test_ctrl_c_keeps_the_finished_epochs(finished, call, tmp_path):
     csvs, run = finished
     process = start("train", "--input", csvs, "--output", tmp_path / "run", *TINY)
     while "epoch 1/2" not in process.stdout.readline():
@@ -139,11 +118,11 @@ def test_ctrl_c_keeps_the_finished_epochs(finished, tmp_path):
     assert "Traceback" not in outcome.error and (tmp_path / "run/fold_00/state.npz").exists()
     outcome = finish(start("train", "--input", csvs, "--output", tmp_path / "run"))
     assert outcome.code == 0 and "fold_00 epoch 1/2" not in outcome.out
-    assert finish(start("ensemble", "--input", csvs, "--output", tmp_path / "run")).code == 0
+    assert call("ensemble", "--input", csvs, "--output", tmp_path / "run").code == 0
     assert arrays(tmp_path / "run") == arrays(run)
 
 
-def test_a_full_disk_leaves_nothing_half_written(finished, tmp_path):
+def test_a_full_disk_leaves_nothing_half_written(finished, call, tmp_path):
     """A limit on the size of files stands in for it: the write of the first large one fails half way."""
     csvs, run = finished
     output = tmp_path / "run"
@@ -156,7 +135,7 @@ def test_a_full_disk_leaves_nothing_half_written(finished, tmp_path):
     assert limited.returncode == 2 and "File too large; nothing is half written" in limited.stderr
     assert "Traceback" not in limited.stderr and limited.stderr.count("\n") == 1
     assert not [path for path in output.rglob("*") if path.name.startswith(".")]
-    assert finish(start("train", "--input", csvs, "--output", output)).code == 0
+    assert call("train", "--input", csvs, "--output", output).code == 0
     assert arrays(output) == arrays(run)
 
 
@@ -169,32 +148,40 @@ def test_a_second_process_in_the_same_run_is_refused(finished, call, tmp_path):
             )
 
 
-def test_jax_without_tensorflow(dataset, finished, tmp_path):
-    csvs, _ = finished
-    (tmp_path / "sitecustomize.py").write_text(NO_TENSORFLOW)
-    environment = {"KERAS_BACKEND": "jax", "PYTHONPATH": str(tmp_path)}
-    places = ("--input", csvs, "--output", tmp_path / "run")
-    for name, options in (("train", TINY), ("ensemble", ()), ("report", ())):
-        outcome = finish(start(name, *places, *options, **environment))
-        assert outcome.code == 0, outcome.error
-    assert read_json(tmp_path / "run/recipe.json")["backend"] == "jax"
+def test_jax_without_tensorflow_and_with_tensorflows_models(finished, call, tmp_path):
+    """One process trains on JAX, and predicts with a model.keras of TensorFlow to the same but for rounding."""
+    csvs, run = finished
+    program = f"""
+import runpy, sys
+{NO_TENSORFLOW}
+sys.argv = ["train.py", "--input", {str(csvs)!r}, "--output", {str(tmp_path / "run")!r}, *{TINY!r}]
+try:
+    runpy.run_path({str(SCRIPTS / "train.py")!r}, run_name="__main__")
+except SystemExit as exit:
+    assert exit.code == 0
+import keras, numpy as np
+images = np.load({str(run / "cache/digits.npz")!r})["test_images"]
+model = keras.saving.load_model({str(run / "fold_00/model.keras")!r}, safe_mode=True)
+np.save({str(tmp_path / "predicted.npy")!r}, model.predict(images, verbose=0))
+"""
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    expected = np.load(run / "fold_00/test_probabilities.npy")
+    assert np.abs(np.load(tmp_path / "predicted.npy") - expected).max() < 1e-5
+    settings = read_json(tmp_path / "run/recipe.json")
+    assert settings["backend"] == "jax" and "jax" in settings["versions"]
+    assert call("ensemble", "--input", csvs, "--output", tmp_path / "run").code == 0
     assert len(pd.read_csv(tmp_path / "run/submission.csv")) == 20
 
 
-def test_one_backend_reads_the_others_models(finished, dataset):
-    """TensorFlow's model.keras, loaded by Keras on JAX, predicts the same to rounding."""
-    _, run = finished
-    program = f"""
-import sys
-sys.path.insert(0, {str(ROOT / "src")!r})
-import keras, numpy as np
-import digit_recognizer.layers
-images = np.load({str(run / "cache" / "digits.npz")!r})["test_images"]
-model = keras.saving.load_model({str(run / "fold_00" / "model.keras")!r}, safe_mode=True)
-expected = np.load({str(run / "fold_00" / "test_probabilities.npy")!r})
-assert keras.backend.backend() == "jax" and np.abs(model.predict(images, verbose=0) - expected).max() < 1e-5
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"KERAS_BACKEND": "jax"})
+def test_only_training_needs_keras():
+    """The other stages run where neither backend is installed, and start at once."""
+    modules = "command, competition, ensemble, kernel, report, submission"
+    program = (
+        f"import sys; from digit_recognizer import {modules}; "
+        "sys.exit(not {'keras', 'tensorflow', 'jax'}.isdisjoint(sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT / "src")
 
 
 def test_labels_of_test_rows_change_nothing_but_the_report(finished, call, labelled, tmp_path):
@@ -212,30 +199,16 @@ def test_labels_of_test_rows_change_nothing_but_the_report(finished, call, label
     assert refused(call("report", "--input", finished[0], *places[2:]), "data mnist, not competition")
 
 
-def test_run_all_goes_from_csvs_to_submission_and_tells_all_stages_where(finished, tmp_path):
-    csvs, run = finished
-    line = ["bash", SCRIPTS / "run_all.sh", f"--input={csvs}", "--output", tmp_path / "run", *TINY]
-    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
-    outcome = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert outcome.returncode == 0, outcome.stderr
-    assert arrays(tmp_path / "run") == arrays(run)
-    assert (tmp_path / "run/report/curves.png").exists()
+def test_run_all_goes_from_csvs_to_submission_and_tells_all_stages_where(whole_way):
+    assert (whole_way.outcome.code, whole_way.outcome.error) == (0, "")
+    assert "out-of-fold accuracy" in whole_way.outcome.out
+    assert (whole_way.run / "submission.csv").exists() and (whole_way.run / "report/curves.png").exists()
 
 
-def test_run_all_stops_at_a_mistake(finished, tmp_path):
-    line = [
-        "bash",
-        SCRIPTS / "run_all.sh",
-        "--input",
-        finished[0],
-        "--output",
-        tmp_path / "run",
-        "--epochs",
-        "0",
-    ]
-    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
-    outcome = subprocess.run(line, capture_output=True, text=True, env=environment)
-    assert outcome.returncode == 2 and outcome.stderr == "train.py: error: epochs=0: it must be at least 1\n"
+def test_run_all_stops_at_a_mistake(csvs, tmp_path):
+    places = ("--input", csvs, "--output", tmp_path / "run")
+    outcome = finish(start("run_all.sh", *places, "--epochs", "0", VIRTUAL_ENV=sys.prefix))
+    assert refused(outcome, "train.py: error: epochs=0: it must be at least 1")
     assert not (tmp_path / "run").exists()
 
 

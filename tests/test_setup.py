@@ -178,6 +178,14 @@ def test_kaggles_folders(csvs, tmp_path, monkeypatch, folder):
     assert source.find(None, None) == source.Source(tmp_path / "kaggle" / folder, source.KAGGLE_OUTPUT)
 
 
+def test_a_notebooks_cell_is_no_terminal(monkeypatch):
+    """IPython's `!` runs a command on a pseudo-terminal, whose bars would become thousands of lines of output."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert source.on_terminal()
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    assert not source.on_terminal()
+
+
 def test_backends_that_are_not_there(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     with pytest.raises(UserError, match="KERAS_BACKEND=torch: this program runs on tensorflow and jax"):

@@ -101,7 +101,7 @@ def _clean(text: str) -> str:
 @contextmanager
 def speaking() -> Iterator[None]:
     """Lets the client tell what it does, its bar only where there is a terminal."""
-    errors = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    errors = sys.stderr if source.on_terminal() else io.StringIO()
     with redirect_stdout(_Clean(sys.stdout)), redirect_stderr(errors):
         yield
 

@@ -7,15 +7,17 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from digit_recognizer import digits, folds, recipes
+from digit_recognizer import digits, recipes
 from digit_recognizer.digits import Dataset
 from digit_recognizer.errors import UserError
-from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.run import Run
 from digit_recognizer.source import COMPETITION, Source
+
+if TYPE_CHECKING:
+    from digit_recognizer.folds import Fold
 
 WRONG, INTERRUPTED = 2, 130  # exit codes
 
@@ -169,8 +171,10 @@ def check_run(run: Run, dataset: Dataset) -> None:
     run.check_identity(identity(dataset))
 
 
-def read_members(run: Run, dataset: Dataset) -> list[Fold]:
+def read_members(run: Run, dataset: Dataset) -> "list[Fold]":
     """The members of a run that train.py made of this data; raises UserError where it is another."""
+    from digit_recognizer import folds  # with scikit-learn, for which the other commands need not wait
+
     check_run(run, dataset)
     recipes.from_json(run.settings())
     return folds.members(folds.from_csv(run.folds_csv, dataset.train.labels))

@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,13 +158,11 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def submit(run: Run, competition: str, message: str, accuracy: float | None, seconds: float) -> None:
-    """Sends submission.csv, records it in submissions.json and waits at most so many seconds for the score.
+def submit(run: Run, competition: str, message: str, accuracy: float | None) -> dict[str, Any]:
+    """Sends submission.csv, and returns what it records of that in submissions.json.
 
-    Raises UserError where Kaggle does not take it, naming the daily limit if it is that, and where it can
-    not score it.
+    Raises UserError where Kaggle does not take it, naming the daily limit if it is that.
     """
-    instead = f"; {page(competition, 'submissions')} shows what Kaggle has"
     api = connect()
     _check_limit(api, competition)
     record = {
@@ -178,7 +175,7 @@ def submit(run: Run, competition: str, message: str, accuracy: float | None, sec
         "public_score": None,
         "out_of_fold_accuracy": accuracy,
     }
-    with telling(competition, instead), speaking():
+    with telling(competition, f"; {page(competition, 'submissions')} shows what Kaggle has"), speaking():
         answer = api.competition_submit(str(run.submission), message, competition, quiet=False)
     # the client does not raise where the upload fails: it answers so
     if not answer.ref and not answer.message.lower().startswith("success"):
@@ -187,18 +184,14 @@ def submit(run: Run, competition: str, message: str, accuracy: float | None, sec
             "try the same command again"
         )
     record["ref"] = answer.ref or None
-    records = [*sent(run), record]
-    write_json(run.submissions_json, records)
+    write_json(run.submissions_json, [*sent(run), record])
     left = _limits(api, competition)
     print(
         f"{run.submission} is sent to {competition}"
         + (f"; {left.num_allowed_now} left today" if left else ""),
         flush=True,
     )
-    if seconds:
-        found = _wait(api, competition, record, seconds)
-        write_json(run.submissions_json, records)
-        _tell(found, record, seconds)
+    return record
 
 
 def _limits(api: Any, competition: str) -> Any | None:
@@ -229,17 +222,18 @@ def _check_limit(api: Any, competition: str) -> None:
     )
 
 
-def _wait(api: Any, competition: str, record: dict[str, Any], seconds: float) -> bool:
-    """Waits until Kaggle has scored, and puts what it says into `record`; False where it has not in time."""
+def wait_for_score(record: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What Kaggle says of a recorded submission once it is scored, or after so many seconds: a new record."""
+    api = connect()
     deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
     form = "waiting for the score |{bar}| {elapsed} of at most " + tqdm.format_interval(seconds)
-    lines = not sys.stderr.isatty()
+    lines = not source.on_terminal()
     with tqdm(total=seconds, bar_format=form, disable=lines, leave=False) as bar:
         while True:
-            state = _look(api, competition, record)
+            record, state = _look(api, record)
             left = deadline - time.monotonic()
             if record["status"] != "pending" or left <= 0:
-                return record["status"] != "pending"
+                return record
             if lines:
                 print(f"waiting for the score: {state}, {tqdm.format_interval(left)} left", flush=True)
             wake = time.monotonic() + min(pause, left)
@@ -250,23 +244,22 @@ def _wait(api: Any, competition: str, record: dict[str, Any], seconds: float) ->
             pause = min(pause * BACK_OFF, LONGEST_PAUSE)
 
 
-def _look(api: Any, competition: str, record: dict[str, Any]) -> str:
-    """Puts what Kaggle says of a submission into its record, and returns the state in words."""
+def _look(api: Any, record: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A submission's record with what Kaggle says of it now, and its state in words."""
     try:
-        with telling(competition), speaking():
-            listed = api.competition_submissions(competition) or []
+        with telling(record["competition"]), speaking():
+            listed = api.competition_submissions(record["competition"]) or []
     except UserError as error:  # what is sent is sent: the next look may be luckier
-        return str(error)
+        return record, str(error)
     ours = next((each for each in listed if each is not None and _is_it(each, record)), None)
     if ours is None:
-        return "not listed yet"
-    record["ref"] = ours.ref or None
-    record["status"] = ours.status.name.lower()
+        return record, "not listed yet"
+    record = record | {"ref": ours.ref or None, "status": ours.status.name.lower()}
     if record["status"] == "complete":
         record["public_score"] = _number(ours.public_score)
     if record["status"] == "error":
         record["error"] = " ".join(ours.error_description.split()) or "no reason given"
-    return record["status"]
+    return record, record["status"]
 
 
 def _is_it(submission: Any, record: dict[str, Any]) -> bool:
@@ -286,21 +279,21 @@ def _number(text: str) -> float | str | None:
         return text or None
 
 
-def _tell(scored: bool, record: dict[str, Any], seconds: float) -> None:
-    """Prints the score beside the run's own; raises UserError where Kaggle could not score."""
-    where = page(record["competition"], "submissions")
+def keep(run: Run, record: dict[str, Any], found: dict[str, Any]) -> None:
+    """Puts `found` in the place of `record` in submissions.json."""
+    write_json(run.submissions_json, [found if each == record else each for each in sent(run)])
+
+
+def result(record: dict[str, Any]) -> str:
+    """A submission's score beside the run's own accuracy, or why it has none, in words."""
     if record["status"] == "error":
-        raise UserError(f"Kaggle could not score it: {record['error']} (see {where})")
-    if not scored:
-        print(
-            f"no score after {tqdm.format_interval(seconds)}: look later at {where}, or run: "
-            f"kaggle competitions submissions {record['competition']}"
-        )
-        return
+        return f"Kaggle could not score it: {record['error']}"
+    if record["status"] == "pending":
+        return "no score yet"
     score, accuracy = record["public_score"], record["out_of_fold_accuracy"]
     line = f"public score {'not shown by Kaggle' if score is None else score}"
     if accuracy is not None:
         line += f", out-of-fold accuracy {accuracy:.5f}"
     if accuracy is not None and isinstance(score, float):
         line += f" ({score - accuracy:+.5f})"
-    print(line)
+    return line

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from tqdm import tqdm
 
+from digit_recognizer import source
 from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
 
@@ -30,7 +31,7 @@ class Progress(keras.callbacks.Callback):
         """`folds` are those to train, in this order."""
         super().__init__()
         self.recipe, self.folds = recipe, folds
-        self.lines = not sys.stderr.isatty()
+        self.lines = not source.on_terminal()
         self.ended = 0  # folds
         self.epochs_seen, self.seconds_seen = 0, 0.0
         form = "{desc} |{bar}| {n:.1f}/{total} {unit} [{elapsed}<{remaining}]{postfix}"

@@ -84,13 +84,7 @@ def find(input: Path | None, output: Path | None) -> Source:
         )
     if input is None and not forms(folder):
         folder = None
-    if output is None:
-        output = (
-            KAGGLE_OUTPUT
-            if _on_kaggle()
-            else _in_checkout("output") / ("sample" if folder is None else "run")
-        )
-    return Source(folder, output)
+    return Source(folder, output_folder(output, "sample" if folder is None else "run"))
 
 
 def needs_download(input: Path | None) -> bool:
@@ -110,9 +104,19 @@ def input_folder(input: Path | None) -> Path:
     return input or (_mounted_competition() if _on_kaggle() else _in_checkout("input"))
 
 
+def output_folder(output: Path | None, name: str = "run") -> Path:
+    """The run directory where --output is `output`: without it, on this machine, the one of that name."""
+    return output or (KAGGLE_OUTPUT if _on_kaggle() else _in_checkout("output") / name)
+
+
 def by_hand(competition: str, folder: Path) -> str:
     """How to do without the kaggle client."""
     return f"download https://www.kaggle.com/competitions/{competition}/data and unpack it into {folder}"
+
+
+def on_terminal() -> bool:
+    """True where a bar on stderr moves. A notebook's cell looks like a terminal to its commands, and is none."""
+    return sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ
 
 
 def _on_kaggle() -> bool:
