@@ -48,9 +48,9 @@ def told(run: Run, name: str, look: bool) -> bool:
 
 
 def confirm(run: Run) -> None:
-    """Raises UserError unless the user wants the same bytes sent again."""
+    """Raises UserError unless the user wants the same bytes sent again; a notebook's cell can't be answered."""
     try:
-        answer = input("Send them again? [y/N] ")
+        answer = "" if source.in_notebook() else input("Send them again? [y/N] ")
     except EOFError:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):

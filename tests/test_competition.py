@@ -210,6 +210,10 @@ def test_the_same_bytes_twice(server, call, run, csvs, monkeypatch):
             refused(outcome, "is not sent a second time", "--yes")
             and "the same bytes were sent" in outcome.out
         )
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with monkeypatch.context() as patch:
+        patch.setenv("JPY_PARENT_PID", "1")  # a notebook's cell would wait for ever
+        assert refused(call("submit", *places), "is not sent a second time", "--yes")
     assert len(server.submissions) == 1
     assert "the same bytes were sent" in call("submit", *places, "--dry-run").out
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))

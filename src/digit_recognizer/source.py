@@ -114,9 +114,14 @@ def by_hand(competition: str, folder: Path) -> str:
     return f"download https://www.kaggle.com/competitions/{competition}/data and unpack it into {folder}"
 
 
+def in_notebook() -> bool:
+    """True in a notebook's cell, also for a command run with `!`, to which it looks like a terminal."""
+    return "JPY_PARENT_PID" in os.environ  # set by Jupyter for its kernels
+
+
 def on_terminal() -> bool:
-    """True where a bar on stderr moves. A notebook's cell looks like a terminal to its commands, and is none."""
-    return sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ
+    """True where a bar on stderr moves; elsewhere each of its steps would be a line."""
+    return sys.stderr.isatty() and not in_notebook()
 
 
 def _on_kaggle() -> bool:
