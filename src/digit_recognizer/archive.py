@@ -16,6 +16,10 @@ from digit_recognizer.errors import UserError
 
 _BLOCK = 1 << 20  # bytes
 
+# What zipfile and its decompressors raise; RuntimeError for a compression or a password it does not know.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_DAMAGED += (EOFError, ValueError, OverflowError, RuntimeError)
+
 
 class ArchiveError(UserError):
     """An archive that is not what it should be: another copy of it may be."""
@@ -45,14 +49,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turns what zipfile raises for an archive that is not what it should be into ArchiveError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error) as error:
-        raise ArchiveError(f"{path} is no whole archive ({error})") from None
-    except (
-        EOFError,
-        ValueError,
-        OverflowError,
-        RuntimeError,
-    ) as error:  # the last for a compression that zipfile does not know
+    except _DAMAGED as error:
         raise ArchiveError(f"{path} is no whole archive ({error or 'it ends early'})") from None
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # those of a wrong offset, or of bz2
