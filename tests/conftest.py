@@ -207,7 +207,8 @@ def start(name, *arguments, cwd=None, **environment) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen, timeout=300) -> Outcome:
+def finish(process: subprocess.Popen, timeout=900) -> Outcome:
+    """Waits for a process, on a busy machine too: this many seconds are for one that hangs."""
     out, error = process.communicate(timeout=timeout)
     return Outcome(process.returncode, out, error)
 
