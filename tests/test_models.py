@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import affine_transform
 
-from digit_recognizer import models
+from digit_recognizer import models, recipes
 from digit_recognizer.layers import RandomAffine, read_bilinear
 from digit_recognizer.recipes import change
 
@@ -23,10 +23,69 @@ def test_bn_cnn_is_the_tutorials_network(recipe):
     assert model.count_params() == 742_858
     assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == 741_962
     assert [type(layer).__name__ for layer in model.layers[4:]] == [
-        *("Conv2D", "BatchNormalization", "ReLU", "MaxPooling2D") * 2,
-        *("Conv2D", "ReLU", "MaxPooling2D", "Flatten"),
-        *("Dense", "BatchNormalization", "ReLU", "Dropout", "Dense"),
+        *("Conv2D", "BatchNormalization", "Activation", "MaxPooling2D") * 2,
+        *("Conv2D", "Activation", "MaxPooling2D", "Flatten"),
+        *("Dense", "BatchNormalization", "Activation", "Dropout", "Dense"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "order"),
+    [
+        ("softmax_mlp", 669_706, ["Flatten", "Dense", "Dense", "Dense"]),
+        ("dropout_mlp", 101_770, ["Flatten", "Dense", "Dropout", "Dense"]),
+        ("mlp", 118_282, ["UnitNormalization", "Flatten", "Dense", "Dense", "Dense"]),
+        ("shallow_cnn", 2_424_482, ["Conv2D", "Flatten", "Dense", "Dense"]),
+        (
+            "lenet",
+            1_199_882,
+            ["Conv2D", "Conv2D", "MaxPooling2D", "Dropout", "Flatten", "Dense", "Dropout", "Dense"],
+        ),
+    ],
+)
+def test_the_other_tutorials_networks(name, parameters, order):
+    model = models.build(recipes.named(name))
+    assert model.count_params() == parameters
+    assert [type(layer).__name__ for layer in model.layers[3:]] == order
+    assert [type(layer).__name__ for layer in model.layers[1:3]] == ["Reshape", "Rescaling"]
+
+
+def test_every_network_has_a_recipe():
+    assert {recipe.network for recipe in recipes.RECIPES.values()} == set(models.NETWORKS)
+
+
+@pytest.mark.parametrize("scaling", ["unit", "raw", "columns"])
+def test_scaling(scaling, dataset):
+    images = dataset.train.images[:20].copy()
+    images[:, :, 3] = 0
+    model = models.build(recipes.change(recipes.named("dropout_mlp"), {"scaling": scaling}))
+    before = [type(layer).__name__ for layer in model.layers].index("Flatten") - 1
+    scaled = keras.Model(model.input, model.layers[before].output).predict(images, verbose=0)[..., 0]
+    whole = images.astype(np.float64)
+    expected = {"unit": whole / 255, "raw": whole, "columns": keras.utils.normalize(whole, axis=1)}
+    assert scaled == pytest.approx(expected[scaling], rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "leaky_relu", "elu"])
+def test_activations(activation, dataset, tmp_path):
+    options = {"activation": activation, "hidden": (), "scaling": "raw"}
+    model = models.build(recipes.change(recipes.named("shallow_cnn"), options))
+    convolution = model.layers[3]
+    convolution.set_weights([np.full((3, 3, 1, 28), -1e-4), np.linspace(-1, 1, 28)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    images = dataset.test.images[:2]
+    found = keras.Model(loaded.input, loaded.layers[3].output).predict(images, verbose=0)
+    sums = np.lib.stride_tricks.sliding_window_view(images.astype(float), (3, 3), (1, 2)).sum((-2, -1))
+    z = np.linspace(-1, 1, 28) - 1e-4 * sums[..., None]
+    expected = {
+        "sigmoid": 1 / (1 + np.exp(-z)),
+        "tanh": np.tanh(z),
+        "relu": np.maximum(0, z),
+        "leaky_relu": np.maximum(0.1 * z, z),
+        "elu": np.where(z >= 0, z, np.expm1(z)),
+    }
+    assert found == pytest.approx(expected[activation], abs=1e-5)
 
 
 def test_pixels_in_probabilities_out(recipe, dataset):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from digit_recognizer import training
+from digit_recognizer import schedules, training
 from digit_recognizer.errors import UserError
-from digit_recognizer.recipes import change
+from digit_recognizer.recipes import change, named
 from digit_recognizer.run import read_json
 from digit_recognizer.training import Checkpoint, ShuffledEpochs, train_fold
 
@@ -103,6 +103,22 @@ def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, fold
     pd.testing.assert_frame_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("schedule", ["one_cycle", "exponential"])
+def test_a_schedule_of_steps_resumes_with_the_same_bytes(dataset, folds, tmp_path, schedule):
+    options = {"schedule": schedule, "epochs": 4, "batch_size": 8, "folds": 2, "stopping_rule": "fall"}
+    recipe = change(named("dropout_mlp"), options | {"stopping_monitor": "loss"})
+    train_fold(recipe, dataset, folds[0], tmp_path / "whole")
+    with pytest.raises(Death):
+        train_fold(recipe, dataset, folds[0], tmp_path / "cut", [DieAt(2, "within")])
+    train_fold(recipe, dataset, folds[0], tmp_path / "cut")
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+    histories = [pd.read_csv(tmp_path / each / "history.csv").iloc[:, :-1] for each in ("cut", "whole")]
+    pd.testing.assert_frame_equal(*histories)
+    expected = schedules.learning_rate(recipe, 5)  # 40 rows
+    rates = [float(expected(5 * epoch)) for epoch in range(4)]
+    assert histories[0]["learning_rate"].to_numpy() == pytest.approx(rates) and len(set(rates)) == 4
+
+
 def test_death_while_finishing(undisturbed, long_recipe, dataset, folds, tmp_path, monkeypatch):
     def die(*_):
         raise Death
@@ -184,11 +200,6 @@ def test_the_earliest_of_equal_epochs_is_the_best(tmp_path):
         {"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])
     ]
     assert checkpoint.best_epoch == 2
-
-
-def test_schedules_can_be_switched_off(recipe):
-    assert len(training._schedules(recipe)) == 2
-    assert training._schedules(change(recipe, {"plateau_factor": 1.0, "stopping_patience": 0})) == []
 
 
 def test_a_loss_that_is_no_number_is_refused(recipe, dataset, folds, tmp_path):

@@ -37,7 +37,7 @@ CONTENTS = (
 )
 
 # What of recipe.json makes a run this run and no other; `name` comes first: its difference explains the rest.
-_NOT_IDENTITY = ("source", "threads", "precision", "versions", "backend", "device")
+_NOT_IDENTITY = ("source", "published", "threads", "precision", "versions", "backend", "device")
 
 
 class Run:

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from digit_recognizer import models
+from digit_recognizer import models, schedules
 from digit_recognizer.digits import Dataset, Digits
 from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
@@ -58,12 +58,10 @@ def train_fold(
     keras.utils.set_random_seed(int(_draws(recipe, fold, 0, _LAYERS).integers(2**31)))  # initial weights
 
     model = models.build(recipe)
-    model.compile(
-        keras.optimizers.Adam(recipe.learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
+    schedules.compile(model, recipe, _steps(recipe, len(fold.train_rows)))
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
-    schedules = _schedules(recipe)
-    checkpoint = Checkpoint(state, schedules)
+    rules = schedules.callbacks(recipe, MONITOR)
+    checkpoint = Checkpoint(state, rules)
     checkpoint.restore(model)
     done = len(checkpoint.history)
     if not checkpoint.stopped and done < recipe.epochs:
@@ -76,7 +74,7 @@ def train_fold(
             initial_epoch=done,
             validation_data=(validation.images, validation.labels),
             validation_batch_size=_PREDICTION_BATCH,
-            callbacks=[Reseed(recipe, fold), *schedules, checkpoint, *callbacks],
+            callbacks=[Reseed(recipe, fold), *rules, checkpoint, *callbacks],
             verbose=0,
         )
     return _finish(recipe, dataset.test, validation, fold, folder, checkpoint)
@@ -123,25 +121,9 @@ def _draws(recipe: Recipe, fold: Fold, epoch: int, purpose: int) -> np.random.Ge
     return np.random.default_rng([recipe.seed, fold.repeat, fold.fold, epoch, purpose])
 
 
-def _schedules(recipe: Recipe) -> list[keras.callbacks.Callback]:
-    """ReduceLROnPlateau and EarlyStopping as the recipe has them."""
-    schedules = []
-    if recipe.plateau_factor < 1:
-        schedules.append(
-            keras.callbacks.ReduceLROnPlateau(
-                monitor=MONITOR,
-                factor=recipe.plateau_factor,
-                patience=recipe.plateau_patience,
-                min_lr=recipe.min_learning_rate,
-            )
-        )
-    if recipe.stopping_patience:
-        schedules.append(
-            keras.callbacks.EarlyStopping(
-                monitor="val_loss", min_delta=1e-10, patience=recipe.stopping_patience
-            )
-        )
-    return schedules
+def _steps(recipe: Recipe, rows: int) -> int:
+    """The steps of an epoch over so many training rows."""
+    return max(1, rows // recipe.batch_size)
 
 
 class ShuffledEpochs(keras.utils.PyDataset):
@@ -157,7 +139,7 @@ class ShuffledEpochs(keras.utils.PyDataset):
         super().__init__()
         self.train, self.recipe, self.fold, self.done = train, recipe, fold, done
         self.batch_size = min(recipe.batch_size, len(train.images))
-        self.steps = len(train.images) // self.batch_size  # an epoch
+        self.steps = _steps(recipe, len(train.images))  # an epoch
         self._epoch, self._order = 0, np.empty(0, int)
 
     def __len__(self) -> int:
@@ -198,20 +180,20 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves after each epoch, in one step, all that the next one depends on, and restores it.
 
     Keras' own callbacks forget: ReduceLROnPlateau its state in `on_train_begin`, ModelCheckpoint its best;
-    BackupAndRestore writes two files. This comes after the `schedules` in the list of callbacks, so that
-    it resets what they reset and saves what they decided.
+    BackupAndRestore writes two files. This comes after the `rules` in the list of callbacks, so that it
+    resets what they reset and saves what they decided.
     """
 
-    _STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")  # of a schedule
+    _STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")  # of a rule
 
-    def __init__(self, path: Path, schedules: list[keras.callbacks.Callback]):
-        """`path` is the file to save in; `schedules` are the callbacks whose state is kept."""
+    def __init__(self, path: Path, rules: list[keras.callbacks.Callback]):
+        """`path` is the file to save in; `rules`, of `schedules`, are the callbacks whose state is kept."""
         super().__init__()
         self.path = path
         self.history: list[dict[str, Any]] = []
         self.best_weights: list[np.ndarray] = []
         self.stopped = False
-        self._schedules = schedules
+        self._rules = rules
         self._restored: list[dict[str, Any]] = []
 
     @property
@@ -240,14 +222,14 @@ class Checkpoint(keras.callbacks.Callback):
             return
         for variable, value in zip(variables, [*weights, *optimizer], strict=True):
             variable.assign(value)
-        self.history, self.stopped, self._restored = facts["history"], facts["stopped"], facts["schedules"]
+        self.history, self.stopped, self._restored = facts["history"], facts["stopped"], facts["rules"]
         self.best_weights = best
 
     def on_train_begin(self, logs=None):
-        """Called by Keras, after the schedules have reset themselves."""
-        for schedule, state in zip(self._schedules, self._restored, strict=False):
+        """Called by Keras, after the rules have reset themselves."""
+        for rule, state in zip(self._rules, self._restored, strict=False):
             for name, value in state.items():
-                setattr(schedule, name, value)
+                setattr(rule, name, value)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Called by Keras."""
@@ -255,7 +237,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._learning_rate = float(self.model.optimizer.learning_rate)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Called by Keras, after validation and after the schedules."""
+        """Called by Keras, after validation and after the rules."""
         if not np.isfinite(logs["loss"]):
             raise UserError(
                 f"{self.path.parent}: the loss is {logs['loss']} in epoch {epoch + 1}: "
@@ -280,9 +262,9 @@ class Checkpoint(keras.callbacks.Callback):
             "counts": {kind: len(values) for kind, values in variables.items()},
             "history": self.history,
             "stopped": self.stopped,
-            "schedules": [
-                {name: getattr(schedule, name) for name in self._STATE if hasattr(schedule, name)}
-                for schedule in self._schedules
+            "rules": [
+                {name: getattr(rule, name) for name in self._STATE if hasattr(rule, name)}
+                for rule in self._rules
             ],
         }
         arrays = {
