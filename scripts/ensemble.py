@@ -14,7 +14,11 @@ from digit_recognizer.run import Run, write_json
 def ensemble() -> None:
     parser = command.Parser(__doc__)
     parser.add_argument(
-        "runs", metavar="RUN", type=Path, nargs="*", help="run directories to blend into --output"
+        "runs",
+        metavar="RUN",
+        type=Path,
+        nargs="*",
+        help="run directories to blend into --output (default: the run there, or those below it)",
     )
     parser.add_argument(
         "--weights",
@@ -28,7 +32,7 @@ def ensemble() -> None:
     place = source.find(options.input, options.output)
     place.tell()
     run = Run(place.output)
-    runs = [Run(folder) for folder in options.runs] or [run]
+    runs = [Run(folder) for folder in options.runs] or run.below() or [run]
     dataset = command.read_dataset(place)
     predictions = [ensembles.predict(each, command.read_members(each, dataset), dataset) for each in runs]
     if options.weights == "oof":
@@ -37,10 +41,10 @@ def ensemble() -> None:
         weights = ensembles.equal_weights(predictions)
 
     with run.lock():
-        if options.runs:
+        if run not in runs:
             blend = {"name": "blend"} | command.identity(dataset)
             run.check_identity(blend)
-            write_json(run.recipe_json, blend | {"runs": [str(folder) for folder in options.runs]})
+            write_json(run.recipe_json, blend | {"runs": [str(each.folder) for each in runs]})
         command.keep_dataset(place, dataset)
         ensembles.write(run, dataset, predictions, weights)
     for each, prediction, weight in zip(runs, predictions, weights, strict=True):

@@ -1,5 +1,7 @@
 """Splits: who validates what."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,15 @@ def test_holdout():
     assert set(first.validation_rows) != set(second.validation_rows)
 
 
+def test_a_holdout_of_the_first_rows():
+    asked = recipe(holdout=1 / 6, holdout_rows="first", repeats=2)
+    table = folds.split(np.arange(60_000) % 10, asked)
+    assert table.shape == (60_000, 2) and (table == table[:, :1]).all()
+    (member, _) = folds.members(table)
+    assert (member.validation_rows == np.arange(10_000)).all()
+    assert (member.train_rows == np.arange(10_000, 60_000)).all()
+
+
 def test_seed_decides():
     assert (folds.split(LABELS, recipe()) == folds.split(LABELS, recipe())).all()
     assert (folds.split(LABELS, recipe()) != folds.split(LABELS, recipe(seed=1))).any()
@@ -52,7 +63,10 @@ def test_a_class_with_fewer_rows_than_folds():
         folds.split(np.repeat(np.arange(10), 2), recipe(holdout=0.15))
 
 
-@pytest.mark.parametrize("options", [{"folds": 3, "repeats": 2}, {"holdout": 0.15}])
+@pytest.mark.parametrize(
+    "options",
+    [{"folds": 3, "repeats": 2}, {"holdout": 0.15}, {"holdout": 0.15, "holdout_rows": "first"}],
+)
 def test_csv_keeps_the_split(tmp_path, options):
     asked = recipe(**options)
     table = folds.split(LABELS, asked)
@@ -64,9 +78,14 @@ def test_csv_keeps_the_split(tmp_path, options):
     # what was not asked for is as folds.csv has it; a holdout is known to a row
     adopted = folds.adopt(recipe(), again, set())
     assert (adopted.folds, adopted.repeats) == (asked.folds, asked.repeats)
+    assert adopted.holdout_rows == asked.holdout_rows
     assert adopted.holdout == pytest.approx(asked.holdout, abs=1 / len(LABELS))
     with pytest.raises(UserError, match=r"folds.csv has folds="):
         folds.adopt(recipe(folds=7), again, {"folds"})
+    other = {"random": "first", "first": "random"}[asked.holdout_rows]
+    if asked.holdout:
+        with pytest.raises(UserError, match=rf"folds.csv has holdout_rows={asked.holdout_rows}, not {other}"):
+            folds.adopt(dataclasses.replace(asked, holdout_rows=other), again, {"holdout_rows"})
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ def test_bn_cnn_is_the_tutorials_network(recipe):
     ]
 
 
+def test_the_parameters_that_are_told():
+    for name, parameters in recipes.PARAMETERS.items():
+        assert models.build(recipes.named(name)).count_params() == parameters
+    assert set(recipes.PARAMETERS) == set(recipes.RECIPES)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "order"),
     [

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from conftest import ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs, write_npz
 from kaggle_server import refused
 
-from digit_recognizer import command
+from digit_recognizer import command, recipes
 from digit_recognizer.run import Run, read_json
 from digit_recognizer.source import SAMPLE_NOTICE
 
@@ -248,6 +249,8 @@ def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatc
         (("--recipe", "nn"), ("no recipe 'nn'",)),
         (("--set", "epoch=3"), ("--set epoch=3", "the fields are")),
         (("--set", "dropout=lots"), ("dropout takes a number",)),
+        (("--set", "activation=swish"), ("activation=swish", "sigmoid, tanh, leaky_relu, elu")),
+        (("--recipe", "mlp", "nn"), ("no recipe 'nn'",)),
         (("--set", "dropout=0.2", "rotation=999"), ("rotation=999.0",)),
         (("--folds", "0"), ("folds=0",)),
         (("--folds", "1"), ("folds=1", "--holdout")),
@@ -357,6 +360,66 @@ def test_runs_are_blended(finished, call, tmp_path, weights):
     assert refused(call("ensemble", run, "--input", csvs), "give --output DIR")
     assert refused(call("ensemble", run, "--input", csvs, "--output", run), "name bn_cnn, not blend")
     assert refused(call("train", *blend), "has no network")
+
+
+def test_several_recipes_are_compared_on_the_same_folds(call, csvs, dataset, tmp_path):
+    board = tmp_path / "board"
+    places = ("--input", csvs, "--output", board)
+    line = ("train", *places, "--recipe", "dropout_mlp", "mlp")
+    outcome = call(*line, *TINY)
+    assert outcome.code == 0, outcome.error
+    assert (
+        f"{board}/dropout_mlp, on the rows of {board}/folds.csv in place of its own holdout of 0.17"
+        in outcome.out
+    )
+    table = pd.read_csv(board / "leaderboard.csv", index_col="recipe")
+    assert sorted(table.index) == ["dropout_mlp", "mlp"] and table["accuracy"].is_monotonic_decreasing
+    for name, parameters in (("dropout_mlp", 101_770), ("mlp", 118_282)):
+        run = board / name
+        assert (run / "folds.csv").read_bytes() == (board / "folds.csv").read_bytes()
+        assert call("ensemble", "--input", csvs, "--output", run).code == 0
+        wrong = (np.load(run / "oof_probabilities.npy").argmax(axis=1) != dataset.train.labels).sum()
+        found = table.loc[name]
+        assert (found["errors"], found["rows"], found["folds"]) == (wrong, 80, 2)
+        assert found["parameters"] == parameters and found["accuracy"] == pytest.approx(1 - wrong / 80)
+        assert f"{1 - wrong / 80:.5f}" in outcome.out and found["seconds"] > 0
+
+    before = {path: path.stat().st_mtime_ns for path in board.glob("*/*") if path.is_file()}
+    outcome = call(*line)  # goes on, with nothing left to do
+    assert outcome.code == 0 and outcome.out.count("finished before") == 4
+    assert {path: path.stat().st_mtime_ns for path in board.glob("*/*") if path.is_file()} == before
+    assert refused(call(*line, "--folds", 3), "folds.csv has folds=2, not 3")
+    assert refused(call(*line, "--epochs", 3), "dropout_mlp holds a run with epochs 2, not 3")
+    assert refused(call(*line, "--resume-from", csvs), "--resume-from goes on with one run")
+    assert refused(call("train", *places), "board holds several recipes' runs")
+
+    # what is there is one submission: a blend of both
+    outcome = call("ensemble", *places)
+    assert outcome.code == 0 and outcome.out.count("2 members, weight 0.5") == 2
+    assert call("ensemble", *places).code == call("report", *places).code == call(*line).code == 0
+    one = ("--input", csvs, "--output", board / "mlp", "--recipe", "mlp", "dropout_mlp")
+    assert refused(call("train", *one), "holds a run of one recipe")
+
+
+def test_several_recipes_run_out_of_time(call, csvs, tmp_path):
+    line = ("train", "--input", csvs, "--output", tmp_path / "board", "--recipe", "mlp", "dropout_mlp", *TINY)
+    outcome = call(*line, "--time-budget", "0s")
+    unfinished = ", ".join(f"{name}/fold_0{fold}" for name in ("mlp", "dropout_mlp") for fold in (0, 1))
+    assert outcome.code == 0 and f"not finished: {unfinished}; the same command goes on" in outcome.out
+    assert (tmp_path / "board/leaderboard.csv").read_text().startswith("recipe,accuracy")
+
+
+def test_list_tells_every_recipe_without_keras(tmp_path):
+    line = [sys.executable, "-X", "importtime", str(SCRIPTS / "train.py"), "--list"]
+    outcome = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert outcome.returncode == 0 and not [*tmp_path.iterdir()]
+    assert not re.search(r"\b(keras|tensorflow|jax)$", outcome.stderr, re.M)
+    for name, recipe in recipes.RECIPES.items():
+        assert re.search(
+            rf"^{name} +{recipe.network}, .* {recipes.PARAMETERS[name]:,} parameters", outcome.stdout, re.M
+        )
+        assert recipe.published in outcome.stdout and recipe.source in outcome.stdout
+    assert "activation         relu, sigmoid, tanh, leaky_relu, elu\n" in outcome.stdout
 
 
 def test_help_is_no_error(call):

@@ -36,7 +36,7 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """The fold in which each row is validated: int8 (rows, repeats), -1 for never (holdout).
 
     Each fold holds each class in about the proportion that all rows have (scikit-learn's stratified
-    splitters). Raises UserError where a class has fewer rows than there are folds.
+    splitters), but for a holdout of the first rows, which is as it comes. Raises UserError where a class has fewer rows than there are folds.
     """
     classes, counts = np.unique(labels, return_counts=True)
     needed = max(recipe.folds, 2)
@@ -45,6 +45,9 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
             f"the training rows: label {classes[counts.argmin()]} has {counts.min()} row(s), fewer than the "
             f"{needed} that this split needs: take fewer --folds, or more data"
         )
+    if recipe.holdout and recipe.holdout_rows == "first":
+        validated = np.arange(len(labels)) < max(1, round(recipe.holdout * len(labels)))
+        return np.repeat(np.where(validated, 0, -1).astype(np.int8)[:, None], recipe.repeats, axis=1)
     if recipe.holdout:
         splitter = StratifiedShuffleSplit(recipe.repeats, test_size=recipe.holdout, random_state=recipe.seed)
         least = len(classes)
@@ -84,7 +87,7 @@ def fingerprint(validated_in: np.ndarray) -> str:
 
 
 def adopt(recipe: Recipe, validated_in: np.ndarray, options: Collection[str]) -> Recipe:
-    """The recipe with the folds, repeats and holdout of a split that is there already.
+    """The recipe with the folds, repeats, holdout and its rows of a split that is there already.
 
     Raises UserError where `options`, the names of fields that were asked for, say otherwise.
     """
@@ -98,15 +101,18 @@ def adopt(recipe: Recipe, validated_in: np.ndarray, options: Collection[str]) ->
     return change(recipe, shape)
 
 
-def _shape(validated_in: np.ndarray, recipe: Recipe) -> dict[str, int | float]:
-    part = float((validated_in[:, 0] >= 0).mean())
+def _shape(validated_in: np.ndarray, recipe: Recipe) -> dict[str, int | float | str]:
+    rows = np.flatnonzero(validated_in[:, 0] >= 0)
+    part = len(rows) / len(validated_in)
     if abs(part - recipe.holdout) * len(validated_in) < 1:  # the same but for a row
         part = recipe.holdout
     whole = bool((validated_in >= 0).all())
+    kind = "first" if rows[-1] == len(rows) - 1 else "random"
     return {
         "folds": int(validated_in.max()) + 1,
         "repeats": validated_in.shape[1],
         "holdout": 0.0 if whole else part,
+        "holdout_rows": recipe.holdout_rows if whole else kind,
     }
 
 

@@ -30,6 +30,7 @@ CONTENTS = (
     "ensemble.json",
     "submission.csv",
     "submissions.json",
+    "leaderboard.csv",
     "explore/*.png",
     "report/*.png",
     "report/index.html",
@@ -55,12 +56,20 @@ class Run:
         self.submission = self.folder / "submission.csv"
         self.submissions_json = self.folder / "submissions.json"
         self.explore = self.folder / "explore"
+        self.leaderboard = self.folder / "leaderboard.csv"
         self.report = self.folder / "report"
         self.cache = self.folder / "cache" / "digits.npz"
 
     def is_finished(self, member: str) -> bool:
         """True once the metrics.json of that fold's folder, the last of its files, is there."""
         return (self.folder / member / "metrics.json").exists()
+
+    def below(self) -> list["Run"]:
+        """The runs directly below this directory that have a finished fold, as train.py makes of several recipes."""
+        return [
+            Run(folder)
+            for folder in sorted({p.parents[1] for p in self.folder.glob("*/fold_*/metrics.json")})
+        ]
 
     def settings(self) -> dict[str, Any] | None:
         """What recipe.json holds, or None where there is none; raises UserError where it is damaged."""

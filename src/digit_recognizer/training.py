@@ -98,6 +98,7 @@ def _finish(
         "repeat": fold.repeat,
         "fold": fold.fold,
         **scores(validation.labels, probabilities),
+        "parameters": model.count_params(),
         "best_epoch": checkpoint.best_epoch,
         "epochs": len(checkpoint.history),
         "seconds": sum(row["seconds"] for row in checkpoint.history) + time.perf_counter() - began,
