@@ -12,7 +12,7 @@ LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 40 + np.a
 
 
 def recipe(**options):
-    return recipes.change(recipes.named("bn_cnn"), options)
+    return recipes.change(recipes.named("mlp"), options)
 
 
 def test_each_row_validates_once_a_repeat():

@@ -10,6 +10,7 @@ from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe
 
 BN_CNN = recipes.named("bn_cnn")
+KFOLD = recipes.change(BN_CNN, {"folds": 5})
 
 
 @pytest.mark.parametrize(
@@ -92,14 +93,13 @@ def test_unknown_name():
 )
 def test_impossible_values_are_refused_by_name(options, message):
     with pytest.raises(UserError, match=message):
-        recipes.change(BN_CNN, options)
+        recipes.change(KFOLD, options)
 
 
 def test_folds_and_holdout_take_each_others_place():
-    holdout = recipes.change(BN_CNN, {"holdout": 0.15})
-    assert (holdout.folds, holdout.holdout) == (1, 0.15)
-    assert recipes.change(holdout, {"folds": 5}) == BN_CNN
-    assert recipes.change(BN_CNN, {"folds": 1, "holdout": 0.15, "repeats": 3}).members == 3
+    assert (BN_CNN.folds, BN_CNN.holdout) == (1, 0.15) and (KFOLD.folds, KFOLD.holdout) == (5, 0)
+    assert recipes.change(KFOLD, {"holdout": 0.15}) == BN_CNN
+    assert recipes.change(KFOLD, {"folds": 1, "holdout": 0.15, "repeats": 3}).members == 3
 
 
 def test_set_takes_every_field_but_the_names():

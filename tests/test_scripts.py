@@ -216,6 +216,7 @@ def test_run_all_stops_at_a_mistake(csvs, tmp_path):
 def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
     monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
     monkeypatch.setitem(command.SAMPLE_CUTS, "epochs", 1)
+    monkeypatch.setattr(recipes, "DEFAULT", "mlp")
     for name, options in (("train", ("--fold", 0, "--threads", 2)), ("ensemble", ()), ("report", ())):
         outcome = call(name, *options)
         assert outcome.code == 0, outcome.error
@@ -253,7 +254,7 @@ def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatc
         (("--recipe", "mlp", "nn"), ("no recipe 'nn'",)),
         (("--set", "dropout=0.2", "rotation=999"), ("rotation=999.0",)),
         (("--folds", "0"), ("folds=0",)),
-        (("--folds", "1"), ("folds=1", "--holdout")),
+        (("--folds", "1", "--recipe", "mlp"), ("folds=1", "--holdout")),
         (("--folds", "9"), ("label 0 has 8 row(s)", "take fewer --folds")),
         (("--epochs", "0"), ("epochs=0",)),
         (("--epochs", "two"), ("--epochs: invalid int value: 'two'",)),

@@ -119,7 +119,7 @@ def add_recipe_option(parser: Parser, name: str, words: str) -> None:
 
 def add_split_options(parser: Parser) -> None:
     """--folds, --repeats, --holdout and --seed."""
-    add_recipe_option(parser, "folds", "folds of the k-fold ensemble (default: 5)")
+    add_recipe_option(parser, "folds", "folds of the k-fold ensemble (default: the recipe's)")
     add_recipe_option(parser, "repeats", "k-fold ensembles, each with folds of its own (default: 1)")
     add_recipe_option(parser, "holdout", "with --folds 1: the part of the rows to validate on, such as 0.15")
     add_recipe_option(parser, "seed", "of the split and of all that training draws (default: 42)")
