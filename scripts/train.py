@@ -136,7 +136,7 @@ def carry_out(
     if previous is not run:
         run.take_over(previous)
     backend.start(threads)
-    changed = run.claim(training.identity | backend.facts(threads))
+    changed = run.claim(training.identity | backend.facts(threads, training.recipe.precision))
     if changed:
         print(f"{run.recipe_json} was begun with other {', '.join(changed)}: the last bits may differ")
     command.keep_dataset(place, dataset)

@@ -1,4 +1,8 @@
-"""Layers of our own. Loading a saved model needs `import digit_recognizer.layers` and nothing else."""
+"""Layers of our own. Loading a saved model needs `import digit_recognizer.layers` and nothing else.
+
+RandomAffine is part of a saved model. The other two are Keras' own layers in ways that train faster: the
+same function of the same weights, so that what they learned is saved in Keras' own.
+"""
 
 import math
 
@@ -73,3 +77,50 @@ def read_bilinear(images, y, x):
     corner = corner + stride
     lower = (1 - right) * ops.take(padded, corner, axis=0) + right * ops.take(padded, corner + 1, axis=0)
     return ops.reshape((1 - down) * upper + down * lower, (-1, height, width, channels))
+
+
+class MaxOfFour(keras.layers.Layer):
+    """MaxPooling2D(2) as the maximum of four slices, where XLA compiles the training step.
+
+    XLA on a processor has no good code for the gradient of a pooling window, but makes one loop over the
+    picture of the slices, and of the normalisation and activation beside them. Uncompiled it is slow.
+    """
+
+    def call(self, images):
+        """Float (batch, height, width, channels) -> (batch, height // 2, width // 2, channels)."""
+        height, width = images.shape[1] // 2 * 2, images.shape[2] // 2 * 2
+        upper = ops.maximum(images[:, 0:height:2, 0:width:2], images[:, 0:height:2, 1:width:2])
+        lower = ops.maximum(images[:, 1:height:2, 0:width:2], images[:, 1:height:2, 1:width:2])
+        return ops.maximum(upper, lower)
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """BatchNormalization of pictures by TensorFlow's fused kernel, where nothing compiles the step.
+
+    Keras writes it as a dozen element-wise operations, each a walk through memory. Statistics are float32
+    whatever the inputs are. Elsewhere, and without training, it is Keras' own.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Float (batch, height, width, channels) -> the same."""
+        if keras.backend.backend() != "tensorflow" or not training or len(inputs.shape) != 4:
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, self.compute_dtype),
+            scale=self.gamma,
+            offset=self.beta,
+            mean=tf.zeros(0),
+            variance=tf.zeros(0),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # the kernel's variance is that of a sample, Keras averages that of the batch
+        count = tf.cast(tf.size(inputs) / inputs.shape[-1], "float32")
+        for moving, batch in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance * (count - 1) / count),
+        ):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs

@@ -42,6 +42,7 @@ class Recipe:
     hidden: tuple = (128,)  # units of the dense layers before the last; none: `hidden=`
     activation: str = _one_of("relu", "sigmoid", "tanh", "leaky_relu", "elu")
     dropout: float = _ranged(0.0, 0, 0.95)  # after each of those dense layers
+    momentum: float = _ranged(0.99, 0, 0.9999)  # of the moving averages of batch normalisation
     conv_dropout: float = _ranged(0.0, 0, 0.95)  # after the convolutions
 
     # training
@@ -51,10 +52,17 @@ class Recipe:
     optimizer: str = _one_of("adam", "sgd", "adagrad", "rmsprop")
     learning_rate: float = _ranged(1e-3, 0, above=True)  # at the start; of one_cycle, the peak
 
+    precision: str = _one_of(
+        "auto", "float32", "bfloat16", "float16"
+    )  # of convolutions; auto: as the device likes
+
     # augmentation, a new draw for every image: each uniform in plus or minus the value
     rotation: float = _ranged(0.0, 0, 180)  # degrees
     zoom: float = _ranged(0.0, 0, 0.9)  # part of the size, in each direction its own
     shift: float = _ranged(0.0, 0, 0.9)  # part of the width and of the height
+
+    # prediction: the mean over the picture as it is and moved by so many pixels, in each of 8 directions
+    test_shift: int = _ranged(0, 0, 3)
 
     # the learning rate over the epochs
     schedule: str = _one_of("constant", "exponential", "plateau", "one_cycle")
@@ -110,6 +118,23 @@ _NAMES = ("name", "network", "source", "published")
 RECIPES = {
     recipe.name: recipe
     for recipe in [
+        Recipe(
+            name="fast",
+            network="fast_cnn",
+            source="this project",
+            published="none",
+            momentum=0.9,
+            hidden=(128,),
+            dropout=0.3,
+            epochs=14,
+            batch_size=128,
+            learning_rate=4e-3,
+            rotation=10.0,
+            zoom=0.1,
+            shift=0.1,
+            schedule="one_cycle",
+            test_shift=1,
+        ),
         Recipe(
             name="softmax_mlp",
             network="mlp",

@@ -16,11 +16,11 @@ _OPTIMIZERS = {
 }
 
 
-def compile(model: keras.Model, recipe: Recipe, steps: int) -> None:
-    """Compiles `model` as the recipe says; an epoch has so many steps."""
+def compile(model: keras.Model, recipe: Recipe, steps: int, by_xla: bool) -> None:
+    """Compiles `model` as the recipe says; an epoch has so many steps, which XLA makes code of or not."""
     optimizer = _OPTIMIZERS[recipe.optimizer](learning_rate(recipe, steps))
     loss = squared_error if recipe.loss == "squared_error" else "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=by_xla)
 
 
 def squared_error(labels, probabilities):

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from digit_recognizer import models, schedules
-from digit_recognizer.digits import Dataset, Digits
+from digit_recognizer import backend, models, schedules
+from digit_recognizer.digits import CLASSES, SIDE, Dataset, Digits
 from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
@@ -57,8 +57,11 @@ def train_fold(
     keras.utils.clear_session()
     keras.utils.set_random_seed(int(_draws(recipe, fold, 0, _LAYERS).integers(2**31)))  # initial weights
 
-    model = models.build(recipe)
-    schedules.compile(model, recipe, _steps(recipe, len(fold.train_rows)))
+    steps = _steps(recipe, len(fold.train_rows))
+    precision = backend.precision(recipe.precision)
+    by_xla = backend.compiles(precision, recipe.epochs * steps * recipe.batch_size)
+    model = models.build(recipe, models.COMPILED if by_xla else models.UNCOMPILED, precision)
+    schedules.compile(model, recipe, steps, by_xla)
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
     rules = schedules.callbacks(recipe, MONITOR)
     checkpoint = Checkpoint(state, rules)
@@ -89,8 +92,9 @@ def _finish(
     model.set_weights(checkpoint.best_weights)
     with atomic(folder / "model.keras") as file:
         model.save(file)
-    probabilities = predict(model, validation.images)
-    for name, values in (("validation", probabilities), ("test", predict(model, test.images))):
+    probabilities = predict(model, validation.images, recipe.test_shift)
+    test_probabilities = predict(model, test.images, recipe.test_shift)
+    for name, values in (("validation", probabilities), ("test", test_probabilities)):
         with atomic(folder / f"{name}_probabilities.npy") as file:
             np.save(file, values)
     checkpoint.write_history()
@@ -108,9 +112,19 @@ def _finish(
     return metrics
 
 
-def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Class probabilities, float32 (n, 10), of uint8 images (n, 28, 28)."""
-    return model.predict(images, batch_size=_PREDICTION_BATCH, verbose=0)
+def predict(model: keras.Model, images: np.ndarray, shift: int = 0) -> np.ndarray:
+    """Class probabilities, float32 (n, 10), of uint8 images (n, 28, 28).
+
+    With a `shift` they are the mean over the picture as it is and moved by so many pixels in each of the
+    8 directions; what comes in from outside is 0.
+    """
+    moves = {(y, x) for y in (-shift, 0, shift) for x in (-shift, 0, shift)}
+    total = np.zeros((len(images), CLASSES), np.float32)
+    for y, x in sorted(moves):
+        padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift)))
+        moved = padded[:, shift + y : shift + y + SIDE, shift + x : shift + x + SIDE]
+        total += model.predict(moved, batch_size=_PREDICTION_BATCH, verbose=0)
+    return total / len(moves)
 
 
 def _rows(digits: Digits, rows: np.ndarray) -> Digits:
