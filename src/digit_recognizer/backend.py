@@ -115,7 +115,7 @@ def _has_bfloat16() -> bool:
 
     JAX has no kernels for them.
     """
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
     if os.environ["KERAS_BACKEND"] != "tensorflow" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return False
     if allowed not in ("DEFAULT", "ALL") and not any(name in allowed for name in _ISA_WITH_BFLOAT16):

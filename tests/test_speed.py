@@ -1,0 +1,181 @@
+"""The fast ways to train compute what plain Keras in float32 computes; so do the backend's choices."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from digit_recognizer import backend, models, training
+from digit_recognizer.layers import FusedBatchNormalization, MaxOfFour
+from digit_recognizer.models import COMPILED, PUBLISHED, UNCOMPILED
+from digit_recognizer.recipes import change, named
+from digit_recognizer.training import train_fold
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+needs_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="of TensorFlow alone")
+
+
+def plain(name, **options):
+    """A recipe without randomness in training."""
+    return change(named(name), {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "dropout": 0.0} | options)
+
+
+def step(recipe, layout, precision, by_xla, weights, images, labels):
+    """Outputs before, gradients and all weights after one step of plain gradient descent."""
+    model = models.build(recipe, layout, precision)
+    model.set_weights(weights)
+    rate = 1.0
+    optimizer = keras.optimizers.SGD(rate)
+    if precision == "float16":  # with the usual scale the first steps overflow and are left out
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=256)
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=by_xla)
+    outputs = ops.convert_to_numpy(model(images, training=False))
+    model.train_on_batch(images, labels)
+    trainable = {id(each) for each in model.trainable_weights}
+    moves = {True: [], False: []}
+    for before, after in zip(weights, model.weights, strict=True):
+        moves[id(after) in trainable].append(np.ravel(before - ops.convert_to_numpy(after)))
+    return outputs, np.concatenate(moves[True]) / rate, np.concatenate(moves[False])
+
+
+@pytest.fixture(scope="module", params=["bn_cnn", "fast"])
+def published(request, dataset):
+    recipe = plain(request.param)
+    keras.utils.set_random_seed(3)
+    weights = models.build(recipe).get_weights()
+    batch = dataset.train.images[::2], dataset.train.labels[::2]
+    return recipe, weights, batch, step(recipe, PUBLISHED, "float32", False, weights, *batch)
+
+
+@pytest.mark.parametrize(
+    ("layout", "by_xla", "precision", "tolerance"),
+    [
+        (COMPILED, True, "float32", 1e-2),  # where two of four are as high, rounding picks one
+        (UNCOMPILED, False, "float32", 1e-3),
+        (UNCOMPILED, False, "bfloat16", 0.5),  # eight bits: 0.4 % in each number
+        (UNCOMPILED, False, "float16", 0.1),
+    ],
+    ids=["compiled", "uncompiled", "bfloat16", "float16"],
+)
+def test_one_step_is_that_of_plain_keras(published, layout, by_xla, precision, tolerance):
+    recipe, weights, batch, expected = published
+    found = step(recipe, layout, precision, by_xla, weights, *batch)
+    outputs, gradients, statistics = (
+        np.linalg.norm(mine - theirs) / np.linalg.norm(theirs)
+        for mine, theirs in zip(found, expected, strict=True)
+    )
+    exact = precision == "float32"
+    assert outputs < (1e-5 if exact else tolerance)
+    assert gradients < tolerance
+    assert statistics < (1e-4 if exact else tolerance)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_what_stays_float32_in_half_precision(precision):
+    model = models.build(named("bn_cnn"), UNCOMPILED, precision)
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert model.output.dtype == "float32"
+    computed = {type(layer).__name__: layer.compute_dtype for layer in model.layers}
+    assert computed["RandomAffine"] == computed["Rescaling"] == "float32"
+    assert computed["Conv2D"] == precision
+    assert models.build(named("bn_cnn")).layers[-2].compute_dtype == "float32"  # the next is its own
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (7, 5)])
+def test_max_of_four_is_max_pooling(height, width):
+    pictures = np.random.default_rng(0).normal(size=(3, height, width, 4)).astype("float32")
+    expected = ops.convert_to_numpy(keras.layers.MaxPooling2D(2)(pictures))
+    assert (ops.convert_to_numpy(MaxOfFour()(pictures)) == expected).all()
+
+
+@needs_tensorflow
+def test_fused_normalisation_is_keras_own():
+    pictures = np.random.default_rng(0).normal(3, 2, size=(8, 6, 6, 5)).astype("float32")
+    ours, keras_own = FusedBatchNormalization(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
+    for training_ in (True, False):
+        found, expected = (ops.convert_to_numpy(x(pictures, training=training_)) for x in (ours, keras_own))
+        assert found == pytest.approx(expected, abs=1e-5)
+    for mine, theirs in zip(ours.get_weights(), keras_own.get_weights(), strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5)
+
+
+def test_every_pooling_network_can_pool_before_its_activation(dataset):
+    for activation in ("sigmoid", "tanh", "relu", "leaky_relu", "elu"):
+        recipe = plain("bn_cnn", activation=activation)
+        ours, published = models.build(recipe, UNCOMPILED), models.build(recipe)
+        ours.set_weights(published.get_weights())
+        images = dataset.test.images
+        expected = published.predict(images, verbose=0)
+        assert ours.predict(images, verbose=0) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_compiled_training_resumes_with_the_same_bytes(dataset, folds, tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "_WORTH_COMPILING", 0)
+    recipe = change(named("dropout_mlp"), {"epochs": 2, "batch_size": 16, "folds": 2, "rotation": 10.0})
+    train_fold(recipe, dataset, folds[0], tmp_path / "whole")
+
+    class Death(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(recipe, dataset, folds[0], tmp_path / "parts", [Death()])
+    train_fold(recipe, dataset, folds[0], tmp_path / "parts")
+    for name in ("validation_probabilities.npy", "test_probabilities.npy"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_prediction_over_shifts(dataset):
+    class Ink:  # stands for a network: the ink of the picture's upper left corner
+        def predict(self, images, **options):
+            return np.repeat(images[:, :1, :1].reshape(-1, 1).astype("float32"), 10, axis=1)
+
+    images = np.zeros((1, 28, 28), np.uint8)
+    images[0, :3, :3] = np.arange(9).reshape(3, 3)
+    assert training.predict(Ink(), images)[0, 0] == 0
+    # nine neighbourhoods of the corner: itself, right, below and the diagonal are inside
+    assert training.predict(Ink(), images, 1)[0, 0] == pytest.approx((0 + 1 + 3 + 4) / 9)
+
+
+@pytest.mark.parametrize(
+    ("flags", "isa", "expected"),
+    [
+        ("fma avx2", None, "float32"),
+        ("avx512f avx512_bf16", None, "bfloat16"),
+        ("avx512f amx_bf16 amx_tile", "", "bfloat16"),
+        ("avx512f amx_bf16 amx_tile", "AVX512_CORE_AMX", "bfloat16"),
+        ("avx512f amx_bf16 amx_tile", "AVX512_CORE", "float32"),
+        ("avx512f amx_bf16 amx_tile", "avx2", "float32"),
+    ],
+)
+@needs_tensorflow
+def test_precision_follows_the_processors_instructions(monkeypatch, flags, isa, expected):
+    monkeypatch.setattr(backend, "_cpuinfo", lambda name: set(flags.split()))
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if isa is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert backend.precision("auto") == expected
+    assert backend.precision("float16") == "float16"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "expected"),
+    [
+        ({"compute_capability": (7, 5)}, "float16"),  # T4
+        ({"compute_capability": (9, 0)}, "bfloat16"),
+        ({"device_name": "TPU v5 lite"}, "bfloat16"),
+    ],
+)
+def test_precision_follows_the_accelerator(monkeypatch, accelerator, expected):
+    monkeypatch.setattr(backend, "_accelerator", lambda: accelerator)
+    assert backend.precision("auto") == expected
+    assert backend.compiles(expected, 1)
+
+
+@needs_tensorflow
+def test_xla_compiles_where_it_pays(monkeypatch):
+    assert backend.compiles("float32", 10**6) == (sys.platform != "darwin")
+    assert not backend.compiles("float32", 1000)
+    assert not backend.compiles("bfloat16", 10**6)
