@@ -127,16 +127,21 @@ def test_a_compiled_training_resumes_with_the_same_bytes(dataset, folds, tmp_pat
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_prediction_over_shifts(dataset):
-    class Ink:  # stands for a network: the ink of the picture's upper left corner
-        def predict(self, images, **options):
-            return np.repeat(images[:, :1, :1].reshape(-1, 1).astype("float32"), 10, axis=1)
+def test_prediction_over_shifts():
+    class Corner(keras.Model):  # stands for a network: how bright the upper left pixel is
+        def call(self, images, training=False):
+            first = ops.cast(images[:, 0, 0], "float32") / 255
+            return ops.stack([first, 1 - first, *[ops.zeros_like(first)] * 8], axis=-1)
 
-    images = np.zeros((1, 28, 28), np.uint8)
-    images[0, :3, :3] = np.arange(9).reshape(3, 3)
-    assert training.predict(Ink(), images)[0, 0] == 0
-    # nine neighbourhoods of the corner: itself, right, below and the diagonal are inside
-    assert training.predict(Ink(), images, 1)[0, 0] == pytest.approx((0 + 1 + 3 + 4) / 9)
+    images = np.zeros((2, 28, 28), np.uint8)
+    images[0, :3, :3] = np.arange(90, 180, 10).reshape(3, 3)
+    found = training.predict(Corner(), images)
+    assert found[:, 0] == pytest.approx([90 / 255, 0])
+    # of the first's nine, itself, its right and lower neighbours are inside; of the second it is sure
+    images[1, :2, 1] = 255
+    found = training.predict(Corner(), images, 1)
+    assert found[:, 0] == pytest.approx([(90 + 100 + 120 + 130) / 255 / 9, 0])
+    assert found.sum(axis=1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
