@@ -48,7 +48,7 @@ def test_the_files_of_a_run(finished):
     }
     settings = read_json(run / "recipe.json")
     assert (settings["name"], settings["epochs"], settings["threads"], settings["seed"]) == (
-        "bn_cnn",
+        "fast",
         2,
         2,
         42,
@@ -56,7 +56,7 @@ def test_the_files_of_a_run(finished):
     assert (
         settings["backend"] in settings["versions"]
         and settings["device"]
-        and settings["precision"] == "float32"
+        and settings["precision"] in ("float32", "bfloat16")
     )
 
 
@@ -359,7 +359,7 @@ def test_runs_are_blended(finished, call, tmp_path, weights):
     assert (tmp_path / "blend/submission.csv").read_bytes() == (run / "submission.csv").read_bytes()
     assert call("report", *blend).code == 0
     assert refused(call("ensemble", run, "--input", csvs), "give --output DIR")
-    assert refused(call("ensemble", run, "--input", csvs, "--output", run), "name bn_cnn, not blend")
+    assert refused(call("ensemble", run, "--input", csvs, "--output", run), "name fast, not blend")
     assert refused(call("train", *blend), "has no network")
 
 

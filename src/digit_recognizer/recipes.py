@@ -205,10 +205,11 @@ RECIPES = {
         ),
     ]
 }
-DEFAULT = "bn_cnn"
+DEFAULT = "fast"
 
 # of their networks, so that nothing has to be built to tell
 PARAMETERS = {
+    "fast": 427_818,
     "softmax_mlp": 669_706,
     "dropout_mlp": 101_770,
     "mlp": 118_282,

@@ -16,7 +16,7 @@ _OPTIMIZERS = {
 }
 
 
-def compile(model: keras.Model, recipe: Recipe, steps: int, by_xla: bool) -> None:
+def compile(model: keras.Model, recipe: Recipe, steps: int, by_xla: bool = False) -> None:
     """Compiles `model` as the recipe says; an epoch has so many steps, which XLA makes code of or not."""
     optimizer = _OPTIMIZERS[recipe.optimizer](learning_rate(recipe, steps))
     loss = squared_error if recipe.loss == "squared_error" else "sparse_categorical_crossentropy"
