@@ -127,11 +127,11 @@ def default_message(run: Run, accuracy: float | None) -> str:
         parts.append(f"seed {settings['seed']}")
     if accuracy is not None:
         parts.append(f"out-of-fold accuracy {accuracy:.5f}")
-    commit = _commit()
-    return ", ".join(parts + ([f"commit {commit}"] if commit else []))
+    made_by = commit()
+    return ", ".join(parts + ([f"commit {made_by}"] if made_by else []))
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of this checkout, or None where it is none."""
     # a repository around the folder is not the program's
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(_ROOT.parent)}

@@ -1,0 +1,143 @@
+"""Times several ways to do the same thing beside each other, and shows what came out."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+
+from digit_recognizer.errors import UserError
+from digit_recognizer.run import read_json
+
+Row = dict[str, Any]  # what, way, median, unit; where it has them ratio, cost, peak_mib and more
+
+_LEAST_ROUNDS, _LONGEST = 3, 240  # seconds: a slow machine makes fewer rounds
+
+
+def timed(way: Callable[[], Any]) -> float:
+    """The seconds that a call of `way` takes."""
+    began = time.perf_counter()
+    way()
+    return time.perf_counter() - began
+
+
+def compare(
+    what: str,
+    ways: dict[str, Callable[[], Any]],
+    rounds: int,
+    unit: str = "s",
+    value: Callable[[float], float] = float,
+) -> Iterator[Row]:
+    """Times the `ways` in turn, at most so many rounds; a row for each.
+
+    They take turns so that a machine that is busy for a while is so for all of them. `ratio` is how many times
+    as fast as the first of them a way is, the median of the rounds'. `value` turns a round's seconds into
+    `unit`. A round before the others, which makes code and takes memory, is told only by how much longer it took.
+    """
+    first = {name: timed(way) for name, way in ways.items()}
+    seconds = {name: [] for name in ways}
+    began = time.perf_counter()
+    for done in range(rounds):
+        if done >= _LEAST_ROUNDS and time.perf_counter() - began > _LONGEST:
+            break
+        for name, way in ways.items():
+            seconds[name].append(timed(way))
+    usual = next(iter(seconds.values()))
+    for name, taken in seconds.items():
+        median = statistics.median(taken)
+        yield {
+            "what": what,
+            "way": name,
+            "median": value(median),
+            "unit": unit,
+            "ratio": statistics.median(one / other for one, other in zip(usual, taken, strict=True)),
+            "rounds": [value(each) for each in taken],
+            "start_seconds": first[name] - median,
+        }
+
+
+def now() -> tuple[float, float]:
+    """Seconds on a clock, and the most memory that this process has had so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return time.perf_counter(), peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def growth(what: str, moments: list[tuple[float, float]], group: int) -> Iterator[Row]:
+    """What one of many costs, in groups of so many; `cost` is that in parts of the first group's.
+
+    `moments` are `now` at the end of each; the first of them, which warms up, is not counted.
+    """
+    seconds = np.diff([moment for moment, _ in moments])
+    few = statistics.median(seconds[:group])
+    for start in range(0, len(seconds), group):
+        taken = seconds[start : start + group].tolist()
+        last = start + len(taken)
+        yield {
+            "what": what,
+            "way": f"{start + 1} to {last}",
+            "median": statistics.median(taken),
+            "unit": "s",
+            "cost": statistics.median(taken) / few,
+            "peak_mib": moments[last][1],
+            "rounds": taken,
+        }
+
+
+def earlier(path: Path, machine: dict[str, Any]) -> dict[str, Any]:
+    """The machine, and the parts that the JSON file `path` has of it.
+
+    Raises UserError where they are another machine's, with which nothing can be compared.
+    """
+    known = read_json(path) if path.exists() else {"machine": machine, "parts": {}}
+    for name, value in machine.items():
+        if known["machine"].get(name) != value:
+            raise UserError(f"{path} was measured with another {name}: take another --output")
+    return known
+
+
+def line(row: Row) -> dict[str, str]:
+    """A row as the table has it."""
+    median = row["median"]
+    cells = {"what": row["what"], "way": row["way"]}
+    cells |= {"median": f"{median:.0f}" if median >= 100 else f"{median:.3g}", "unit": row["unit"]}
+    for key, name, form in (
+        ("ratio", "times as fast", ".2f"),
+        ("cost", "times the cost", ".2f"),
+        ("start_seconds", "start, s", ".1f"),
+        ("peak_mib", "peak, MiB", ".0f"),
+    ):
+        if key in row:
+            cells[name] = format(row[key], form)
+    return cells
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as lines for a terminal."""
+    frame = pd.DataFrame([line(row) for row in rows]).fillna("")
+    for name in ("what", "way"):  # to the left, as words are
+        frame[name] = frame[name].str.ljust(frame[name].str.len().max())
+    return frame.to_string(index=False)
+
+
+def draw(rows: list[Row]) -> matplotlib.figure.Figure:
+    """The rows' ratios as bars, a colour a comparison."""
+    rows = [row for row in rows if "ratio" in row]
+    whats = list(dict.fromkeys(row["what"] for row in rows))
+    figure = matplotlib.figure.Figure(figsize=(10, 0.8 + 0.25 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    ratios = [row["ratio"] for row in rows]
+    colours = [f"C{whats.index(row['what']) % 10}" for row in rows]
+    bars = axes.barh(range(len(rows)), ratios, color=colours)
+    axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [f"{row['what']}: {row['way']}" for row in rows])
+    axes.invert_yaxis()
+    axes.margins(x=0.08, y=0.01)
+    axes.set(xlabel="times as fast as the first way of the comparison")
+    return figure

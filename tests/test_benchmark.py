@@ -1,0 +1,97 @@
+"""The benchmark: what it times and writes, and what it makes of the seconds."""
+
+import json
+
+import pytest
+
+from digit_recognizer import source, timing
+
+QUICK = ("--quick", "--threads", 2)
+
+
+def test_parts_are_measured_and_kept(call, csvs, tmp_path):
+    place = ("--input", csvs, "--output", tmp_path / "out")
+    assert call("benchmark", *QUICK, *place, "--only", "e").code == 0
+    outcome = call("benchmark", *QUICK, *place, "--only", "c")
+    assert outcome.code == 0, outcome.error
+    assert "digits" not in {path.stem for path in (tmp_path / "out").iterdir()}
+    assert (tmp_path / "out" / "benchmark.png").stat().st_size > 10_000
+    results = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert results["machine"]["threads"] == 2 and results["machine"]["versions"]["keras"]
+    ways = {part: [row["way"] for row in found["rows"]] for part, found in results["parts"].items()}
+    assert ways["e"] == ["pandas.read_csv", "ours", "ours, from its cache"]
+    assert ways["c"] == [
+        "ImageDataGenerator",
+        "Keras' three layers",
+        "RandomAffine, uncompiled",
+        "RandomAffine, compiled",
+    ]
+    for row in results["parts"]["c"]["rows"]:
+        assert min(row["rounds"]) <= row["median"] <= max(row["rounds"]) and row["ratio"] > 0
+        assert row["way"] in outcome.out
+    assert "pandas.read_csv" in outcome.out  # the table has what was measured before
+
+    results["machine"]["device"] = "another processor"
+    (tmp_path / "out" / "benchmark.json").write_text(json.dumps(results))
+    outcome = call("benchmark", *QUICK, *place, "--only", "e")
+    assert outcome.code == 2 and "another device" in outcome.error
+    assert json.loads((tmp_path / "out" / "benchmark.json").read_text()) == results
+
+
+def test_what_is_refused(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    for arguments, words in (
+        ([], "competition's CSVs"),
+        (["--only", "a,z"], "no part 'z'"),
+        (["--threads", "0"], "at least 1"),
+        (["--input", tmp_path], "train.csv is missing"),
+    ):
+        outcome = call("benchmark", *arguments)
+        assert outcome.code == 2 and words in outcome.error and outcome.error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when `clock(seconds)` is called."""
+    seconds = [0.0]
+
+    def wait(more):
+        seconds[0] += more
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: seconds[0])
+    return wait
+
+
+def test_ways_take_turns(clock):
+    turns = []
+    taken = {"usual": iter([9, 4, 8, 4]), "ours": iter([6, 2, 2, 1])}  # the machine is slow in the second
+
+    def way(name):
+        def call():
+            turns.append(name)
+            clock(next(taken[name]))
+
+        return call
+
+    usual, ours = timing.compare(
+        "it", {name: way(name) for name in taken}, 3, "images/s", lambda seconds: 8 / seconds
+    )
+    assert turns == ["usual", "ours"] * 4
+    assert usual["rounds"] == [2, 1, 2] and usual["median"] == 2 and usual["ratio"] == 1
+    assert ours["rounds"] == [4, 4, 8] and ours["median"] == 4 and ours["ratio"] == 4
+    assert (usual["start_seconds"], ours["start_seconds"]) == (5, 4)
+
+
+def test_a_slow_machine_makes_three_rounds(clock):
+    (row,) = timing.compare("it", {"slowly": lambda: clock(100)}, 9)
+    assert row["rounds"] == [100] * 3
+
+
+def test_growth_is_told_by_groups():
+    moments = [(50, 300), (51, 310), (53, 320), (54, 330), (56, 340), (60, 350), (62, 360), (65, 370)]
+    few, many, rest = timing.growth("members", moments, 3)
+    assert (few["way"], few["median"], few["cost"], few["peak_mib"]) == ("1 to 3", 1, 1, 330)
+    assert (many["way"], many["median"], many["cost"], many["peak_mib"]) == ("4 to 6", 2, 2, 360)
+    assert (rest["way"], rest["rounds"], rest["peak_mib"]) == ("7 to 7", [3], 370)
+    assert "peak, MiB" in timing.table([few, many, rest])
