@@ -250,7 +250,7 @@ def normalising(setting: Setting) -> Iterator[Row]:
         return lambda: [differentiate() for _ in range(setting.batches)][-1][0].numpy()
 
     for shape in BLOCKS:
-        for whole, what in ((False, "normalising"), (True, "the same, pooling, ReLU")):
+        for whole, what in ((False, "normalising"), (True, "normalising, pooling, ReLU")):
             ways = {
                 "as published": step(PUBLISHED, shape, whole),
                 "ours, uncompiled": step(UNCOMPILED, shape, whole),

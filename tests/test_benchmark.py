@@ -9,6 +9,7 @@ from digit_recognizer import source, timing
 QUICK = ("--quick", "--threads", 2)
 
 
+@pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # ImageDataGenerator's own
 def test_parts_are_measured_and_kept(call, csvs, tmp_path):
     place = ("--input", csvs, "--output", tmp_path / "out")
     assert call("benchmark", *QUICK, *place, "--only", "e").code == 0
