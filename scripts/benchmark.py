@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from digit_recognizer import backend, command, competition, digits, folds, recipes, source, timing
-from digit_recognizer.digits import FILES, SIDE, Dataset, Digits
+from digit_recognizer.digits import SIDE, Dataset, Digits
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.run import atomic, write_json
@@ -46,7 +46,7 @@ class Setting:
     """What the parts measure with, and how much of it."""
 
     dataset: Dataset
-    input: Path | None  # the folder of the CSVs; None: the built-in sample
+    input: Path | None  # its folder; None: the built-in sample
     seeds: list[int]  # of part b
     rounds: int = 5
     steps: int = 60  # of training, a round
@@ -262,14 +262,15 @@ def normalising(setting: Setting) -> Iterator[Row]:
 
 def reading(setting: Setting) -> Iterator[Row]:
     """Part e."""
-    if setting.input is None:
-        print("left out: reading the CSVs, which the sample has not", flush=True)
+    paths = source.data_files(setting.input)[1] if setting.input else []
+    if {path.suffix for path in paths} != {".csv"}:
+        print("left out: reading the CSVs, which are not there", flush=True)
         return
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "digits.npz"
         digits.keep(setting.dataset, setting.input, cache)
         ways = {
-            "pandas.read_csv": lambda: [pd.read_csv(setting.input / name) for name in FILES],
+            "pandas.read_csv": lambda: [pd.read_csv(path) for path in paths],
             "ours": lambda: digits.read(setting.input, Path(folder) / "none"),
             "ours, from its cache": lambda: digits.read(setting.input, cache),
         }
@@ -342,7 +343,7 @@ def parse() -> argparse.Namespace:
     parser = command.Parser(__doc__, places=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--input", metavar="DIR", type=Path, help="where the competition's three CSVs are (default: input)")
+    add("--input", metavar="DIR", type=Path, help="where the competition's files are (default: input)")
     add("--output", metavar="DIR", type=Path, help="where the results go (default: output/benchmark)")
     add("--only", metavar="PARTS", default="g,a,c,d,e,f", help="such as a,c; what is there of others stays")
     add("--full", action="store_true", help="all parts")
@@ -363,10 +364,10 @@ def parse() -> argparse.Namespace:
 def benchmark() -> None:
     options = parse()
     backend.chosen()
-    usual = source.ROOT / "output" / ("benchmark_quick" if options.quick else "benchmark")
-    place = source.find(options.input, options.output or Path(os.path.relpath(usual)))
+    name = "benchmark_quick" if options.quick else "benchmark"
+    place = source.find(options.input, source.output_folder(options.output, name))
     if place.is_sample and not options.quick:
-        raise UserError("this takes the competition's CSVs: put them into input/, or give --input DIR")
+        raise UserError("it takes the competition's files: put them into input/, or give --input DIR")
     place.tell()
     path = place.output / "benchmark.json"
     dataset = digits.sample() if place.is_sample else digits.read(place.input, place.output / "none")
@@ -391,8 +392,7 @@ def benchmark() -> None:
         with atomic(path.with_suffix(".png")) as file:
             timing.draw(rows).savefig(file, dpi=110)
         print(f"\n{timing.table(rows)}\n")
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    print(f"{machine['device']}, {threads} threads, {machine['precision']} where it pays, {versions}; {path}")
+    print(f"{machine['device']}, {threads} threads, {machine['precision']} where it pays: {path}")
     place.tell()
 
 

@@ -42,7 +42,7 @@ def test_parts_are_measured_and_kept(call, csvs, tmp_path):
 def test_what_is_refused(call, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "ROOT", tmp_path)
     for arguments, words in (
-        ([], "competition's CSVs"),
+        ([], "competition's files"),
         (["--only", "a,z"], "no part 'z'"),
         (["--threads", "0"], "at least 1"),
         (["--input", tmp_path], "train.csv is missing"),
