@@ -16,7 +16,7 @@ import numpy as np
 
 from digit_recognizer import forms, source
 from digit_recognizer.errors import UserError
-from digit_recognizer.run import atomic
+from digit_recognizer.run import write_arrays
 
 SIDE = 28  # pixels
 PIXELS = SIDE * SIDE
@@ -266,10 +266,8 @@ def keep(dataset: Dataset, folder: Path, cache: Path) -> None:
     files = {path.name: _facts(path) | {"sha256": _hash(path)} for path in paths}
     key = {"version": _CACHE_VERSION, "source": dataset.source, "columns": dataset.columns, "files": files}
     cache.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(cache) as file:
-        np.savez(
-            file, key=json.dumps(key), **_arrays("train", dataset.train), **_arrays("test", dataset.test)
-        )
+    arrays = _arrays("train", dataset.train) | _arrays("test", dataset.test)
+    write_arrays(cache, key=json.dumps(key), **arrays)
 
 
 def _arrays(name: str, digits: Digits) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """A run directory: its paths, its identity, its lock, and files that are written whole or not at all."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from digit_recognizer.errors import UserError
 
@@ -182,6 +185,17 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, **arrays) -> None:
+    """Writes an .npz, whole or not at all.
+
+    By way of memory: where a write fails, NumPy 2.0 leaves an open archive that complains with a traceback.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    with atomic(path) as file:
+        file.write_bytes(buffer.getbuffer())
 
 
 def write_json(path: Path, value: Any) -> None:

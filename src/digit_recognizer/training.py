@@ -22,7 +22,7 @@ from digit_recognizer.digits import SIDE, Dataset, Digits
 from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.run import atomic, read_json, write_json
+from digit_recognizer.run import atomic, read_json, write_arrays, write_json
 from digit_recognizer.scores import scores
 
 HISTORY = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
@@ -295,8 +295,7 @@ class Checkpoint(keras.callbacks.Callback):
         arrays = {
             f"{kind}_{i}": value for kind, values in variables.items() for i, value in enumerate(values)
         }
-        with atomic(self.path) as file:
-            np.savez(file, facts=json.dumps(facts), **arrays)
+        write_arrays(self.path, facts=json.dumps(facts), **arrays)
 
     def write_history(self) -> None:
         """Writes history.csv."""
