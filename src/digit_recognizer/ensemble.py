@@ -74,6 +74,50 @@ def _load(path: Path, rows: int) -> np.ndarray:
     return probabilities
 
 
+def trained_models(run: Run) -> dict[Path, float]:
+    """The model.keras of each member and its weight: of ensemble.json, else equal for the finished folds.
+
+    Raises UserError where the run has none, or one is missing.
+    """
+    if run.settings() is None:
+        raise UserError(f"{run.folder} holds no run (no recipe.json): run scripts/train.py, or give --output")
+    if run.ensemble_json.exists():
+        members = read_json(run.ensemble_json)["members"]
+        weights = {run.folder / member["member"]: member["weight"] for member in members}
+    else:
+        finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]
+        weights = {folder: 1 / len(finished) for folder in finished}
+    if not weights:
+        raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
+    models = {folder / "model.keras": weight for folder, weight in weights.items()}
+    for path in models:
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run scripts/train.py, then scripts/ensemble.py, again")
+    return models
+
+
+def predict_images(models: dict[Path, float], images: np.ndarray) -> np.ndarray:
+    """Class probabilities, float64 (n, 10), of uint8 images (n, 28, 28): the mean over `trained_models`.
+
+    Raises UserError where a model can't be loaded. Needs `backend.start`.
+    """
+    import keras
+
+    from digit_recognizer import training
+
+    total = np.zeros((len(images), CLASSES))
+    for path, weight in models.items():
+        try:
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # a damaged file can raise nearly anything
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"{path} is damaged ({reason}): delete {path.parent}/metrics.json and train again"
+            ) from None
+        total += weight * training.predict(model, images)
+    return total
+
+
 def write(run: Run, dataset: Dataset, predictions: list[Prediction], weights: np.ndarray) -> None:
     """Writes ensemble.json, oof_probabilities.npy and submission.csv: the weighted mean of `predictions`.
 

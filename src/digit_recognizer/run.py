@@ -61,6 +61,7 @@ class Run:
         self.explore = self.folder / "explore"
         self.leaderboard = self.folder / "leaderboard.csv"
         self.report = self.folder / "report"
+        self.predictions = self.report / "predictions.png"
         self.cache = self.folder / "cache" / "digits.npz"
 
     def is_finished(self, member: str) -> bool:

@@ -1,0 +1,253 @@
+"""A person's own pictures of digits, made into what MNIST is: the ink found, cropped, scaled and centred.
+
+Nothing is assumed of colours, only that most of the picture, or of its rim, is paper: ink is what differs
+from the paper around it. Digits have to stand apart: those that touch are found as one.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy.ndimage import center_of_mass, distance_transform_edt
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+from skimage.filters import gaussian, rank, threshold_otsu
+from skimage.measure import label, regionprops
+from skimage.morphology import skeletonize
+from skimage.transform import resize
+
+from digit_recognizer.digits import SIDE
+from digit_recognizer.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM")  # others start programs, or are rare
+WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it
+
+_PAPER_SIDE = 64  # pixels, to estimate the paper in: light changes slowly
+_LEAST_CONTRAST = 0.1  # of ink, as a part of what the paper's brightness allows
+_LEAST_SIZE = 0.01  # of a digit, as a part of the picture: 3 mm on a photographed page of A4
+
+_BOX = 20  # pixels: MNIST scales a digit into a box of 20 x 20 in its 28 x 28
+_LEAST_STROKE = 2.0  # pixels in that box; MNIST's strokes are two to three wide, a pen's often less than one
+
+
+@dataclass(frozen=True)
+class Ink:
+    """A digit in a picture: where it is, and what a network takes.
+
+    `box` is (top, left, bottom, right) in pixels, the last two exclusive; `image` is uint8 (28, 28).
+    """
+
+    box: tuple[int, int, int, int]
+    image: np.ndarray
+
+    @property
+    def too_wide(self) -> bool:
+        """True if no digit is so wide: probably several that touch."""
+        top, left, bottom, right = self.box
+        return right - left > 1.3 * (bottom - top)
+
+
+def read(path: Path) -> np.ndarray:
+    """The picture in a file as uint8 (height, width, 3), upright, over white, scaled down to WORK_SIDE.
+
+    Raises UserError for anything but a whole picture.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name the pictures in it, such as {path / '*.jpg'}")
+    if not path.is_file():
+        raise UserError(f"{path} is missing: name a picture that is there")
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty: copy or save it again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as file:
+                picture = _over_white(ImageOps.exif_transpose(file))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = Image.MAX_IMAGE_PIXELS // 10**6
+        raise UserError(f"{path} has more than {most} million pixels: save it smaller") from None
+    except Image.UnidentifiedImageError:
+        known = ", ".join(FORMATS)
+        raise UserError(f"{path} is no picture that can be read: save it as one of {known}") from None
+    except PermissionError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): change its permissions") from None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged ({what}): copy or save it again") from None
+    picture.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX)
+    return np.asarray(picture)
+
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB."""
+    if picture.mode.startswith(("I", "F")):  # 16 bits or more, of which not all may be used
+        values = np.asarray(picture, np.float64)
+        span = np.ptp(values) or 1.0
+        picture = Image.fromarray(((values - values.min()) * (255 / span)).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def find(pixels: np.ndarray) -> list[Ink]:
+    """The digits in a picture, uint8 (height, width, 3), in reading order; none where there is no ink."""
+    contrast, least = _contrast(pixels)
+    candidates = contrast[contrast > least]
+    if not len(candidates):
+        return []
+    # Ruled lines are paler than what is written on them: half of what is darkest is the border.
+    strong = candidates[candidates >= threshold_otsu(candidates)]
+    mask = contrast > max(least, strong.mean() / 2)
+    digits = _digits(mask)
+    found = [_normalise(contrast, least, points) for points in digits]
+    return [found[number] for number in _reading_order(np.array([each.box for each in found]))]
+
+
+def _contrast(pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """How much each pixel is ink, 0 for paper and up to about 1, and the least that is not noise.
+
+    Ink may be of any colour: the difference from the paper is taken along the line through the colours in
+    which the picture differs most, in the direction to which it has its tail.
+    """
+    height, width, _ = pixels.shape
+    colours = gaussian(pixels / np.float32(255), min(1.0, max(height, width) / 400), channel_axis=2)
+    paper = _paper(colours)
+    # a shadow dims paper and ink alike
+    difference = ((colours - paper) / np.maximum(paper, 1 - paper)).reshape(-1, 3)
+    line = np.linalg.eigh(difference.T @ difference)[1][:, -1]
+    contrast = (difference @ (line / np.abs(line).sum())).reshape(height, width)
+    if (contrast**3).sum() < 0:
+        contrast = -contrast
+    noise = 1.4826 * np.median(np.abs(contrast))  # the standard deviation, were it normal
+    return contrast, max(_LEAST_CONTRAST, 6 * noise)
+
+
+def _paper(colours: np.ndarray) -> np.ndarray:
+    """What the paper's colour would be at each pixel of float (height, width, 3), were there no ink.
+
+    A wide median first; what differs from it is left out of the local mean that follows light and shadow.
+    """
+    height, width, _ = colours.shape
+    scale = min(1.0, _PAPER_SIDE / max(height, width))
+    small = resize(colours, (max(1, round(height * scale)), max(1, round(width * scale))), anti_aliasing=True)
+    reach = max(small.shape) // 3
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    padded = np.pad(np.uint8(small * 255), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    medians = [rank.median(padded[..., channel], window) for channel in range(3)]
+    median = np.stack(medians, axis=2)[reach:-reach, reach:-reach] / 255
+    off = np.abs(small - median).max(axis=2)
+    weight = (off <= threshold_otsu(off)).astype(float)[..., None]
+    blur = max(small.shape) / 12
+    # the median counts where ink is all around
+    mean = gaussian(small * weight, blur, channel_axis=2) + 0.1 * median
+    share = gaussian(weight, blur, channel_axis=2) + 0.1
+    return resize(mean / share, colours.shape, order=1)
+
+
+def _digits(mask: np.ndarray) -> list[np.ndarray]:
+    """The pixels, int (n, 2), of each digit in a mask of ink, without specks, lines and what frames the paper."""
+    height, width = mask.shape
+    least = max(4, _LEAST_SIZE * max(height, width))
+    regions = [region for region in regionprops(label(mask, connectivity=2))]
+    # A line, the table or a scanner's edge meets more than one side of the picture; a digit only where
+    # the picture is cut to it.
+    large = [region for region in regions if _size(region.bbox) >= least]
+    inside = [region for region in large if _sides(region.bbox, mask.shape) < 2]
+    pieces = inside or large
+    if not pieces:
+        return []
+    groups = _join(pieces)
+    digits = [np.concatenate([piece.coords for piece in group]) for group in groups]
+    sizes = np.array([_size(_box(points)) for points in digits])
+    # of the digit in which the middle pixel of all ink lies
+    ordered = np.sort(np.repeat(sizes, [len(points) for points in digits]))
+    return [points for points, size in zip(digits, sizes, strict=True) if size >= ordered[len(ordered) // 2] / 4]
+
+
+def _size(box: tuple[int, int, int, int]) -> int:
+    top, left, bottom, right = box
+    return max(bottom - top, right - left)
+
+
+def _sides(box: tuple[int, int, int, int], shape: tuple[int, int]) -> int:
+    """How many sides of the picture a box meets."""
+    return sum([box[0] == 0, box[1] == 0, box[2] == shape[0], box[3] == shape[1]])
+
+
+def _box(points: np.ndarray) -> tuple[int, int, int, int]:
+    return (*points.min(axis=0).tolist(), *(points.max(axis=0) + 1).tolist())
+
+
+def _join(pieces: list) -> list[list]:
+    """Regions in groups, one a digit: a gap in a stroke, or the bar of a 5, makes pieces of one."""
+    top, left, bottom, right = np.array([piece.bbox for piece in pieces]).T
+    height, area = bottom - top, np.array([piece.area for piece in pieces])
+    # of each pair
+    reach = 0.15 * np.maximum.outer(height, height)
+    down = np.maximum.outer(top, top) - np.minimum.outer(bottom, bottom)  # a gap where positive
+    across = np.maximum.outer(left, left) - np.minimum.outer(right, right)
+    part = np.divide.outer(area, area)
+    fragment = (np.divide.outer(height, height) < 0.5) & (part > 0.02)
+    stacked = (down > -0.1 * reach) & (-across > np.minimum.outer(right - left, right - left) / 2)
+    near = (np.maximum(down, across) <= reach) & (fragment | fragment.T | stacked)
+    for one, other in np.argwhere(np.triu(near, 1)):
+        gap = KDTree(pieces[one].coords).query(pieces[other].coords)[0].min()
+        near[one, other] = gap <= reach[one, other]
+    count, group = connected_components(np.triu(near, 1), directed=False)
+    return [
+        [piece for piece, number in zip(pieces, group, strict=True) if number == each]
+        for each in range(count)
+    ]
+
+
+def _normalise(contrast: np.ndarray, least: float, points: np.ndarray) -> Ink:
+    """The digit of those pixels as MNIST has it: in a box of 20 x 20, its mass in the middle of 28 x 28."""
+    box = _box(points)
+    margin = 1 + (_size(box) // _BOX)  # what the threshold cut off the strokes' soft edges
+    top, left = max(0, box[0] - margin), max(0, box[1] - margin)
+    window = contrast[top : box[2] + margin, left : box[3] + margin]
+    mask = np.zeros(window.shape, bool)
+    mask[tuple((points - (top, left)).T)] = True
+    distance = distance_transform_edt(~mask)
+    scale = _BOX / _size(box)
+    # A stroke is ink all through, as in MNIST; its edge is as soft as it will be in the box.
+    ink = 0.5 + (window / np.percentile(window[mask], 75) - 0.5) * max(1, 0.5 / scale)
+    ink = np.clip(ink, 0, 1) * (window > least) * (distance <= margin)
+    missing = _LEAST_STROKE / scale - mask.sum() / max(1, skeletonize(mask).sum())
+    if missing > 1:
+        ink = np.maximum(ink, np.clip(1 + missing / 2 - distance, 0, 1))
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    shape = [max(1, round(length * _BOX / max(ink.shape))) for length in ink.shape]
+    small = resize(ink, shape, order=1, anti_aliasing=True)
+    small /= small.max()
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    middle = [round(SIDE / 2 - centre) for centre in center_of_mass(small)]
+    row, column = (min(max(0, start), SIDE - length) for start, length in zip(middle, shape, strict=True))
+    image[row : row + shape[0], column : column + shape[1]] = np.round(small * 255)
+    return Ink(box, image)
+
+
+def _reading_order(boxes: np.ndarray) -> np.ndarray:
+    """The numbers of the boxes, int (n, 4), by rows, from left to right; rows may all slope alike."""
+    top, left, bottom, right = boxes.T
+    y, x, height = (top + bottom) / 2, (left + right) / 2, np.median(bottom - top)
+    # the slope from each box to the next one on its right that stands beside it
+    slopes = []
+    for number in range(len(boxes)):
+        beside = np.flatnonzero((x > x[number]) & (np.abs(y - y[number]) < height / 2))
+        if len(beside):
+            other = beside[np.argmin(x[beside])]
+            slopes.append((y[other] - y[number]) / (x[other] - x[number]))
+    level = y - x * np.median(slopes) if slopes else y
+    order = np.argsort(level)
+    row = np.zeros(len(boxes), int)
+    row[order[1:]] = np.cumsum(np.diff(level[order]) > height / 2)
+    return np.lexsort((x, row))
