@@ -74,3 +74,200 @@ CONDITIONS = {
     "left": {"angle": 10, "noise": 5},
     "right": {"angle": -10, "noise": 5},
 }
+
+
+def centres(found, shape, angle=0.0):
+    """Where the digits are in the sheet before it was rotated: (row, column) numbers of its squares."""
+    boxes = np.array([each.box for each in found], float)
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2 - np.divide(shape[:2], 2)
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    return middles @ np.array([[cosine, -sine], [sine, cosine]])
+
+
+@pytest.mark.parametrize(("font", "condition"), zip([*FONTS] * 2, CONDITIONS, strict=False))
+def test_digits_are_found_in_reading_order(font, condition):
+    rows, options = ("01234", "56789", "31415"), CONDITIONS[condition]
+    drawn = [[coverage(font, digit, 60) for digit in row] for row in rows]
+    picture = sheet(drawn, pitch=100, **options)
+    found = pictures.find(picture)
+    assert len(found) == 15
+    y, x = centres(found, picture.shape, options.get("angle", 0.0)).T
+    assert [round(each) for each in y / 100] == [-1] * 5 + [0] * 5 + [1] * 5
+    assert [round(each) for each in x / 100] == [-2, -1, 0, 1, 2] * 3
+
+
+def test_a_digit_becomes_what_mnist_is():
+    drawing = coverage("serif", "4", 300)
+    (digit,) = pictures.find(sheet([[drawing]], pitch=500, light=half_in_shadow, noise=5))
+    rows, columns = np.flatnonzero(digit.image.any(axis=1)), np.flatnonzero(digit.image.any(axis=0))
+    height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    assert height == 20 and width == pytest.approx(20 * drawing.shape[1] / drawing.shape[0], abs=1)
+    assert digit.image.dtype == np.uint8 and digit.image.max() == 255
+    mass = digit.image.sum()
+    y, x = np.mgrid[0:28, 0:28]
+    assert (digit.image * y).sum() / mass == pytest.approx(14, abs=0.5)
+    assert (digit.image * x).sum() / mass == pytest.approx(14, abs=0.5)
+    # and what is so already stays so
+    (again,) = pictures.find(np.repeat(digit.image[..., None], 3, axis=2))
+    assert np.abs(again.image.astype(int) - digit.image).mean() < 2
+
+
+def test_a_thin_pen_is_thickened_to_what_mnist_has():
+    y, x = np.mgrid[-100:101, -70:71]
+    ring = (np.abs(np.hypot(x / 60, y / 90) - 1) < 0.015).astype(float)
+    (thin,) = pictures.find(sheet([[ring]], pitch=300))
+    assert np.count_nonzero(thin.image[14] > 127) >= 4  # two strokes, each two pixels or so
+    (thick,) = pictures.find(sheet([[coverage("sans", "0", 200)]], pitch=300))
+    assert thin.image.sum() < thick.image.sum()
+
+
+def lines(picture, step, color=(150, 170, 215), tilt=0.0, squared=False):
+    """The picture on ruled or squared paper."""
+    y, x = np.mgrid[0 : picture.shape[0], 0 : picture.shape[1]]
+    line = (y + tilt * x) % step < 2
+    if squared:
+        line |= (x - tilt * y) % step < 2
+    return np.where(line[..., None], np.minimum(picture, np.array(color, np.uint8)), picture)
+
+
+def on_a_table(picture):
+    """The picture as a photo of a sheet that lies askew on a dark table."""
+    turned = [rotate(picture[..., channel] / 255, 6, resize=True, cval=0.2) for channel in range(3)]
+    return np.uint8(np.pad(np.dstack(turned) * 255, ((30, 30), (30, 30), (0, 0)), constant_values=51))
+
+
+def specked(picture):
+    """The picture with dust on it."""
+    picture, random = picture.copy(), np.random.default_rng(0)
+    for y, x in random.integers(5, np.array(picture.shape[:2]) - 5, (40, 2)):
+        picture[y : y + 3, x : x + 3] = PEN
+    return picture
+
+
+SURROUNDINGS = {
+    "ruled": lambda picture: lines(picture, 45),
+    "squared, askew": lambda picture: lines(picture, 30, tilt=0.04, squared=True),
+    "on a table": on_a_table,
+    "specks": specked,
+}
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_what_is_no_digit_is_left_out(surroundings):
+    drawn = [[coverage("sans", digit, 80) for digit in row] for row in ("01234", "56789")]
+    picture = SURROUNDINGS[surroundings](sheet(drawn, pitch=140, noise=4))
+    assert len(pictures.find(picture)) == 10
+
+
+def test_a_broken_stroke_is_one_digit():
+    five, eight = coverage("sans", "5", 150), coverage("sans", "8", 150)
+    five[int(0.16 * len(five)) : int(0.21 * len(five))] = 0  # the bar apart
+    eight[int(0.47 * len(eight)) : int(0.51 * len(eight))] = 0
+    assert len(pictures.find(sheet([[five, eight, five]], pitch=200))) == 3
+
+
+def test_digits_that_touch_are_one_and_called_too_wide():
+    both = np.hstack([coverage("sans", "3"), coverage("sans", "8")])
+    both[len(both) // 2 : len(both) // 2 + 8, 30:90] = 1
+    (found,) = pictures.find(sheet([[both]], pitch=300))
+    assert found.too_wide
+    (alone,) = pictures.find(sheet([[coverage("sans", "8")]], pitch=300))
+    assert not alone.too_wide
+
+
+@pytest.mark.parametrize("digit", "0147")
+def test_a_picture_cut_to_its_digit(digit):
+    drawing = coverage("sans", digit)[..., None]
+    assert len(pictures.find(np.uint8(230 - 200 * drawing) * np.ones(3, np.uint8))) == 1
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.full((300, 400, 3), 255, np.uint8),
+        np.zeros((1, 1, 3), np.uint8),
+        sheet([[np.zeros((9, 9))] * 3] * 2, noise=15),
+        sheet([[np.zeros((9, 9))] * 3] * 2, noise=4, light=lambda y, x: 1 - 0.5 * x),
+        lines(sheet([[np.zeros((9, 9))] * 3] * 2, noise=4), 40),
+    ],
+)
+def test_no_ink(picture):
+    assert pictures.find(picture) == []
+
+
+def save_png16(picture, path):
+    Image.fromarray(np.uint16(picture.convert("L")) * 16).save(path)  # 12 bits of 16
+
+
+def save_turned(picture, path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+
+
+def save_transparent(picture, path):
+    ink = Image.fromarray(np.uint8(255 - np.asarray(picture.convert("L"))))
+    Image.merge("LA", [Image.new("L", picture.size), ink]).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("grey.png", lambda picture, path: picture.convert("L").save(path)),
+        ("bits.png", lambda picture, path: picture.convert("1", dither=0).save(path)),
+        ("bits.tif", save_png16),
+        ("deep.png", save_png16),
+        ("palette.gif", lambda picture, path: picture.quantize(16).save(path)),
+        ("cmyk.jpg", lambda picture, path: picture.convert("CMYK").save(path)),
+        ("turned.jpg", save_turned),
+        ("transparent.png", save_transparent),
+        ("transparent.webp", lambda picture, path: picture.convert("RGBA").save(path)),
+        ("float.tif", lambda picture, path: picture.convert("F").save(path)),
+        ("huge.jpg", lambda picture, path: picture.resize((4000, 2000)).save(path)),
+    ],
+)
+def test_every_kind_of_picture_is_read_alike(tmp_path, name, save):
+    picture = sheet([[coverage("sans", digit, 60) for digit in row] for row in ("7143", "2580")], pitch=100)
+    expected = pictures.find(picture)
+    save(Image.fromarray(picture), tmp_path / name)
+    pixels = pictures.read(tmp_path / name)
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and max(pixels.shape) <= pictures.WORK_SIDE
+    found = pictures.find(pixels)
+    assert len(found) == 8
+    for digit, same in zip(found, expected, strict=True):
+        assert np.abs(digit.image.astype(int) - same.image).mean() < 12
+
+
+def png(width, height):
+    """A PNG that says to be so large, and holds nothing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+def jpeg():
+    file = io.BytesIO()
+    Image.fromarray(sheet([[coverage("sans", "7")]], noise=20)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is missing"),
+        (b"", "is empty"),
+        (b"label,pixel0\n7,0\n", "is no picture that can be read: save it as one of PNG, JPEG"),
+        (jpeg()[:3000], "is damaged"),
+        (png(9, 9), "is damaged"),
+        (png(20_000, 20_000), "has more than 89 million pixels: save it smaller"),
+        (png(10_000, 10_000), "has more than 89 million pixels"),
+    ],
+)
+def test_what_is_no_whole_picture_is_refused(tmp_path, content, words):
+    path = tmp_path / "seven.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=words) as refusal:
+        pictures.read(path)
+    assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+    with pytest.raises(UserError, match="is a folder: name the pictures in it"):
+        pictures.read(tmp_path)

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from skimage.filters import gaussian, rank, threshold_otsu
 from skimage.measure import label, regionprops
-from skimage.morphology import skeletonize
+from skimage.morphology import disk, opening, skeletonize
 from skimage.transform import resize
 
 from digit_recognizer.digits import SIDE
@@ -105,9 +105,9 @@ def find(pixels: np.ndarray) -> list[Ink]:
     # Ruled lines are paler than what is written on them: half of what is darkest is the border.
     strong = candidates[candidates >= threshold_otsu(candidates)]
     mask = contrast > max(least, strong.mean() / 2)
-    digits = _digits(mask)
-    found = [_normalise(contrast, least, points) for points in digits]
-    return [found[number] for number in _reading_order(np.array([each.box for each in found]))]
+    found = [_normalise(contrast, least, points) for points in _digits(mask)]
+    order = _reading_order(np.array([each.box for each in found])) if found else []
+    return [found[number] for number in order]
 
 
 def _contrast(pixels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -132,23 +132,29 @@ def _contrast(pixels: np.ndarray) -> tuple[np.ndarray, float]:
 def _paper(colours: np.ndarray) -> np.ndarray:
     """What the paper's colour would be at each pixel of float (height, width, 3), were there no ink.
 
-    A wide median first; what differs from it is left out of the local mean that follows light and shadow.
+    The median of a wide window first. What differs from it in strokes counts no more in the narrow window that
+    follows light and shadow, whose regions are broad.
     """
     height, width, _ = colours.shape
     scale = min(1.0, _PAPER_SIDE / max(height, width))
     small = resize(colours, (max(1, round(height * scale)), max(1, round(width * scale))), anti_aliasing=True)
-    reach = max(small.shape) // 3
+    small, side = np.uint8(small * 255), max(small.shape)
+    wide = _medians(small, side // 3, np.ones(small.shape[:2], np.uint8))
+    off = np.abs(small - wide.astype(float)).max(axis=2)
+    off = off > threshold_otsu(off)
+    strokes = off & ~opening(off, disk(max(1, side // 8)))
+    narrow = _medians(small, max(1, side // 8), np.uint8(~strokes))
+    return resize(np.where(narrow > 0, narrow, wide) / 255, colours.shape, order=1)
+
+
+def _medians(image: np.ndarray, reach: int, mask: np.ndarray) -> np.ndarray:
+    """Of uint8 (height, width, 3), over windows that reach so far, of the pixels in the mask; 0 where none is."""
     window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    padded = np.pad(np.uint8(small * 255), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-    medians = [rank.median(padded[..., channel], window) for channel in range(3)]
-    median = np.stack(medians, axis=2)[reach:-reach, reach:-reach] / 255
-    off = np.abs(small - median).max(axis=2)
-    weight = (off <= threshold_otsu(off)).astype(float)[..., None]
-    blur = max(small.shape) / 12
-    # the median counts where ink is all around
-    mean = gaussian(small * weight, blur, channel_axis=2) + 0.1 * median
-    share = gaussian(weight, blur, channel_axis=2) + 0.1
-    return resize(mean / share, colours.shape, order=1)
+    # the rim counts for what lies beyond it
+    padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    mask = np.pad(mask, reach, mode="edge")
+    medians = [rank.median(padded[..., channel], window, mask=mask) for channel in range(3)]
+    return np.stack(medians, axis=2)[reach:-reach, reach:-reach]
 
 
 def _digits(mask: np.ndarray) -> list[np.ndarray]:
