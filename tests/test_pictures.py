@@ -1,21 +1,17 @@
 """A person's own pictures: what is found in them, what a network sees of it, and what it reads."""
 
 import io
-import os
 import struct
 import zlib
 
 import matplotlib
 import numpy as np
 import pytest
-from conftest import THREADS
 from PIL import Image, ImageDraw, ImageFont
 from skimage.transform import resize, rotate
 
-from digit_recognizer import digits, pictures, recipes
+from digit_recognizer import pictures
 from digit_recognizer.errors import UserError
-from digit_recognizer.folds import members, split
-from digit_recognizer.run import Run, write_json
 
 FONTS = {
     "sans": "DejaVuSans.ttf",

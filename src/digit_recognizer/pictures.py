@@ -174,7 +174,9 @@ def _digits(mask: np.ndarray) -> list[np.ndarray]:
     sizes = np.array([_size(_box(points)) for points in digits])
     # of the digit in which the middle pixel of all ink lies
     ordered = np.sort(np.repeat(sizes, [len(points) for points in digits]))
-    return [points for points, size in zip(digits, sizes, strict=True) if size >= ordered[len(ordered) // 2] / 4]
+    return [
+        points for points, size in zip(digits, sizes, strict=True) if size >= ordered[len(ordered) // 2] / 4
+    ]
 
 
 def _size(box: tuple[int, int, int, int]) -> int:

@@ -41,7 +41,9 @@ def text(readings: list[Reading]) -> str:
             zip(reading.digits, reading.probabilities, strict=True), start=1
         ):
             first, second = np.argsort(-given, kind="stable")[:2]
-            rows.append((reading.path, number, first, f"{given[first]:.4f}", f"{second} ({given[second]:.4f})"))
+            rows.append(
+                (reading.path, number, first, f"{given[first]:.4f}", f"{second} ({given[second]:.4f})")
+            )
             if digit.too_wide:
                 notes.append(f"{reading.path}: number {number} is {TOO_WIDE}")
     table = pd.DataFrame(rows, columns=["file", "number", "digit", "probability", "second best"])
