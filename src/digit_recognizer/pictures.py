@@ -166,7 +166,7 @@ def _digits(mask: np.ndarray) -> list[np.ndarray]:
     # the picture is cut to it.
     large = [region for region in regions if _size(region.bbox) >= least]
     inside = [region for region in large if _sides(region.bbox, mask.shape) < 2]
-    pieces = inside or large
+    pieces = inside or [region for region in large if not _is_line(region.bbox)]
     if not pieces:
         return []
     groups = _join(pieces)
@@ -187,6 +187,11 @@ def _size(box: tuple[int, int, int, int]) -> int:
 def _sides(box: tuple[int, int, int, int], shape: tuple[int, int]) -> int:
     """How many sides of the picture a box meets."""
     return sum([box[0] == 0, box[1] == 0, box[2] == shape[0], box[3] == shape[1]])
+
+
+def _is_line(box: tuple[int, int, int, int]) -> bool:
+    top, left, bottom, right = box
+    return right - left > 5 * (bottom - top)
 
 
 def _box(points: np.ndarray) -> tuple[int, int, int, int]:
