@@ -128,11 +128,6 @@ def lines(picture, step, color=(150, 170, 215), tilt=0.0, squared=False):
     return np.where(line[..., None], np.minimum(picture, np.array(color, np.uint8)), picture)
 
 
-def on_a_table(picture):
-    """The picture as a photo with the dark table along its left and upper sides."""
-    return np.pad(picture, ((25, 0), (40, 0), (0, 0)), constant_values=51)
-
-
 def specked(picture):
     """The picture with dust on it."""
     picture, random = picture.copy(), np.random.default_rng(0)
@@ -144,7 +139,6 @@ def specked(picture):
 SURROUNDINGS = {
     "ruled": lambda picture: lines(picture, 45),
     "squared, askew": lambda picture: lines(picture, 30, tilt=0.04, squared=True),
-    "on a table": on_a_table,
     "specks": specked,
 }
 
