@@ -103,7 +103,7 @@ def predict_images(models: dict[Path, float], images: np.ndarray) -> np.ndarray:
     """
     import keras
 
-    from digit_recognizer import training
+    from digit_recognizer import layers  # noqa: F401, which a model.keras names
 
     total = np.zeros((len(images), CLASSES))
     for path, weight in models.items():
@@ -114,7 +114,8 @@ def predict_images(models: dict[Path, float], images: np.ndarray) -> np.ndarray:
             raise UserError(
                 f"{path} is damaged ({reason}): delete {path.parent}/metrics.json and train again"
             ) from None
-        total += weight * training.predict(model, images)
+        # called, not `predict`: compiling each network would take longer than a few digits do
+        total += weight * keras.ops.convert_to_numpy(model(images, training=False))
     return total
 
 

@@ -23,10 +23,12 @@ from digit_recognizer.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM")  # others start programs, or are rare
 WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it
+_LEAST_SIDE = 280  # pixels; smaller ones, such as MNIST's own, are scaled up: gaps of a pixel close
 
 _PAPER_SIDE = 64  # pixels, to estimate the paper in: light changes slowly
 _LEAST_CONTRAST = 0.1  # of ink, as a part of what the paper's brightness allows
 _LEAST_SIZE = 0.01  # of a digit, as a part of the picture: 3 mm on a photographed page of A4
+_MOST_HOLES = 4  # in a digit: an 8 has two, and noise may make more; squared paper has many
 
 _BOX = 20  # pixels: MNIST scales a digit into a box of 20 x 20 in its 28 x 28
 _LEAST_STROKE = 2.0  # pixels in that box; MNIST's strokes are two to three wide, a pen's often less than one
@@ -50,7 +52,7 @@ class Ink:
 
 
 def read(path: Path) -> np.ndarray:
-    """The picture in a file as uint8 (height, width, 3), upright, over white, scaled down to WORK_SIDE.
+    """The picture in a file as uint8 (height, width, 3), upright, over white, scaled to at most WORK_SIDE.
 
     Raises UserError for anything but a whole picture.
     """
@@ -80,6 +82,8 @@ def read(path: Path) -> np.ndarray:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged ({what}): copy or save it again") from None
     picture.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX)
+    if max(picture.size) < _LEAST_SIDE:
+        picture = ImageOps.contain(picture, (_LEAST_SIDE, _LEAST_SIDE))
     return np.asarray(picture)
 
 
@@ -98,20 +102,22 @@ def _over_white(picture: Image.Image) -> Image.Image:
 
 def find(pixels: np.ndarray) -> list[Ink]:
     """The digits in a picture, uint8 (height, width, 3), in reading order; none where there is no ink."""
-    contrast, least = _contrast(pixels)
+    contrast, darkness = _contrast(pixels)
+    noise = 1.4826 * np.median(np.abs(contrast))  # the standard deviation, were it normal
+    least = max(_LEAST_CONTRAST, 6 * noise)
     candidates = contrast[contrast > least]
     if not len(candidates):
         return []
     # Ruled lines are paler than what is written on them: half of what is darkest is the border.
     strong = candidates[candidates >= threshold_otsu(candidates)]
-    mask = contrast > max(least, strong.mean() / 2)
-    found = [_normalise(contrast, least, points) for points in _digits(mask)]
+    regions = regionprops(label(contrast > max(least, strong.mean() / 2), connectivity=2))
+    found = [_normalise(contrast, least, points) for points in _digits(regions, darkness, least / 2)]
     order = _reading_order(np.array([each.box for each in found])) if found else []
     return [found[number] for number in order]
 
 
-def _contrast(pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """How much each pixel is ink, 0 for paper and up to about 1, and the least that is not noise.
+def _contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much each pixel is ink, 0 for paper and up to about 1; and the same with the paper left in.
 
     Ink may be of any colour: the difference from the paper is taken along the line through the colours in
     which the picture differs most, in the direction to which it has its tail.
@@ -122,11 +128,11 @@ def _contrast(pixels: np.ndarray) -> tuple[np.ndarray, float]:
     # a shadow dims paper and ink alike
     difference = ((colours - paper) / np.maximum(paper, 1 - paper)).reshape(-1, 3)
     line = np.linalg.eigh(difference.T @ difference)[1][:, -1]
-    contrast = (difference @ (line / np.abs(line).sum())).reshape(height, width)
+    line /= np.abs(line).sum()
+    contrast = difference @ line
     if (contrast**3).sum() < 0:
-        contrast = -contrast
-    noise = 1.4826 * np.median(np.abs(contrast))  # the standard deviation, were it normal
-    return contrast, max(_LEAST_CONTRAST, 6 * noise)
+        contrast, line = -contrast, -line
+    return contrast.reshape(height, width), colours @ line
 
 
 def _paper(colours: np.ndarray) -> np.ndarray:
@@ -157,26 +163,45 @@ def _medians(image: np.ndarray, reach: int, mask: np.ndarray) -> np.ndarray:
     return np.stack(medians, axis=2)[reach:-reach, reach:-reach]
 
 
-def _digits(mask: np.ndarray) -> list[np.ndarray]:
-    """The pixels, int (n, 2), of each digit in a mask of ink, without specks, lines and what frames the paper."""
-    height, width = mask.shape
-    least = max(4, _LEAST_SIZE * max(height, width))
-    regions = [region for region in regionprops(label(mask, connectivity=2))]
-    # A line, the table or a scanner's edge meets more than one side of the picture; a digit only where
-    # the picture is cut to it.
-    large = [region for region in regions if _size(region.bbox) >= least]
-    inside = [region for region in large if _sides(region.bbox, mask.shape) < 2]
-    pieces = inside or [region for region in large if not _is_line(region.bbox)]
-    if not pieces:
+def _digits(regions: list, darkness: np.ndarray, step: float) -> list[np.ndarray]:
+    """The pixels, int (n, 2), of each digit among the regions of ink: no specks, lines, shadows or frames."""
+    least = max(4, _LEAST_SIZE * max(darkness.shape))
+    pieces = [
+        region
+        for region in regions
+        if _size(region.bbox) >= least
+        and 1 - region.euler_number <= _MOST_HOLES
+        and _stands_out(region, darkness, step)
+    ]
+    # A ruled line or a scanner's edge meets more than one side of the picture; a digit only where the
+    # picture is cut to it.
+    pieces = [piece for piece in pieces if _sides(piece.bbox, darkness.shape) < 2] or pieces
+    digits = [np.concatenate([piece.coords for piece in group]) for group in _join(pieces)]
+    digits = [points for points in digits if not _is_line(_box(points))]
+    if not digits:
         return []
-    groups = _join(pieces)
-    digits = [np.concatenate([piece.coords for piece in group]) for group in groups]
     sizes = np.array([_size(_box(points)) for points in digits])
     # of the digit in which the middle pixel of all ink lies
-    ordered = np.sort(np.repeat(sizes, [len(points) for points in digits]))
-    return [
-        points for points, size in zip(digits, sizes, strict=True) if size >= ordered[len(ordered) // 2] / 4
-    ]
+    usual = np.sort(np.repeat(sizes, [len(points) for points in digits]))[sum(map(len, digits)) // 2]
+    return [points for points, size in zip(digits, sizes, strict=True) if size >= usual / 4]
+
+
+def _stands_out(region, darkness: np.ndarray, step: float) -> bool:
+    """True if the paper is lighter by `step` on nearly all sides, close by: that of a shadow or a table is not."""
+    reach = _margin(region.bbox)
+    distance, nearest = distance_transform_edt(~np.pad(region.image, reach), return_indices=True)
+    around = np.argwhere((distance > reach - 1) & (distance > 0) & (distance <= reach))
+    inside = nearest[:, *around.T].T
+    corner = np.array(region.bbox[:2]) - reach
+    in_picture = ((around + corner >= 0) & (around + corner < darkness.shape)).all(axis=1)
+    around, inside = (around + corner)[in_picture].T, (inside + corner)[in_picture].T
+    steps = darkness[tuple(inside)] - darkness[tuple(around)]
+    return np.count_nonzero(steps > step) >= 0.8 * len(steps) > 0
+
+
+def _margin(box: tuple[int, int, int, int]) -> int:
+    """Pixels from a digit's border, where its ink is half as dark, to paper."""
+    return 1 + _size(box) // _BOX
 
 
 def _size(box: tuple[int, int, int, int]) -> int:
@@ -200,6 +225,8 @@ def _box(points: np.ndarray) -> tuple[int, int, int, int]:
 
 def _join(pieces: list) -> list[list]:
     """Regions in groups, one a digit: a gap in a stroke, or the bar of a 5, makes pieces of one."""
+    if not pieces:
+        return []
     top, left, bottom, right = np.array([piece.bbox for piece in pieces]).T
     height, area = bottom - top, np.array([piece.area for piece in pieces])
     # of each pair
@@ -223,7 +250,7 @@ def _join(pieces: list) -> list[list]:
 def _normalise(contrast: np.ndarray, least: float, points: np.ndarray) -> Ink:
     """The digit of those pixels as MNIST has it: in a box of 20 x 20, its mass in the middle of 28 x 28."""
     box = _box(points)
-    margin = 1 + (_size(box) // _BOX)  # what the threshold cut off the strokes' soft edges
+    margin = _margin(box)  # what the threshold cut off the strokes' soft edges
     top, left = max(0, box[0] - margin), max(0, box[1] - margin)
     window = contrast[top : box[2] + margin, left : box[3] + margin]
     mask = np.zeros(window.shape, bool)
