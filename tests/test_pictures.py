@@ -80,7 +80,7 @@ def centres(found, shape, angle=0.0):
     return middles @ np.array([[cosine, -sine], [sine, cosine]])
 
 
-@pytest.mark.parametrize(("font", "condition"), zip([*FONTS] * 2, CONDITIONS, strict=False))
+@pytest.mark.parametrize(("font", "condition"), [*zip([*FONTS] * 2, CONDITIONS, strict=False)])
 def test_digits_are_found_in_reading_order(font, condition):
     rows, options = ("01234", "56789", "31415"), CONDITIONS[condition]
     drawn = [[coverage(font, digit, 60) for digit in row] for row in rows]
@@ -128,6 +128,18 @@ def lines(picture, step, color=(150, 170, 215), tilt=0.0, squared=False):
     return np.where(line[..., None], np.minimum(picture, np.array(color, np.uint8)), picture)
 
 
+def on_a_table(picture, angle=6, pad=40):
+    """The picture as a page that lies askew on a brown table."""
+    page = np.pad(np.ones(picture.shape[:2]), pad)
+    page, ink = (
+        rotate(each, angle, resize=True)[..., None]
+        for each in (page, np.pad(picture[..., 0] / 255, pad, mode="edge"))
+    )
+    noise = np.random.default_rng(0).normal(0, 4, page.shape)
+    colours = page * ink * np.array((255, 255, 240)) + (1 - page) * np.array((120, 85, 60)) + noise
+    return np.uint8(np.pad(colours, ((pad, pad), (pad, pad), (0, 0)), mode="edge").clip(0, 255))
+
+
 def specked(picture):
     """The picture with dust on it."""
     picture, random = picture.copy(), np.random.default_rng(0)
@@ -140,6 +152,8 @@ SURROUNDINGS = {
     "ruled": lambda picture: lines(picture, 45),
     "squared, askew": lambda picture: lines(picture, 30, tilt=0.04, squared=True),
     "specks": specked,
+    "table": on_a_table,
+    "scanner's edge": lambda picture: np.pad(picture, ((0, 0), (30, 0), (0, 0))),
 }
 
 
@@ -179,7 +193,10 @@ def test_a_picture_cut_to_its_digit(digit):
         np.zeros((1, 1, 3), np.uint8),
         sheet([[np.zeros((9, 9))] * 3] * 2, noise=15),
         sheet([[np.zeros((9, 9))] * 3] * 2, noise=4, light=lambda y, x: 1 - 0.5 * x),
+        sheet([[np.zeros((9, 9))] * 3] * 2, noise=4, light=half_in_shadow),
         lines(sheet([[np.zeros((9, 9))] * 3] * 2, noise=4), 40),
+        lines(sheet([[np.zeros((9, 9))] * 3] * 2, noise=4), 40, tilt=0.05, squared=True),
+        on_a_table(sheet([[np.zeros((9, 9))] * 3] * 2, noise=4)),
     ],
 )
 def test_no_ink(picture):

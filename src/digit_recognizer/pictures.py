@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from skimage.filters import gaussian, rank, threshold_otsu
 from skimage.measure import label, regionprops
-from skimage.morphology import disk, opening, skeletonize
+from skimage.morphology import disk, erosion, opening, skeletonize
 from skimage.transform import resize
 
 from digit_recognizer.digits import SIDE
@@ -102,6 +102,39 @@ def _over_white(picture: Image.Image) -> Image.Image:
 
 def find(pixels: np.ndarray) -> list[Ink]:
     """The digits in a picture, uint8 (height, width, 3), in reading order; none where there is no ink."""
+    page = _page(pixels)
+    # what looked like a page may be a thick stroke
+    return (_find(page) if page is not None else []) or _find(pixels)
+
+
+def _page(pixels: np.ndarray) -> np.ndarray | None:
+    """The picture with the table around a page painted in the page's colour; None where no page is seen.
+
+    A page is convex, meets no side of the picture, fills at least a fifth of it and is mostly paper.
+    """
+    height, width, _ = pixels.shape
+    step = max(1, max(height, width) // 200)
+    small = pixels[::step, ::step].astype(float)
+    colours = small.reshape(-1, 3) - small.mean(axis=(0, 1))
+    grey = (colours @ np.linalg.eigh(colours.T @ colours)[1][:, -1]).reshape(small.shape[:2])
+    light = grey > threshold_otsu(grey)
+    for region in (each for mask in (light, ~light) for each in regionprops(label(mask))):
+        if (
+            region.area_filled > 0.2 * grey.size
+            and region.area > 0.7 * region.area_filled
+            and region.area_filled > 0.95 * region.area_convex
+            and not _sides(region.bbox, grey.shape)
+        ):
+            inside = np.zeros(grey.shape, bool)
+            inside[region.slice] = erosion(np.pad(region.image_filled, 2), disk(2))[2:-2, 2:-2]
+            inside = np.kron(inside, np.ones((step, step), bool))[:height, :width, None]
+            return np.where(
+                inside, pixels, np.uint8(np.median(small[light == light[*region.coords[0]]], axis=0))
+            )
+    return None
+
+
+def _find(pixels: np.ndarray) -> list[Ink]:
     contrast, darkness = _contrast(pixels)
     noise = 1.4826 * np.median(np.abs(contrast))  # the standard deviation, were it normal
     least = max(_LEAST_CONTRAST, 6 * noise)
@@ -175,7 +208,9 @@ def _digits(regions: list, darkness: np.ndarray, step: float) -> list[np.ndarray
     ]
     # A ruled line or a scanner's edge meets more than one side of the picture; a digit only where the
     # picture is cut to it.
-    pieces = [piece for piece in pieces if _sides(piece.bbox, darkness.shape) < 2] or pieces
+    pieces = [piece for piece in pieces if _sides(piece.bbox, darkness.shape) < 2] or [
+        piece for piece in pieces if _size(piece.bbox) > max(darkness.shape) / 2
+    ]
     digits = [np.concatenate([piece.coords for piece in group]) for group in _join(pieces)]
     digits = [points for points in digits if not _is_line(_box(points))]
     if not digits:
