@@ -270,7 +270,12 @@ def _join(pieces: list) -> list[list]:
     across = np.maximum.outer(left, left) - np.minimum.outer(right, right)
     part = np.divide.outer(area, area)
     fragment = (np.divide.outer(height, height) < 0.5) & (part > 0.02)
-    stacked = (down > -0.1 * reach) & (-across > np.minimum.outer(right - left, right - left) / 2)
+    half = height < right - left  # whole digits of two close lines are taller than wide
+    stacked = (
+        np.logical_and.outer(half, half)
+        & (down > -0.1 * reach)
+        & (-across > np.minimum.outer(right - left, right - left) / 2)
+    )
     near = (np.maximum(down, across) <= reach) & (fragment | fragment.T | stacked)
     for one, other in np.argwhere(np.triu(near, 1)):
         gap = KDTree(pieces[one].coords).query(pieces[other].coords)[0].min()
