@@ -62,6 +62,7 @@ def start(threads: int) -> None:
         if os.environ["KERAS_BACKEND"] == "tensorflow":
             import tensorflow as tf
 
+            tf.get_logger().setLevel("ERROR")  # a network a fold looks to it like one that is traced anew
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
             tf.config.list_logical_devices()  # starts the runtime, which says what it did not find
