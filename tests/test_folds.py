@@ -88,6 +88,12 @@ def test_csv_keeps_the_split(tmp_path, options):
             folds.adopt(dataclasses.replace(asked, holdout_rows=other), again, {"holdout_rows"})
 
 
+def test_rounding_is_no_other_holdout():
+    asked = recipe(holdout=0.55)  # of 100 rows, in floating point, a hair more than 55
+    table = folds.split(np.repeat(np.arange(10), 10), asked)
+    assert (table >= 0).sum() == 56 and folds.adopt(asked, table, {"holdout"}) == asked
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -104,7 +104,7 @@ def adopt(recipe: Recipe, validated_in: np.ndarray, options: Collection[str]) ->
 def _shape(validated_in: np.ndarray, recipe: Recipe) -> dict[str, int | float | str]:
     rows = np.flatnonzero(validated_in[:, 0] >= 0)
     part = len(rows) / len(validated_in)
-    if abs(part - recipe.holdout) * len(validated_in) < 1:  # the same but for a row
+    if abs(len(rows) - recipe.holdout * len(validated_in)) < 1:  # the same but for a row
         part = recipe.holdout
     whole = bool((validated_in >= 0).all())
     kind = "first" if rows[-1] == len(rows) - 1 else "random"
