@@ -14,9 +14,12 @@ import pytest
 from kaggle_server import KEY, KaggleServer, forget_client, packed
 from sklearn.datasets import load_digits
 
-from digit_recognizer import backend, competition, digits, recipes
+from digit_recognizer import backend, command, competition, digits, ensemble, recipes
 from digit_recognizer.digits import Dataset, Digits
 from digit_recognizer.folds import members, split
+from digit_recognizer.run import Run
+from digit_recognizer.session import Session, train
+from digit_recognizer.source import Source
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -26,6 +29,9 @@ THREADS = 2
 
 # A run of the real recipe, shrunk to seconds.
 TINY = ("--folds", "2", "--epochs", "2", "--batch-size", "16", "--threads", str(THREADS))
+
+# The same of a network that is built and traced in a quarter of the time, for what is not about training.
+LIGHT = ("--recipe", "dropout_mlp", *TINY)
 
 
 backend.start(THREADS)  # before any test module imports Keras
@@ -137,6 +143,18 @@ def finished(whole_way) -> tuple[Path, Path]:
     """The CSVs, and the directory of an undisturbed run on them."""
     assert (whole_way.outcome.code, whole_way.outcome.error) == (0, ""), whole_way.outcome
     return whole_way.csvs, whole_way.run
+
+
+@pytest.fixture(scope="session")
+def light(dataset, tmp_path_factory) -> tuple[Path, Path]:
+    """The CSVs, and the directory of an undisturbed run with the options LIGHT."""
+    folder = tmp_path_factory.mktemp("light")
+    place, run = Source(write_csvs(folder / "csvs", dataset), folder / "run"), Run(folder / "run")
+    options = {"folds": 2, "epochs": 2, "batch_size": 16}
+    train(Session(place, dataset, ["dropout_mlp"], options, threads=THREADS))
+    predictions = [ensemble.predict(run, command.read_members(run, dataset), dataset)]
+    ensemble.write(run, dataset, predictions, ensemble.equal_weights(predictions))
+    return place.input, run.folder
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, TINY, arrays
+from conftest import LIGHT, ROOT, arrays
 from kaggle_server import refused
 
 from digit_recognizer import backend, kernel
@@ -34,14 +34,14 @@ def session(folder, code, **mounts):
     return run.stdout
 
 
-def test_packed_kernels_run_as_they_are_and_give_the_submission_of_the_checkout(finished, call, tmp_path):
+def test_packed_kernels_run_as_they_are_and_give_the_submission_of_the_checkout(light, call, tmp_path):
     """One session that ends with a fold missing, and a later one, of the other layout, that goes on from its output."""
-    csvs, run = finished
+    csvs, run = light
     for name, options in (
         ("first", ("--fold", "0")),
         ("later", ("--resume-from", tmp_path / "kaggle/input")),
     ):
-        outcome = call("kernel", "--pack-only", "--output", tmp_path / name, "--", *TINY, *options)
+        outcome = call("kernel", "--pack-only", "--output", tmp_path / name, "--", *LIGHT, *options)
         assert outcome.code == 0 and "digit_recognizer_kernel.py" in outcome.out
     first, later = (tmp_path / name / kernel.CODE_FILE for name in ("first", "later"))
     said = session(tmp_path / "before", first, **{"competitions/digit-recognizer": csvs})

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs, write_npz
+from conftest import LIGHT, ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs, write_npz
 from kaggle_server import refused
 
 import digit_recognizer.layers  # noqa: F401  of saved models
@@ -119,15 +119,15 @@ def test_ctrl_c_keeps_the_finished_epochs(finished, call, tmp_path):
     assert outcome.code == 130
     assert "train.py: interrupted; every finished epoch is kept: the same command goes on" in outcome.error
     assert "Traceback" not in outcome.error and (tmp_path / "run/fold_00/state.npz").exists()
-    outcome = finish(start("train", "--input", csvs, "--output", tmp_path / "run"))
+    outcome = call("train", "--input", csvs, "--output", tmp_path / "run")
     assert outcome.code == 0 and "fold_00 epoch 1/2" not in outcome.out
     assert call("ensemble", "--input", csvs, "--output", tmp_path / "run").code == 0
     assert arrays(tmp_path / "run") == arrays(run)
 
 
-def test_a_full_disk_leaves_nothing_half_written(finished, call, tmp_path):
+def test_a_full_disk_leaves_nothing_half_written(light, call, tmp_path):
     """A limit on the size of files stands in for it: the write of the first large one fails half way."""
-    csvs, run = finished
+    csvs, run = light
     output = tmp_path / "run"
     shutil.copytree(run, output)
     shutil.rmtree(output / "fold_01")
@@ -157,7 +157,7 @@ def test_jax_without_tensorflow_and_with_tensorflows_models(finished, call, tmp_
     program = f"""
 import runpy, sys
 {NO_TENSORFLOW}
-sys.argv = ["train.py", "--input", {str(csvs)!r}, "--output", {str(tmp_path / "run")!r}, *{TINY!r}]
+sys.argv = ["train.py", "--input", {str(csvs)!r}, "--output", {str(tmp_path / "run")!r}, "--fold", "0", *{TINY!r}]
 try:
     runpy.run_path({str(SCRIPTS / "train.py")!r}, run_name="__main__")
 except SystemExit as exit:
@@ -180,7 +180,7 @@ np.save({str(tmp_path / "predicted.npy")!r}, model.predict(images, verbose=0))
 
 def test_only_training_needs_keras():
     """The other stages run where neither backend is installed, and start at once."""
-    modules = "command, competition, ensemble, kernel, report, submission"
+    modules = "command, competition, ensemble, kernel, report, session, submission"
     program = (
         f"import sys; from digit_recognizer import {modules}; "
         "sys.exit(not {'keras', 'tensorflow', 'jax'}.isdisjoint(sys.modules))"
@@ -188,11 +188,11 @@ def test_only_training_needs_keras():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT / "src")
 
 
-def test_labels_of_test_rows_change_nothing_but_the_report(finished, call, labelled, tmp_path):
+def test_labels_of_test_rows_change_nothing_but_the_report(light, call, labelled, tmp_path):
     """mnist.npz of the same pictures ends in the same bytes, and in a score; it is never sent."""
-    _, run = finished
+    csvs, run = light
     places = ("--input", write_npz(tmp_path / "input", labelled), "--output", tmp_path / "run")
-    outcomes = [call(name, *places, *options) for name, options in (("train", TINY), ("ensemble", ()))]
+    outcomes = [call(name, *places, *options) for name, options in (("train", LIGHT), ("ensemble", ()))]
     outcomes.append(call("report", *places))
     assert [outcome.code for outcome in outcomes] == [0, 0, 0], outcomes
     assert arrays(tmp_path / "run") == arrays(run)
@@ -200,7 +200,7 @@ def test_labels_of_test_rows_change_nothing_but_the_report(finished, call, label
     assert read_json(tmp_path / "run/cv_report.json")["test"]["errors"] == errors
     assert f"test accuracy {1 - errors / 20:.5f}" in outcomes[-1].out
     assert refused(call("submit", *places), "is of MNIST's own files, which is never sent")
-    assert refused(call("report", "--input", finished[0], *places[2:]), "data mnist, not competition")
+    assert refused(call("report", "--input", csvs, *places[2:]), "data mnist, not competition")
 
 
 def test_run_all_goes_from_csvs_to_submission_and_tells_all_stages_where(whole_way):
@@ -312,7 +312,8 @@ def test_split_then_train_keeps_the_split(call, csvs, tmp_path):
     places = ("--input", csvs, "--output", tmp_path / "run")
     assert "fold" in call("split", *places, "--folds", 4, "--repeats", 2, "--seed", 7).out
     table = (tmp_path / "run/folds.csv").read_bytes()
-    assert call("train", *places, "--epochs", 1, "--fold", 5, "--threads", 2, "--batch-size", 16).code == 0
+    options = ("--recipe", "mlp", "--epochs", 1, "--fold", 5, "--threads", 2, "--batch-size", 16)
+    assert call("train", *places, *options).code == 0
     assert (tmp_path / "run/folds.csv").read_bytes() == table
     settings = read_json(tmp_path / "run/recipe.json")
     assert (settings["folds"], settings["repeats"]) == (4, 2)
@@ -324,7 +325,7 @@ def test_overwrite_starts_anew(finished, call, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run/notes.txt").write_text("mine")
     places = ("--input", csvs, "--output", tmp_path / "run")
-    options = ("--overwrite", "--folds", 1, "--holdout", 0.25, "--epochs", 1, "--threads", 2)
+    options = ("--overwrite", "--recipe", "mlp", "--folds", 1, "--holdout", 0.25, "--threads", 2)
     assert call("train", *places, *options).code == 0
     left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").iterdir()}
     assert left == {"notes.txt", "recipe.json", "folds.csv", "fold_00", "cache"}

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from keras import layers
 
-from digit_recognizer import schedules, training
+from digit_recognizer import models, schedules, training
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import change, named
 from digit_recognizer.run import read_json
@@ -42,11 +43,21 @@ def numbers(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy"))}
 
 
+def small_bn_cnn(recipe, layout):
+    """All that makes a state of bn_cnn's, augmentation, normalisation and dropout, in half the time to trace."""
+    pixels, x = models._pixels(recipe)
+    x = layers.Conv2D(4, 3, strides=2)(x)
+    x = layout.normalisation(momentum=recipe.momentum)(x)
+    return models._classifier(recipe, pixels, x)
+
+
 @pytest.fixture(scope="module")
 def long_recipe(recipe):
     """So short a patience that the learning rate falls and training stops early."""
-    options = {"epochs": 6, "plateau_patience": 1, "stopping_patience": 3, "learning_rate": 0.01}
-    return change(recipe, options)
+    options = {"epochs": 5, "plateau_patience": 1, "stopping_patience": 2, "learning_rate": 0.01}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.NETWORKS, "small_bn_cnn", small_bn_cnn)
+        yield change(dataclasses.replace(recipe, network="small_bn_cnn"), options | {"hidden": (16,)})
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +99,7 @@ def test_the_schedules_worked(undisturbed, long_recipe):
     history = pd.read_csv(undisturbed / "history.csv")
     assert history["learning_rate"].iloc[0] == pytest.approx(0.01)
     assert history["learning_rate"].min() < 0.01
+    assert len(history) < long_recipe.epochs
 
 
 @pytest.mark.parametrize("moment", ["within", "after"])
@@ -142,16 +154,22 @@ def test_a_finished_fold_is_not_trained_again(undisturbed, long_recipe, dataset,
     assert {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()} == before
 
 
+@pytest.fixture(scope="module")
+def state(long_recipe, dataset, folds, tmp_path_factory):
+    """The bytes of a state.npz."""
+    folder = tmp_path_factory.mktemp("killed")
+    with pytest.raises(Death):
+        train_fold(long_recipe, dataset, folds[0], folder, [DieAt(1, "after")])
+    return (folder / "state.npz").read_bytes()
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-300], lambda data: data[:5000] + b"\0" * 64 + data[5064:]]
 )
 def test_a_damaged_state_starts_the_fold_over(
-    undisturbed, long_recipe, dataset, folds, tmp_path, damage, capsys
+    undisturbed, long_recipe, dataset, folds, tmp_path, state, damage, capsys
 ):
-    with pytest.raises(Death):
-        train_fold(long_recipe, dataset, folds[0], tmp_path, [DieAt(1, "after")])
-    state = tmp_path / "state.npz"
-    state.write_bytes(damage(state.read_bytes()))
+    (tmp_path / "state.npz").write_bytes(damage(state))
     train_fold(long_recipe, dataset, folds[0], tmp_path)
     assert re.search(r"state.npz is damaged \(.*\): this fold starts over", capsys.readouterr().out)
     assert numbers(tmp_path) == numbers(undisturbed)
@@ -202,7 +220,7 @@ def test_the_earliest_of_equal_epochs_is_the_best(tmp_path):
     assert checkpoint.best_epoch == 2
 
 
-def test_a_loss_that_is_no_number_is_refused(recipe, dataset, folds, tmp_path):
+def test_a_loss_that_is_no_number_is_refused(long_recipe, dataset, folds, tmp_path):
     with pytest.raises(UserError, match=r"the loss is (nan|inf) in epoch"):
-        train_fold(change(recipe, {"learning_rate": 1e30}), dataset, folds[0], tmp_path)
+        train_fold(change(long_recipe, {"learning_rate": 1e30}), dataset, folds[0], tmp_path)
     assert not (tmp_path / "metrics.json").exists()
