@@ -99,7 +99,7 @@ def test_the_schedules_worked(undisturbed, long_recipe):
     history = pd.read_csv(undisturbed / "history.csv")
     assert history["learning_rate"].iloc[0] == pytest.approx(0.01)
     assert history["learning_rate"].min() < 0.01
-    assert len(history) < long_recipe.epochs
+    assert 3 < len(history) < long_recipe.epochs  # a fold that dies in the third is not at its end
 
 
 @pytest.mark.parametrize("moment", ["within", "after"])
