@@ -178,6 +178,14 @@ np.save({str(tmp_path / "predicted.npy")!r}, model.predict(images, verbose=0))
     assert len(pd.read_csv(tmp_path / "run/submission.csv")) == 20
 
 
+def test_output_that_nobody_reads_on_is_no_error():
+    process = start("train", "--list")
+    process.stdout.close()
+    with process.stderr as stderr:
+        assert stderr.read() == ""
+    assert process.wait() == command.INTERRUPTED
+
+
 def test_only_training_needs_keras():
     """The other stages run where neither backend is installed, and start at once."""
     modules = "command, competition, ensemble, kernel, report, session, submission"

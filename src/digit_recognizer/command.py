@@ -66,8 +66,12 @@ def main(
     script = Path(sys.argv[0]).name
     try:
         command()
+        sys.stdout.flush()
     except UserError as error:
         message = f"error: {error}"
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        sys.exit(INTERRUPTED)
     except OSError as error:  # a full disk, a quota, a folder that went away: not ours to mend
         message = f"error: {error.filename or 'writing'}: {error.strerror or error}; nothing is half written"
         message += ": once that is mended the same command goes on"
