@@ -107,37 +107,32 @@ def published():
     return model
 
 
-def epoch(recipe: Recipe, train: Digits, by_xla: bool, precision: str) -> Callable[[], Any]:
+def epoch(recipe: Recipe, train: Digits, compiled: str | None, precision: str) -> Callable[[], Any]:
     """A function that trains a network of the recipe for an epoch, as training.py does."""
-    from digit_recognizer import models, schedules
-    from digit_recognizer.training import ShuffledEpochs
+    from digit_recognizer.epochs import ShuffledEpochs
+    from digit_recognizer.training import learner
 
-    model = models.build(recipe, models.COMPILED if by_xla else models.UNCOMPILED, precision)
-    whole = folds.Fold(0, 0, 0, np.arange(len(train.images)), np.arange(0))
-    epochs = ShuffledEpochs(train, recipe, whole, 0)
-    schedules.compile(model, recipe, epochs.steps, by_xla)
-    return lambda: model.fit(epochs, shuffle=False, steps_per_epoch=epochs.steps, verbose=0)
-
-
-def taken_here(recipe: Recipe, setting: Setting) -> tuple[bool, str]:
-    """Whether XLA compiles the recipe's training on this machine, and its precision."""
-    precision = backend.precision(recipe.precision)
-    return backend.compiles(precision, recipe.epochs * len(setting.dataset.train.images)), precision
+    model, _ = learner.__wrapped__(recipe, len(train.images), compiled, precision)  # not one for all ways
+    every = folds.Fold(0, 0, 0, np.arange(len(train.images)), np.arange(0))
+    epochs = ShuffledEpochs(train, recipe, every, 0, whole=compiled == "epoch")
+    return lambda: model.fit(epochs, shuffle=False, steps_per_epoch=epochs.parts, verbose=0)
 
 
 def training(setting: Setting) -> Iterator[Row]:
     """Part a: without validation, once the code is there."""
+    from digit_recognizer.training import means
+
     recipe, images = recipes.named("bn_cnn"), setting.steps * BATCH
-    train, ours = first_rows(setting.dataset.train, images), taken_here(recipe, setting)
+    train, ours = first_rows(setting.dataset.train, images), means(recipe, len(setting.dataset.train.images))
     ways = {}
     if on_tensorflow("training as published, and uncompiled"):
         model, flow = published(), generator().flow(as_floats(train.images), train.labels, BATCH)
         ways["as published"] = lambda: model.fit(flow, verbose=0)
-    for by_xla, precision in sorted({(False, "float32"), (True, "float32"), ours}):
-        if by_xla or ways:
-            name = f"ours, {'compiled' if by_xla else 'uncompiled'}, {precision}"
-            name += " (chosen here)" * ((by_xla, precision) == ours)
-            ways[name] = epoch(recipe, train, by_xla, precision)
+    for way in dict.fromkeys([(None, "float32"), ("step", "float32"), ours]):
+        compiled, precision = way
+        if compiled or ways:
+            name = f"ours, {compiled + ' compiled' if compiled else 'uncompiled'}, {precision}"
+            ways[name + " (chosen here)" * (way == ours)] = epoch(recipe, train, compiled, precision)
     yield from compare("training", ways, setting.rounds, "images/s", lambda seconds: images / seconds)
 
 
@@ -301,7 +296,7 @@ def growing(setting: Setting) -> Iterator[Row]:
     """Part g, with the recipe fast: what an epoch, a member or a row costs after many of them."""
     import keras
 
-    from digit_recognizer.training import train_fold
+    from digit_recognizer.training import means, train_fold
 
     recipe, train = recipes.named("fast"), first_rows(setting.dataset.train, setting.rows)
     small = Dataset(train, Digits(train.images[:256], None, train.ids[:256]), ("ImageId", "Label"), "")
@@ -326,7 +321,8 @@ def growing(setting: Setting) -> Iterator[Row]:
 
     ways = {}
     for rows in (times * setting.rows for times in (1, 2, 4, 8)):
-        ways[str(rows)] = epoch(recipe, first_rows(setting.dataset.train, rows), *taken_here(recipe, setting))
+        here = means(recipe, len(setting.dataset.train.images))
+        ways[str(rows)] = epoch(recipe, first_rows(setting.dataset.train, rows), *here)
     few = None
     for row in compare("rows of an epoch", ways, setting.rounds):
         cost = row["median"] / int(row["way"])

@@ -111,8 +111,9 @@ def test_every_pooling_network_can_pool_before_its_activation(dataset):
         assert ours.predict(images, verbose=0) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_compiled_training_resumes_with_the_same_bytes(dataset, folds, tmp_path, monkeypatch):
-    monkeypatch.setattr(backend, "_WORTH_COMPILING", 0)
+@pytest.mark.parametrize("part", ["step", "epoch"])
+def test_a_compiled_training_resumes_with_the_same_bytes(part, dataset, folds, tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "compiled", lambda *_: part)
     recipe = change(named("dropout_mlp"), {"epochs": 2, "batch_size": 16, "folds": 2, "rotation": 10.0})
     train_fold(recipe, dataset, folds[0], tmp_path / "whole")
 
@@ -125,6 +126,19 @@ def test_a_compiled_training_resumes_with_the_same_bytes(dataset, folds, tmp_pat
     train_fold(recipe, dataset, folds[0], tmp_path / "parts")
     for name in ("validation_probabilities.npy", "test_probabilities.npy"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_an_epoch_in_one_call_is_the_same_training(dataset, folds, tmp_path, monkeypatch):
+    recipe = change(named("fast"), {"epochs": 2, "batch_size": 16, "folds": 2})
+    found = {}
+    for part in ("step", "epoch"):
+        monkeypatch.setattr(backend, "compiled", lambda *_, part=part: part)
+        train_fold(recipe, dataset, folds[0], tmp_path / part)
+        table = (tmp_path / part / "history.csv").read_text().splitlines()
+        history = [[float(cell) for cell in line.split(",")[:-1]] for line in table[1:]]  # without seconds
+        found[part] = history, np.load(tmp_path / part / "test_probabilities.npy")
+    assert found["epoch"][0] == [pytest.approx(row, rel=1e-3) for row in found["step"][0]]
+    assert found["epoch"][1] == pytest.approx(found["step"][1], abs=1e-3)
 
 
 def test_prediction_over_shifts():
@@ -176,11 +190,11 @@ def test_precision_follows_the_processors_instructions(monkeypatch, flags, isa, 
 def test_precision_follows_the_accelerator(monkeypatch, accelerator, expected):
     monkeypatch.setattr(backend, "_accelerator", lambda: accelerator)
     assert backend.precision("auto") == expected
-    assert backend.compiles(expected, 1)
+    assert backend.compiled(expected, 1) == "epoch"
 
 
 @needs_tensorflow
 def test_xla_compiles_where_it_pays(monkeypatch):
-    assert backend.compiles("float32", 10**6) == (sys.platform != "darwin")
-    assert not backend.compiles("float32", 1000)
-    assert not backend.compiles("bfloat16", 10**6)
+    assert backend.compiled("float32", 10**6) == (None if sys.platform == "darwin" else "step")
+    assert not backend.compiled("float32", 1000)
+    assert not backend.compiled("bfloat16", 10**6)

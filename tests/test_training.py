@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from keras import layers
 
-from digit_recognizer import models, schedules, training
+from digit_recognizer import epochs, models, schedules, training
+from digit_recognizer.epochs import ShuffledEpochs
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import change, named
 from digit_recognizer.run import read_json
-from digit_recognizer.training import Checkpoint, ShuffledEpochs, train_fold
+from digit_recognizer.training import Checkpoint, train_fold
 
 
 class Death(BaseException):
@@ -177,7 +178,7 @@ def test_a_damaged_state_starts_the_fold_over(
 
 def test_folds_epochs_and_purposes_draw_their_own(recipe, folds):
     draws = [
-        training._draws(each, fold, epoch, purpose).random()
+        epochs._draws(each, fold, epoch, purpose).random()
         for each in (recipe, dataclasses.replace(recipe, seed=1))
         for fold in folds
         for epoch in range(3)
@@ -197,6 +198,9 @@ def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, datase
     validation = {image.tobytes() for image in dataset.train.images[folds[0].validation_rows]}
     assert len(set(first)) == len(set(second)) == 32 and not validation & {*first, *second}
     assert first != second
+    whole = ShuffledEpochs(rows, recipe, folds[0], 0, whole=True)
+    assert len(whole) == recipe.epochs
+    assert [image.tobytes() for image in whole[0][0]] == first
 
 
 def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
@@ -209,7 +213,7 @@ def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
 
 def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
     rows = training._rows(dataset.train, folds[0].train_rows)
-    assert ShuffledEpochs(rows, change(recipe, {"batch_size": 1000}), folds[0], 0).steps == 1
+    assert ShuffledEpochs(rows, change(recipe, {"batch_size": 1000}), folds[0], 0).parts == 1
 
 
 def test_the_earliest_of_equal_epochs_is_the_best(tmp_path):

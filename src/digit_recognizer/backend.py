@@ -124,15 +124,16 @@ def _has_bfloat16() -> bool:
     return bool(_cpuinfo("flags") & {"amx_bf16", "avx512_bf16"})
 
 
-def compiles(precision: str, images: int) -> bool:
-    """True if XLA is to compile the step of a training over so many images, all epochs counted.
+def compiled(precision: str, images: int) -> str | None:
+    """What XLA is to compile of a training over so many images, all epochs counted: a step, an epoch or nothing.
 
-    It is JAX's only way and the best on accelerators. On a processor it makes float32 1.3 times faster, once
-    the code is there, but has none for bfloat16 instructions. Needs `start`.
+    On accelerators it is the whole "epoch". On a processor a "step" makes float32 1.3 times faster, once the
+    code is there, but XLA has none for bfloat16 instructions; JAX has no other way. Needs `start`.
     """
-    if os.environ["KERAS_BACKEND"] == "jax" or _accelerator():
-        return True
-    return precision == "float32" and images >= _WORTH_COMPILING and sys.platform != "darwin"
+    if _accelerator():
+        return "epoch"
+    pays = precision == "float32" and images >= _WORTH_COMPILING and sys.platform != "darwin"
+    return "step" if pays or os.environ["KERAS_BACKEND"] == "jax" else None
 
 
 def facts(threads: int, asked: str) -> dict[str, Any]:

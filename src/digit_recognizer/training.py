@@ -7,6 +7,7 @@ again ends with the same bytes as one left alone.
 """
 
 import csv
+import functools
 import itertools
 import json
 import time
@@ -19,6 +20,7 @@ import numpy as np
 
 from digit_recognizer import backend, models, schedules
 from digit_recognizer.digits import SIDE, Dataset, Digits
+from digit_recognizer.epochs import EpochModel, Reseed, ShuffledEpochs, rows_of_epoch, seed_of_weights
 from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
@@ -34,8 +36,6 @@ _PREDICTION_BATCH = 256
 # The highest probability of a picture from which on its neighbours' do not change the answer.
 _SURE = 0.999
 
-_ROWS, _LAYERS = 0, 1  # what random numbers are for
-
 
 def train_fold(
     recipe: Recipe,
@@ -46,10 +46,11 @@ def train_fold(
 ) -> dict[str, Any]:
     """Trains one member of the ensemble in `folder`, from where it stopped, and returns its metrics.
 
-    A new model and new callbacks each time: sharing them between folds would leak one into the next.
-    `callbacks` are further ones, to watch. When it is done `folder` holds model.keras (the weights of
-    the epoch with the highest val_accuracy, the earliest on a tie), history.csv, the probabilities of
-    the validation rows and of the test rows (float32 (n, 10)) and, last of all, metrics.json.
+    New weights, a new state of the optimizer and new callbacks each time: sharing them between folds would
+    leak one into the next. `callbacks` are further ones, to watch. When it is done `folder` holds
+    model.keras (the weights of the epoch with the highest val_accuracy, the earliest on a tie),
+    history.csv, the probabilities of the validation rows and of the test rows (float32 (n, 10)) and, last
+    of all, metrics.json.
 
     Raises UserError if the loss stops being a number.
     """
@@ -58,46 +59,84 @@ def train_fold(
         state.unlink(missing_ok=True)  # the process was killed between the two
         return read_json(folder / "metrics.json")
     folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(int(_draws(recipe, fold, 0, _LAYERS).integers(2**31)))  # initial weights
-
-    steps = _steps(recipe, len(fold.train_rows))
-    precision = backend.precision(recipe.precision)
-    by_xla = backend.compiles(precision, recipe.epochs * steps * recipe.batch_size)
-    model = models.build(recipe, models.COMPILED if by_xla else models.UNCOMPILED, precision)
-    schedules.compile(model, recipe, steps, by_xla)
+    keras.utils.clear_session()  # so that layers are named as in any other process
+    keras.utils.set_random_seed(seed_of_weights(recipe, fold))
+    network = models.build(recipe)
+    rows = rows_of_epoch(recipe, len(fold.train_rows))
+    compiled, precision = means(recipe, rows)
+    model, blank = learner(recipe, rows, compiled, precision)
+    model.set_weights(network.get_weights())
+    _assign(model.optimizer.variables, blank)
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
     rules = schedules.callbacks(recipe, MONITOR)
     checkpoint = Checkpoint(state, rules)
     checkpoint.restore(model)
     done = len(checkpoint.history)
     if not checkpoint.stopped and done < recipe.epochs:
-        epochs = ShuffledEpochs(train, recipe, fold, done)
-        model.fit(
-            epochs,
-            shuffle=False,  # else the batches, across epochs
-            steps_per_epoch=epochs.steps,
-            epochs=recipe.epochs,
-            initial_epoch=done,
-            validation_data=(validation.images, validation.labels),
-            validation_batch_size=_PREDICTION_BATCH,
-            callbacks=[Reseed(recipe, fold), *rules, checkpoint, *callbacks],
-            verbose=0,
-        )
-    return _finish(recipe, dataset.test, validation, fold, folder, checkpoint)
+        epochs = ShuffledEpochs(train, recipe, fold, done, whole=compiled == "epoch")
+        try:
+            model.fit(
+                epochs,
+                shuffle=False,  # else the batches, across epochs
+                steps_per_epoch=epochs.parts,
+                epochs=recipe.epochs,
+                initial_epoch=done,
+                validation_data=(validation.images, validation.labels),
+                validation_batch_size=_PREDICTION_BATCH,
+                callbacks=[Reseed(recipe, fold), *rules, checkpoint, *callbacks],
+                verbose=0,
+            )
+        except BaseException:
+            learner.cache_clear()  # it may be left without its variables, as JAX takes them out
+            raise
+    network.set_weights(checkpoint.best_weights)
+    return _finish(recipe, dataset.test, validation, fold, folder, checkpoint, network)
+
+
+def means(recipe: Recipe, rows: int) -> tuple[str | None, str]:
+    """What XLA compiles (`backend.compiled`) and the precision, on this machine, with so many rows an epoch."""
+    precision = backend.precision(recipe.precision)
+    return backend.compiled(precision, recipe.epochs * rows), precision
+
+
+@functools.lru_cache(maxsize=1)
+def learner(
+    recipe: Recipe, rows: int, compiled: str | None, precision: str
+) -> tuple[keras.Model, list[np.ndarray]]:
+    """The recipe's network, ready for `fit` with so many rows an epoch, and its optimizer's first state.
+
+    The members of an ensemble share it, one after the other, each from weights and a state of its own:
+    it is traced and compiled once, and a process never gives back what that takes.
+    """
+    model = models.build(recipe, models.COMPILED if compiled else models.UNCOMPILED, precision)
+    batch_size = min(recipe.batch_size, rows)
+    if compiled == "epoch":
+        model = EpochModel(model, batch_size)
+    schedules.compile(model, recipe, rows // batch_size, by_xla=bool(compiled))
+    model.optimizer.build(model.trainable_variables)
+    return model, [keras.ops.convert_to_numpy(each) for each in model.optimizer.variables]
+
+
+def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _finish(
-    recipe: Recipe, test: Digits, validation: Digits, fold: Fold, folder: Path, checkpoint: "Checkpoint"
+    recipe: Recipe,
+    test: Digits,
+    validation: Digits,
+    fold: Fold,
+    folder: Path,
+    checkpoint: "Checkpoint",
+    network: keras.Model,
 ) -> dict[str, Any]:
-    """Predicts with the best epoch's weights and writes what a finished fold holds; metrics.json makes it one."""
+    """Predicts with the best epoch's `network` and writes what a finished fold holds; metrics.json makes it one."""
     began = time.perf_counter()
-    model = models.build(recipe)  # without an optimizer, which would triple the file
-    model.set_weights(checkpoint.best_weights)
     with atomic(folder / "model.keras") as file:
-        model.save(file)
-    probabilities = predict(model, validation.images, recipe.test_shift)
-    test_probabilities = predict(model, test.images, recipe.test_shift)
+        network.save(file)
+    probabilities = predict(network, validation.images, recipe.test_shift)
+    test_probabilities = predict(network, test.images, recipe.test_shift)
     for name, values in (("validation", probabilities), ("test", test_probabilities)):
         with atomic(folder / f"{name}_probabilities.npy") as file:
             np.save(file, values)
@@ -106,7 +145,7 @@ def _finish(
         "repeat": fold.repeat,
         "fold": fold.fold,
         **scores(validation.labels, probabilities),
-        "parameters": model.count_params(),
+        "parameters": network.count_params(),
         "best_epoch": checkpoint.best_epoch,
         "epochs": len(checkpoint.history),
         "seconds": sum(row["seconds"] for row in checkpoint.history) + time.perf_counter() - began,
@@ -141,66 +180,6 @@ def _rows(digits: Digits, rows: np.ndarray) -> Digits:
     return Digits(digits.images[rows], digits.labels[rows], digits.ids[rows])
 
 
-def _draws(recipe: Recipe, fold: Fold, epoch: int, purpose: int) -> np.random.Generator:
-    """All randomness comes from here: epochs count from 1, and 0 is before the first, for initial weights."""
-    return np.random.default_rng([recipe.seed, fold.repeat, fold.fold, epoch, purpose])
-
-
-def _steps(recipe: Recipe, rows: int) -> int:
-    """The steps of an epoch over so many training rows."""
-    return max(1, rows // recipe.batch_size)
-
-
-class ShuffledEpochs(keras.utils.PyDataset):
-    """A fold's training rows in batches, each epoch in its own order, all epochs in one sequence.
-
-    `fit` reads ahead, into the next epoch too, so a batch must follow from its number alone. The rows
-    that do not fill a batch are left out, other ones each epoch, as the tutorial does: then every step
-    has one shape and is compiled once.
-    """
-
-    def __init__(self, train: Digits, recipe: Recipe, fold: Fold, done: int):
-        """`train` are the training rows of the fold alone; `done` is the number of epochs already trained."""
-        super().__init__()
-        self.train, self.recipe, self.fold, self.done = train, recipe, fold, done
-        self.batch_size = min(recipe.batch_size, len(train.images))
-        self.steps = _steps(recipe, len(train.images))  # an epoch
-        self._epoch, self._order = 0, np.empty(0, int)
-
-    def __len__(self) -> int:
-        """Batches in all epochs still to train."""
-        return (self.recipe.epochs - self.done) * self.steps
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 (batch, 28, 28) and labels uint8 (batch,)."""
-        epoch, batch = divmod(number, self.steps)
-        epoch += self.done + 1
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = _draws(self.recipe, self.fold, epoch, _ROWS).permutation(len(self.train.images))
-        rows = self._order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        return self.train.images[rows], self.train.labels[rows]
-
-
-class Reseed(keras.callbacks.Callback):
-    """Begins each epoch with random states of the layers that depend on (seed, repeat, fold, epoch) alone.
-
-    Keras' seed generators go on from wherever they were, which a new process does not know.
-    """
-
-    def __init__(self, recipe: Recipe, fold: Fold):
-        """Which fold of which recipe is trained."""
-        super().__init__()
-        self.recipe, self.fold = recipe, fold
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Called by Keras."""
-        draws = _draws(self.recipe, self.fold, epoch + 1, _LAYERS)
-        for layer in self.model.layers:
-            if hasattr(layer, "seed_generator"):
-                layer.seed_generator.state.assign(draws.integers(2**31, size=2))
-
-
 class Checkpoint(keras.callbacks.Callback):
     """Saves after each epoch, in one step, all that the next one depends on, and restores it.
 
@@ -228,7 +207,6 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self, model: keras.Model) -> None:
         """Puts the saved state into `model`; a damaged one is reported and the fold starts over."""
-        model.optimizer.build(model.trainable_variables)
         if not self.path.exists():
             return
         try:
@@ -245,8 +223,7 @@ class Checkpoint(keras.callbacks.Callback):
             print(f"{self.path} is damaged ({error}): this fold starts over", flush=True)
             self.path.unlink()
             return
-        for variable, value in zip(variables, [*weights, *optimizer], strict=True):
-            variable.assign(value)
+        _assign(variables, [*weights, *optimizer])
         self.history, self.stopped, self._restored = facts["history"], facts["stopped"], facts["rules"]
         self.best_weights = best
 

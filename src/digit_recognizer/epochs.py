@@ -1,0 +1,120 @@
+"""What an epoch is: its rows in their order, its random numbers, and where one is compiled whole, its loop."""
+
+import keras
+import numpy as np
+
+from digit_recognizer.digits import Digits
+from digit_recognizer.folds import Fold
+from digit_recognizer.recipes import Recipe
+
+_ROWS, _LAYERS = 0, 1  # what random numbers are for
+
+
+def _draws(recipe: Recipe, fold: Fold, epoch: int, purpose: int) -> np.random.Generator:
+    """All randomness comes from here: epochs count from 1, and 0 is before the first, for initial weights."""
+    return np.random.default_rng([recipe.seed, fold.repeat, fold.fold, epoch, purpose])
+
+
+def seed_of_weights(recipe: Recipe, fold: Fold) -> int:
+    """The seed of the member's initial weights."""
+    return int(_draws(recipe, fold, 0, _LAYERS).integers(2**31))
+
+
+def rows_of_epoch(recipe: Recipe, rows: int) -> int:
+    """Of so many training rows those that an epoch takes: as many as fill its batches."""
+    batch_size = min(recipe.batch_size, rows)
+    return rows // batch_size * batch_size
+
+
+class ShuffledEpochs(keras.utils.PyDataset):
+    """A fold's training rows, each epoch in its own order, all epochs in one sequence of parts.
+
+    A part is a batch, or the whole epoch for EpochModel. `fit` reads ahead, into the next epoch too, so a
+    part must follow from its number alone. The rows that do not fill a batch are left out, other ones
+    each epoch, as the tutorial does: then every step has one shape and is compiled once.
+    """
+
+    def __init__(self, train: Digits, recipe: Recipe, fold: Fold, done: int, whole: bool = False):
+        """`train` are the training rows of the fold alone; `done` is the number of epochs already trained."""
+        super().__init__(max_queue_size=2 if whole else 10)
+        self.train, self.recipe, self.fold, self.done = train, recipe, fold, done
+        rows = rows_of_epoch(recipe, len(train.images))
+        self.rows = rows if whole else min(rows, recipe.batch_size)  # a part
+        self.parts = rows // self.rows  # an epoch
+        self._epoch, self._order = 0, np.empty(0, int)
+
+    def __len__(self) -> int:
+        """Parts in all epochs still to train."""
+        return (self.recipe.epochs - self.done) * self.parts
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 (rows, 28, 28) and labels uint8 (rows,)."""
+        epoch, part = divmod(number, self.parts)
+        epoch += self.done + 1
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = _draws(self.recipe, self.fold, epoch, _ROWS).permutation(len(self.train.images))
+        rows = self._order[part * self.rows : (part + 1) * self.rows]
+        return self.train.images[rows], self.train.labels[rows]
+
+
+class Reseed(keras.callbacks.Callback):
+    """Begins each epoch with random states of the layers that depend on (seed, repeat, fold, epoch) alone.
+
+    Keras' seed generators go on from wherever they were, which a new process does not know.
+    """
+
+    def __init__(self, recipe: Recipe, fold: Fold):
+        """Which fold of which recipe is trained."""
+        super().__init__()
+        self.recipe, self.fold = recipe, fold
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras."""
+        draws = _draws(self.recipe, self.fold, epoch + 1, _LAYERS)
+        for layer in self.model.layers:
+            if hasattr(layer, "seed_generator"):
+                layer.seed_generator.state.assign(draws.integers(2**31, size=2))
+
+
+class EpochModel(keras.Model):
+    """Learns from a whole epoch in one call: the loop over its batches is compiled too.
+
+    On an accelerator a step of these small networks takes less time than Python needs to begin one. On
+    a processor XLA runs what is inside a loop on one core, so there `fit` has the loop.
+    """
+
+    def __init__(self, network: keras.Model, batch_size: int):
+        """`network` is a functional model, whose layers and weights this one shares."""
+        super().__init__(network.input, network.output, name=network.name)
+        self.batch_size = batch_size
+
+    def train_step(self, *arguments):
+        """Called by Keras: with (state, data) on JAX, which returns (logs, state), else with (data)."""
+        *state, data = arguments
+        batches = [
+            keras.ops.reshape(part, (-1, self.batch_size, *part.shape[1:]))
+            for part in data[:2]  # images and labels: there are no weights
+        ]
+        return self._scan(*state, batches) if state else self._loop(batches)
+
+    def _scan(self, state, batches):
+        import jax
+
+        def step(state, batch):
+            logs, state = super(EpochModel, self).train_step(state, batch)
+            return state, logs
+
+        state, logs = jax.lax.scan(step, state, tuple(batches))
+        return {name: values[-1] for name, values in logs.items()}, state
+
+    def _loop(self, batches):
+        import tensorflow as tf
+
+        def step(number):
+            super(EpochModel, self).train_step(tuple(part[number] for part in batches))
+            return number + 1
+
+        count = tf.shape(batches[0])[0]
+        tf.while_loop(lambda number: number < count, step, [tf.constant(0)])
+        return self.get_metrics_result()
