@@ -52,7 +52,7 @@ class Setting:
     steps: int = 60  # of training, a round
     batches: int = 32  # augmented or normalised, a round
     members: int = 15
-    rows: int = 4096  # of the smallest training whose growth is measured
+    rows: int = 2048  # of the smallest training whose growth is measured
     group: int = 3  # epochs or members told together
     predicted: int | None = None  # rows of test.csv; None: all
     epochs: int = 50  # of part b, at most

@@ -419,7 +419,12 @@ def test_several_recipes_run_out_of_time(call, csvs, tmp_path):
     outcome = call(*line, "--time-budget", "0s")
     unfinished = ", ".join(f"{name}/fold_0{fold}" for name in ("mlp", "dropout_mlp") for fold in (0, 1))
     assert outcome.code == 0 and f"not finished: {unfinished}; the same command goes on" in outcome.out
-    assert (tmp_path / "board/leaderboard.csv").read_text().startswith("recipe,accuracy")
+    board = tmp_path / "board/leaderboard.csv"
+    assert board.read_text().startswith("recipe,accuracy")
+    board.unlink()  # as if it had been killed before
+    for options in ((), ("--overwrite",)):
+        outcome = call("train", "--input", csvs, "--output", board.parent, *options)
+        assert refused(outcome, "board holds several recipes' runs: give the directory of one")
 
 
 def test_list_tells_every_recipe_without_keras(tmp_path):

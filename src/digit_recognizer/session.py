@@ -67,7 +67,8 @@ def _runs(session: Session, home: Run) -> list[Run]:
     several = len(session.names) > 1
     if several and "network" in (home.settings() or {}):
         raise UserError(f"{home.folder} holds a run of one recipe: take another --output for several")
-    if not several and home.leaderboard.exists() and not session.overwrite:
+    board = home.leaderboard.exists() or any(Run(home.folder / name).settings() for name in recipes.RECIPES)
+    if not several and board:
         raise UserError(f"{home.folder} holds several recipes' runs: give the directory of one as --output")
     return [Run(home.folder / name) for name in session.names] if several else [home]
 

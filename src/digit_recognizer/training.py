@@ -30,9 +30,6 @@ from digit_recognizer.scores import scores
 HISTORY = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
 MONITOR = "val_accuracy"  # the epoch in which it is highest predicts
 
-# Rows at a time without training: enough to keep two cores or a GPU busy within 0.2 GiB.
-_PREDICTION_BATCH = 256
-
 # The highest probability of a picture from which on its neighbours' do not change the answer.
 _SURE = 0.999
 
@@ -82,7 +79,7 @@ def train_fold(
                 epochs=recipe.epochs,
                 initial_epoch=done,
                 validation_data=(validation.images, validation.labels),
-                validation_batch_size=_PREDICTION_BATCH,
+                validation_batch_size=backend.rows_at_once(),
                 callbacks=[Reseed(recipe, fold), *rules, checkpoint, *callbacks],
                 verbose=0,
             )
@@ -173,7 +170,7 @@ def predict(model: keras.Model, images: np.ndarray, shift: int = 0) -> np.ndarra
 
 
 def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    return model.predict(images, batch_size=_PREDICTION_BATCH, verbose=0)
+    return model.predict(images, batch_size=backend.rows_at_once(), verbose=0)
 
 
 def _rows(digits: Digits, rows: np.ndarray) -> Digits:
