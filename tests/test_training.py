@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import zipfile
 
 import keras
 import numpy as np
@@ -162,6 +163,19 @@ def state(long_recipe, dataset, folds, tmp_path_factory):
     with pytest.raises(Death):
         train_fold(long_recipe, dataset, folds[0], folder, [DieAt(1, "after")])
     return (folder / "state.npz").read_bytes()
+
+
+def test_a_member_owes_nothing_to_those_before_it(undisturbed, long_recipe, dataset, folds, tmp_path):
+    train_fold(long_recipe, dataset, folds[1], tmp_path / "after")  # by the network that trained fold 0
+    training.learner.cache_clear()
+    training.predictor.cache_clear()
+    train_fold(long_recipe, dataset, folds[1], tmp_path / "alone")
+    assert numbers(tmp_path / "after") == numbers(tmp_path / "alone") != numbers(undisturbed)
+    names = [
+        re.findall(r'"name": "(\w+)"', zipfile.ZipFile(path / "model.keras").read("config.json").decode())
+        for path in (undisturbed, tmp_path / "after", tmp_path / "alone")
+    ]
+    assert names[0] == names[1] == names[2]
 
 
 @pytest.mark.parametrize(

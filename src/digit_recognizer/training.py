@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from digit_recognizer import backend, models, schedules
-from digit_recognizer.digits import SIDE, Dataset, Digits
+from digit_recognizer.digits import CLASSES, SIDE, Dataset, Digits
 from digit_recognizer.epochs import EpochModel, Reseed, ShuffledEpochs, rows_of_epoch, seed_of_weights
 from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
@@ -56,13 +56,12 @@ def train_fold(
         state.unlink(missing_ok=True)  # the process was killed between the two
         return read_json(folder / "metrics.json")
     folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.clear_session()  # so that layers are named as in any other process
-    keras.utils.set_random_seed(seed_of_weights(recipe, fold))
-    network = models.build(recipe)
+    network = predictor(recipe)  # the first that is built: it clears Keras' session
     rows = rows_of_epoch(recipe, len(fold.train_rows))
     compiled, precision = means(recipe, rows)
     model, blank = learner(recipe, rows, compiled, precision)
-    model.set_weights(network.get_weights())
+    keras.utils.set_random_seed(seed_of_weights(recipe, fold))
+    model.set_weights(models.build(recipe).get_weights())
     _assign(model.optimizer.variables, blank)
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
     rules = schedules.callbacks(recipe, MONITOR)
@@ -102,8 +101,8 @@ def learner(
 ) -> tuple[keras.Model, list[np.ndarray]]:
     """The recipe's network, ready for `fit` with so many rows an epoch, and its optimizer's first state.
 
-    The members of an ensemble share it, one after the other, each from weights and a state of its own:
-    it is traced and compiled once, and a process never gives back what that takes.
+    The members of an ensemble share it, and `predictor`, one after the other, each with weights and a state
+    of its own: they are traced and compiled once, and a process never gives back what that takes.
     """
     model = models.build(recipe, models.COMPILED if compiled else models.UNCOMPILED, precision)
     batch_size = min(recipe.batch_size, rows)
@@ -112,6 +111,13 @@ def learner(
     schedules.compile(model, recipe, rows // batch_size, by_xla=bool(compiled))
     model.optimizer.build(model.trainable_variables)
     return model, [keras.ops.convert_to_numpy(each) for each in model.optimizer.variables]
+
+
+@functools.lru_cache(maxsize=1)
+def predictor(recipe: Recipe) -> keras.Model:
+    """The recipe's network as it is saved and predicts, with any weights."""
+    keras.utils.clear_session()  # so that its layers have the same names in every process
+    return models.build(recipe)
 
 
 def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
@@ -163,14 +169,17 @@ def predict(model: keras.Model, images: np.ndarray, shift: int = 0) -> np.ndarra
     unsure = np.flatnonzero(probabilities.max(axis=1) < _SURE) if shift else []
     if len(unsure):
         padded = np.pad(images[unsure], ((0, 0), (shift, shift), (shift, shift)))
-        moves = itertools.product((0, shift, 2 * shift), repeat=2)
-        views = [_predict(model, padded[:, y : y + SIDE, x : x + SIDE]) for y, x in moves]
-        probabilities[unsure] = np.mean(views, axis=0)
+        moves = list(itertools.product((0, shift, 2 * shift), repeat=2))
+        views = np.concatenate([padded[:, y : y + SIDE, x : x + SIDE] for y, x in moves])
+        probabilities[unsure] = _predict(model, views).reshape(len(moves), -1, CLASSES).mean(axis=0)
     return probabilities
 
 
 def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    return model.predict(images, batch_size=backend.rows_at_once(), verbose=0)
+    """In whole batches, filled up with empty pictures: code is compiled for one shape alone."""
+    rows = backend.rows_at_once()
+    filled = np.pad(images, ((0, -len(images) % rows), (0, 0), (0, 0)))
+    return model.predict(filled, batch_size=rows, verbose=0)[: len(images)]
 
 
 def _rows(digits: Digits, rows: np.ndarray) -> Digits:
