@@ -8,9 +8,8 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from keras import layers
 
-from digit_recognizer import epochs, models, schedules, training
+from digit_recognizer import epochs, schedules, training
 from digit_recognizer.epochs import ShuffledEpochs
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import change, named
@@ -45,21 +44,11 @@ def numbers(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy"))}
 
 
-def small_bn_cnn(recipe, layout):
-    """All that makes a state of bn_cnn's, augmentation, normalisation and dropout, in half the time to trace."""
-    pixels, x = models._pixels(recipe)
-    x = layers.Conv2D(4, 3, strides=2)(x)
-    x = layout.normalisation(momentum=recipe.momentum)(x)
-    return models._classifier(recipe, pixels, x)
-
-
 @pytest.fixture(scope="module")
-def long_recipe(recipe):
+def long_recipe(small_recipe):
     """So short a patience that the learning rate falls and training stops early."""
     options = {"epochs": 5, "plateau_patience": 1, "stopping_patience": 2, "learning_rate": 0.01}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NETWORKS, "small_bn_cnn", small_bn_cnn)
-        yield change(dataclasses.replace(recipe, network="small_bn_cnn"), options | {"hidden": (16,)})
+    return change(small_recipe, options)
 
 
 @pytest.fixture(scope="module")
