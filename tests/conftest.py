@@ -118,7 +118,7 @@ def small_recipe(recipe):
         x = layers.Conv2D(4, 3, strides=2)(x)
         x = layout.pooling()(x)
         x = layout.normalisation(momentum=recipe.momentum)(x)
-        return models._classifier(recipe, pixels, x)
+        return models._classifier(recipe, layout, pixels, x)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.NETWORKS, "small_bn_cnn", small_bn_cnn)

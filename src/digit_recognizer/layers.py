@@ -1,6 +1,6 @@
 """Layers of our own. Loading a saved model needs `import digit_recognizer.layers` and nothing else.
 
-RandomAffine is part of a saved model. The other two are Keras' own layers in ways that train faster: the
+RandomAffine is part of a saved model. The others are Keras' own layers in ways that train faster: the
 same function of the same weights, so that what they learned is saved in Keras' own.
 """
 
@@ -124,3 +124,21 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         ):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return outputs
+
+
+class PhiloxDropout(keras.layers.Dropout):
+    """Dropout whose random numbers are good code where XLA compiles the step.
+
+    Keras leaves the choice of the generator to TensorFlow. That which XLA takes on a processor makes a
+    number in 0.7 µs, which for the 9,216 units of lenet was three quarters of a step; Philox, which
+    TensorFlow itself takes, in 0.01 µs.
+    """
+
+    def call(self, inputs, training=False):
+        """Float of any shape -> the same."""
+        if keras.backend.backend() != "tensorflow" or not training:
+            return super().call(inputs, training=training)
+        import tensorflow as tf
+
+        seed = tf.cast(self.seed_generator.next() % (2**31 - 1), "int32")
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed, rng_alg="philox")

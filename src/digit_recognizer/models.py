@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from digit_recognizer.digits import CLASSES, SIDE
-from digit_recognizer.layers import FusedBatchNormalization, MaxOfFour, RandomAffine
+from digit_recognizer.layers import FusedBatchNormalization, MaxOfFour, PhiloxDropout, RandomAffine
 from digit_recognizer.recipes import Recipe
 
 
@@ -21,13 +21,16 @@ class Layout:
 
     normalisation: Callable[..., keras.layers.Layer]
     pooling: Callable[[], keras.layers.Layer]
+    dropout: Callable[[float], keras.layers.Layer]
     pools_first: bool  # before the activation
 
 
 _POOLING = partial(layers.MaxPooling2D, 2)
-PUBLISHED = Layout(layers.BatchNormalization, _POOLING, pools_first=False)  # what is saved, and predicts
-COMPILED = Layout(layers.BatchNormalization, MaxOfFour, pools_first=True)  # for a step that XLA compiles
-UNCOMPILED = Layout(FusedBatchNormalization, _POOLING, pools_first=True)
+# what is saved, and predicts
+PUBLISHED = Layout(layers.BatchNormalization, _POOLING, layers.Dropout, pools_first=False)
+# for a step that XLA compiles
+COMPILED = Layout(layers.BatchNormalization, MaxOfFour, PhiloxDropout, pools_first=True)
+UNCOMPILED = Layout(FusedBatchNormalization, _POOLING, layers.Dropout, pools_first=True)
 
 
 def build(recipe: Recipe, layout: Layout = PUBLISHED, precision: str = "float32") -> keras.Model:
@@ -50,14 +53,14 @@ def mlp(recipe: Recipe, layout: Layout) -> keras.Model:
     As dropout_mlp 101,770 parameters, as mlp 118,282, as softmax_mlp 669,706.
     """
     pixels, x = _pixels(recipe)
-    return _classifier(recipe, pixels, x)
+    return _classifier(recipe, layout, pixels, x)
 
 
 def shallow_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
     """One convolution before the dense layers: 2,424,482 parameters."""
     pixels, x = _pixels(recipe)
     x = layers.Conv2D(28, 3, activation=_activation(recipe))(x)
-    return _classifier(recipe, pixels, x)
+    return _classifier(recipe, layout, pixels, x)
 
 
 def lenet(recipe: Recipe, layout: Layout) -> keras.Model:
@@ -66,7 +69,7 @@ def lenet(recipe: Recipe, layout: Layout) -> keras.Model:
     for filters in (32, 64):
         x = layers.Conv2D(filters, 3, activation=_activation(recipe))(x)
     x = layout.pooling()(x)
-    return _classifier(recipe, pixels, x)
+    return _classifier(recipe, layout, pixels, x)
 
 
 def bn_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
@@ -82,7 +85,7 @@ def bn_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
         rest = [layers.Activation(_activation(recipe)), layout.pooling()]
         for layer in reversed(rest) if layout.pools_first else rest:
             x = layer(x)
-    return _classifier(recipe, pixels, x, normalised=True)
+    return _classifier(recipe, layout, pixels, x, normalised=True)
 
 
 def fast_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
@@ -98,7 +101,7 @@ def fast_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
             x = layout.pooling()(x)
         x = layout.normalisation(momentum=recipe.momentum)(x)
         x = layers.Activation(_activation(recipe))(x)
-    return _classifier(recipe, pixels, x, normalised=True)
+    return _classifier(recipe, layout, pixels, x, normalised=True)
 
 
 def _pixels(recipe: Recipe) -> tuple:
@@ -113,10 +116,10 @@ def _pixels(recipe: Recipe) -> tuple:
     return pixels, x
 
 
-def _classifier(recipe: Recipe, pixels, x, normalised=False) -> keras.Model:
+def _classifier(recipe: Recipe, layout: Layout, pixels, x, normalised=False) -> keras.Model:
     """The network from the input `pixels` through `x` and the recipe's dense layers to the classes."""
     if recipe.conv_dropout:
-        x = layers.Dropout(recipe.conv_dropout)(x)
+        x = layout.dropout(recipe.conv_dropout)(x)
     x = layers.Flatten()(x)
     for units in recipe.hidden:
         if normalised:
@@ -126,7 +129,7 @@ def _classifier(recipe: Recipe, pixels, x, normalised=False) -> keras.Model:
         else:
             x = layers.Dense(units, activation=_activation(recipe))(x)
         if recipe.dropout:
-            x = layers.Dropout(recipe.dropout)(x)
+            x = layout.dropout(recipe.dropout)(x)
     probabilities = layers.Dense(CLASSES, activation="softmax", dtype="float32")(x)
     return keras.Model(pixels, probabilities, name=recipe.name)
 
