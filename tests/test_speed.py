@@ -1,5 +1,6 @@
 """The fast ways to train compute what plain Keras in float32 computes; so do the backend's choices."""
 
+import importlib
 import sys
 
 import keras
@@ -8,7 +9,7 @@ import pytest
 from keras import ops
 
 from digit_recognizer import backend, models, training
-from digit_recognizer.layers import FusedBatchNormalization, MaxOfFour
+from digit_recognizer.layers import FusedBatchNormalization, MaxOfFour, PhiloxDropout
 from digit_recognizer.models import COMPILED, PUBLISHED, UNCOMPILED
 from digit_recognizer.recipes import change, named
 from digit_recognizer.training import train_fold
@@ -99,6 +100,19 @@ def test_fused_normalisation_is_keras_own():
         assert found == pytest.approx(expected, abs=1e-5)
     for mine, theirs in zip(ours.get_weights(), keras_own.get_weights(), strict=True):
         assert mine == pytest.approx(theirs, abs=1e-5)
+
+
+@needs_tensorflow
+def test_dropout_by_philox_is_keras_own():
+    units = np.ones((64, 200), "float32")
+    ours, keras_own = PhiloxDropout(0.25, seed=7), keras.layers.Dropout(0.25, seed=7)
+    for training_ in (True, True, False):  # each time with the next seed
+        found, expected = (ops.convert_to_numpy(x(units, training=training_)) for x in (ours, keras_own))
+        assert (found == expected).all()
+    by_xla = importlib.import_module("tensorflow").function(jit_compile=True)
+    compiled = by_xla(lambda: ours(units, training=True))().numpy()
+    assert (compiled == 0).mean() == pytest.approx(0.25, abs=0.02)
+    assert set(np.unique(compiled)) == {np.float32(0), np.float32(1 / 0.75)}
 
 
 def test_every_pooling_network_can_pool_before_its_activation(dataset):

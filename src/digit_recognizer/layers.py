@@ -140,5 +140,5 @@ class PhiloxDropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         import tensorflow as tf
 
-        seed = tf.cast(self.seed_generator.next() % (2**31 - 1), "int32")
+        seed = tf.cast(self.seed_generator.next() % (tf.int32.max - 1), "int32")  # as Keras does
         return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed, rng_alg="philox")
