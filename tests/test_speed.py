@@ -211,6 +211,16 @@ def test_precision_follows_the_accelerator(monkeypatch, accelerator, expected):
     assert backend.compiled(expected, 1) == "epoch"
 
 
+def test_an_epoch_is_one_call_where_steps_are_short(monkeypatch):
+    monkeypatch.setattr(backend, "compiled", lambda *_: "step")
+    compiled = {
+        name: training.means(named(name), 10**6)[0] for name in ("softmax_mlp", "mlp", "lenet", "fast")
+    }
+    assert compiled == {"softmax_mlp": "epoch", "mlp": "epoch", "lenet": "step", "fast": "step"}
+    monkeypatch.setattr(backend, "compiled", lambda *_: None)
+    assert training.means(named("mlp"), 1)[0] is None
+
+
 @needs_tensorflow
 def test_xla_compiles_where_it_pays(monkeypatch):
     assert backend.compiled("float32", 10**6) == (None if sys.platform == "darwin" else "step")
