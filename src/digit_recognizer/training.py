@@ -57,19 +57,14 @@ def train_fold(
         return read_json(folder / "metrics.json")
     folder.mkdir(parents=True, exist_ok=True)
     network = predictor(recipe)  # the first that is built: it clears Keras' session
-    rows = rows_of_epoch(recipe, len(fold.train_rows))
-    compiled, precision = means(recipe, rows)
-    model, blank = learner(recipe, rows, compiled, precision)
-    keras.utils.set_random_seed(seed_of_weights(recipe, fold))
-    model.set_weights(models.build(recipe).get_weights())
-    _assign(model.optimizer.variables, blank)
+    model = _untrained(recipe, fold)
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
     rules = schedules.callbacks(recipe, MONITOR)
     checkpoint = Checkpoint(state, rules)
     checkpoint.restore(model)
     done = len(checkpoint.history)
     if not checkpoint.stopped and done < recipe.epochs:
-        epochs = ShuffledEpochs(train, recipe, fold, done, whole=compiled == "epoch")
+        epochs = ShuffledEpochs(train, recipe, fold, done, isinstance(model, EpochModel))
         try:
             model.fit(
                 epochs,
@@ -87,6 +82,16 @@ def train_fold(
             raise
     network.set_weights(checkpoint.best_weights)
     return _finish(recipe, dataset.test, validation, fold, folder, checkpoint, network)
+
+
+def _untrained(recipe: Recipe, fold: Fold) -> keras.Model:
+    """The shared learner with the member's initial weights and the optimizer's first state."""
+    rows = rows_of_epoch(recipe, len(fold.train_rows))
+    model, blank = learner(recipe, rows, *means(recipe, rows))
+    keras.utils.set_random_seed(seed_of_weights(recipe, fold))
+    model.set_weights(models.build(recipe).get_weights())
+    _assign(model.optimizer.variables, blank)
+    return model
 
 
 def means(recipe: Recipe, rows: int) -> tuple[str | None, str]:
