@@ -81,6 +81,7 @@ def test_ways_take_turns(clock):
     assert turns == ["usual", "ours"] * 4
     assert usual["rounds"] == [2, 1, 2] and usual["median"] == 2 and usual["ratio"] == 1
     assert ours["rounds"] == [4, 4, 8] and ours["median"] == 4 and ours["ratio"] == 4
+    assert (usual["fastest"], ours["fastest"]) == (2, 8)
     assert (usual["start_seconds"], ours["start_seconds"]) == (5, 4)
 
 

@@ -37,7 +37,7 @@ def compare(
     """Times the `ways` in turn, at most so many rounds; a row for each.
 
     They take turns so that a machine that is busy for a while is so for all of them. `ratio` is how many times
-    as fast as the first of them a way is, the median of the rounds'. `value` turns a round's seconds into
+    as fast as the first of them a way is, the median of the rounds'; `fastest` is the best round. `value` turns a round's seconds into
     `unit`. A round before the others, which makes code and takes memory, is told only by how much longer it took.
     """
     first = {name: timed(way) for name, way in ways.items()}
@@ -57,8 +57,9 @@ def compare(
             "median": value(median),
             "unit": unit,
             "ratio": statistics.median(one / other for one, other in zip(usual, taken, strict=True)),
+            "fastest": value(min(taken)),
             "rounds": [value(each) for each in taken],
-            "start_seconds": first[name] - median,
+            "start_seconds": max(0.0, first[name] - median),
         }
 
 
@@ -103,9 +104,10 @@ def earlier(path: Path, machine: dict[str, Any]) -> dict[str, Any]:
 
 def line(row: Row) -> dict[str, str]:
     """A row as the table has it."""
-    median = row["median"]
-    cells = {"what": row["what"], "way": row["way"]}
-    cells |= {"median": f"{median:.0f}" if median >= 100 else f"{median:.3g}", "unit": row["unit"]}
+    cells = {name: row[name] for name in ("what", "way", "unit")}
+    for name in ("median", "fastest"):
+        if name in row:
+            cells[name] = format(row[name], ".0f" if row[name] >= 100 else ".3g")
     for key, name, form in (
         ("ratio", "times as fast", ".2f"),
         ("cost", "times the cost", ".2f"),
