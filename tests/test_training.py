@@ -154,6 +154,20 @@ def state(long_recipe, dataset, folds, tmp_path_factory):
     return (folder / "state.npz").read_bytes()
 
 
+def test_validation_judges_the_weights_of_its_own_epoch(recipe, dataset, folds, tmp_path):
+    judged = []
+
+    class Judge(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rows = folds[0].validation_rows
+            own = self.model.evaluate(dataset.train.images[rows], dataset.train.labels[rows], verbose=0)
+            judged.append((logs["val_loss"], own[0]))
+
+    mlp = change(named("dropout_mlp"), {"epochs": 3, "batch_size": 16, "holdout": 0.0, "folds": 2})
+    train_fold(mlp, dataset, folds[0], tmp_path, [Judge()])
+    assert [told for told, _ in judged] == [pytest.approx(own, rel=1e-4) for _, own in judged]
+
+
 def test_a_member_owes_nothing_to_those_before_it(undisturbed, long_recipe, dataset, folds, tmp_path):
     train_fold(long_recipe, dataset, folds[1], tmp_path / "after")  # by the network that trained fold 0
     training.learner.cache_clear()

@@ -58,6 +58,8 @@ def start(threads: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _keep_freed_memory()
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
+    if os.environ["KERAS_BACKEND"] == "jax":
+        _multiply_with_fresh_weights()
     with _native_messages_dropped():
         if os.environ["KERAS_BACKEND"] == "tensorflow":
             import tensorflow as tf
@@ -67,6 +69,19 @@ def start(threads: int) -> None:
             tf.config.threading.set_inter_op_parallelism_threads(threads)
             tf.config.list_logical_devices()  # starts the runtime, which says what it did not find
         import keras  # noqa: F401
+
+
+def _multiply_with_fresh_weights() -> None:
+    """Keeps jaxlib 0.7 from multiplying by XNNPACK on a processor.
+
+    That keeps a copy of the weights, and does not see that a step has replaced them in place: from the
+    second epoch on validation judged the weights of the first. jaxlib 0.10 does not do it; between them it
+    was not tried.
+    """
+    version = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
+    if (0, 7) <= version < (0, 10):
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_xnnpack=false".strip()
 
 
 def _keep_freed_memory() -> None:

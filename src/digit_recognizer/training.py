@@ -89,7 +89,7 @@ def _untrained(recipe: Recipe, fold: Fold) -> keras.Model:
     rows = rows_of_epoch(recipe, len(fold.train_rows))
     model, blank = learner(recipe, rows, *means(recipe, rows))
     keras.utils.set_random_seed(seed_of_weights(recipe, fold))
-    model.set_weights(models.build(recipe).get_weights())
+    _assign(model.weights, _values(models.build(recipe).weights))
     _assign(model.optimizer.variables, blank)
     return model
 
@@ -117,7 +117,7 @@ def learner(
         model = EpochModel(model, batch_size)
     schedules.compile(model, recipe, rows // batch_size, by_xla=bool(compiled))
     model.optimizer.build(model.trainable_variables)
-    return model, [keras.ops.convert_to_numpy(each) for each in model.optimizer.variables]
+    return model, _values(model.optimizer.variables)
 
 
 @functools.lru_cache(maxsize=1)
@@ -125,6 +125,10 @@ def predictor(recipe: Recipe) -> keras.Model:
     """The recipe's network as it is saved and predicts, with any weights."""
     keras.utils.clear_session()  # so that its layers have the same names in every process
     return models.build(recipe)
+
+
+def _values(variables: list[keras.Variable]) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(each) for each in variables]
 
 
 def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
@@ -261,7 +265,7 @@ class Checkpoint(keras.callbacks.Callback):
         row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in HISTORY[1:5]}
         self.history.append(row | {"learning_rate": self._learning_rate})
         if self.best_epoch == epoch + 1:
-            self.best_weights = self.model.get_weights()
+            self.best_weights = _values(self.model.weights)
         self.stopped = bool(self.model.stop_training)
         self.history[-1]["seconds"] = round(time.perf_counter() - self._began, 3)
         self._save()
@@ -269,8 +273,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _save(self) -> None:
         variables = {
-            "weight": self.model.get_weights(),
-            "optimizer": [keras.ops.convert_to_numpy(each) for each in self.model.optimizer.variables],
+            "weight": _values(self.model.weights),
+            "optimizer": _values(self.model.optimizer.variables),
             "best": self.best_weights,
         }
         facts = {
