@@ -116,7 +116,6 @@ def small_recipe(recipe):
         """All that makes a state of bn_cnn's: augmentation, normalisation and dropout."""
         pixels, x = models._pixels(recipe)
         x = layers.Conv2D(4, 3, strides=2)(x)
-        x = layout.pooling()(x)
         x = layout.normalisation(momentum=recipe.momentum)(x)
         return models._classifier(recipe, layout, pixels, x)
 
