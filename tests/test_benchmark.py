@@ -39,6 +39,23 @@ def test_parts_are_measured_and_kept(call, csvs, tmp_path):
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text()) == results
 
 
+@pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
+def test_seeds_that_were_measured_stay(call, csvs, tmp_path):
+    for seeds in (["42"], ["42", "43"]):
+        place = ("--input", csvs, "--output", tmp_path / "out")
+        outcome = call("benchmark", *QUICK, *place, "--only", "b", "--seeds", *seeds)
+        assert outcome.code == 0, outcome.error
+        results = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+        rows = {(row["what"], row["way"]): row for row in results["parts"]["b"]["rows"]}
+        if seeds == ["42"]:
+            first = rows
+    for way in ("bn_cnn", "fast"):
+        taken = [rows[f"to 0.9940, seed {seed}", way]["median"] for seed in (42, 43)]
+        assert taken[0] == first["to 0.9940, seed 42", way]["median"]
+        assert rows["to 0.9940", way]["rounds"] == taken
+    assert rows["to 0.9940", "fast"]["ratio"] > 0
+
+
 def test_what_is_refused(call, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "ROOT", tmp_path)
     for arguments, words in (

@@ -36,7 +36,8 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """The fold in which each row is validated: int8 (rows, repeats), -1 for never (holdout).
 
     Each fold holds each class in about the proportion that all rows have (scikit-learn's stratified
-    splitters), but for a holdout of the first rows, which is as it comes. Raises UserError where a class has fewer rows than there are folds.
+    splitters), but for a holdout of the first rows, which is as it comes. Raises UserError where a class has
+    fewer rows than there are folds.
     """
     classes, counts = np.unique(labels, return_counts=True)
     needed = max(recipe.folds, 2)

@@ -37,8 +37,9 @@ def compare(
     """Times the `ways` in turn, at most so many rounds; a row for each.
 
     They take turns so that a machine that is busy for a while is so for all of them. `ratio` is how many times
-    as fast as the first of them a way is, the median of the rounds'; `fastest` is the best round. `value` turns a round's seconds into
-    `unit`. A round before the others, which makes code and takes memory, is told only by how much longer it took.
+    as fast as the first of them a way is, the median of the rounds'; `fastest` is the best round. `value` turns
+    a round's seconds into `unit`. A round before the others, which makes code and takes memory, is told only by
+    how much longer it took.
     """
     first = {name: timed(way) for name, way in ways.items()}
     seconds = {name: [] for name in ways}
