@@ -386,7 +386,9 @@ def benchmark() -> None:
     place.output.mkdir(parents=True, exist_ok=True)
     before = results["parts"].get("b", {"rows": []})["rows"]
     reached = tuple(row for row in before if "accuracies" in row)
-    setting = Setting(dataset, place.input, options.seeds, reached=reached, **(QUICK if options.quick else {}))
+    setting = Setting(
+        dataset, place.input, options.seeds, reached=reached, **(QUICK if options.quick else {})
+    )
     for part in options.parts:
         began, rows = time.perf_counter(), []
         about = {"date": datetime.now().isoformat(timespec="seconds"), "commit": competition.commit()}
