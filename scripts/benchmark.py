@@ -191,8 +191,10 @@ def reaching(setting: Setting) -> Iterator[Row]:
             with suppress(EnoughError):
                 way(recipe, fold, watch(epochs))
             found[name].append(epochs[-1][0] - began)
-            row = {"what": what, "way": name, "median": found[name][-1]}
-            yield row | {"unit": "s", "accuracies": [accuracy for _, accuracy in epochs]}
+            row = {"what": what, "way": name, "median": found[name][-1], "unit": "s"}
+            # of its own: a seed may have been measured long before the others
+            row |= {"commit": competition.commit()}
+            yield row | {"accuracies": [accuracy for _, accuracy in epochs]}
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
     for name, median in medians.items():
         row = {"what": f"to {ACCURACY:.4f}", "way": name, "median": median, "unit": "s"}
@@ -356,7 +358,14 @@ def parse() -> argparse.Namespace:
     add("--full", action="store_true", help="all parts")
     add("--quick", action="store_true", help="tell whether it works: the numbers mean nothing")
     add("--threads", metavar="T", type=int, help="of the backend (default: the cores there are)")
-    add("--seeds", metavar="S", type=int, nargs="+", default=[42, 43, 44], help="of part b (42 43 44)")
+    add(
+        "--seeds",
+        metavar="S",
+        type=int,
+        nargs="+",
+        default=[42, 43, 44],
+        help="of part b (42 43 44); measured ones stay",
+    )
     options = parser.parse_args()
     only = list(PARTS) if options.full else options.only.split(",")
     for part in only:

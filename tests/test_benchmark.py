@@ -53,6 +53,7 @@ def test_seeds_that_were_measured_stay(call, csvs, tmp_path):
         taken = [rows[f"to 0.9940, seed {seed}", way]["median"] for seed in (42, 43)]
         assert taken[0] == first["to 0.9940, seed 42", way]["median"]
         assert rows["to 0.9940", way]["rounds"] == taken
+        assert "commit" in rows["to 0.9940, seed 43", way]
     assert rows["to 0.9940", "fast"]["ratio"] > 0
 
 
