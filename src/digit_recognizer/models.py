@@ -89,14 +89,21 @@ def bn_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
 
 
 def fast_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
-    """A BN-CNN of our own: 427,818 parameters.
+    """A BN-CNN of our own: 848,122 parameters.
 
-    Five narrow convolutions see more than three wide ones. The first pools at once, and each pools before
-    it normalises, so that everything after a convolution has a quarter of the pixels to walk through.
+    Five convolutions see more than the tutorial's three. A digit lies in the middle 20 x 20 pixels: from the
+    second on, three of them leave the border unpadded, and the time that saves is spent on wider ones. The
+    first pools at once, and each pools before it normalises, so that what follows has a quarter of the pixels.
     """
     pixels, x = _pixels(recipe)
-    for filters, pooled in ((32, True), (64, False), (64, True), (128, False), (128, True)):
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+    for filters, padding, pooled in (  # height and width after it
+        (48, "same", True),  # 14
+        (96, "valid", False),  # 12
+        (96, "valid", True),  # 5
+        (192, "same", False),  # 5
+        (192, "valid", False),  # 3
+    ):
+        x = layers.Conv2D(filters, 3, padding=padding, use_bias=False)(x)
         if pooled:
             x = layout.pooling()(x)
         x = layout.normalisation(momentum=recipe.momentum)(x)
