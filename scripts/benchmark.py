@@ -286,22 +286,21 @@ def reading(setting: Setting) -> Iterator[Row]:
 
 
 def predicting(setting: Setting) -> Iterator[Row]:
-    """Part f: each member is built, as after its training; the values of its weights take no time."""
-    import keras
-
+    """Part f: the members share a network, as in training; the values of its weights take no time."""
     from digit_recognizer import models
-    from digit_recognizer.training import predict
+    from digit_recognizer.training import predict, predictor
 
     images = setting.dataset.test.images[: setting.predicted]
-    for name in ("bn_cnn", "fast"):
-        seconds = []
-        for _ in range(setting.members):
-            keras.utils.clear_session()
-            seconds.append(timed(lambda: predict(models.build(recipes.named(name)), images)))  # noqa: B023
+    for name in ("fast", "bn_cnn"):
+        network = predictor(recipes.named(name), len(setting.dataset.train.images))
+        seconds = [timed(lambda: predict(network, images)) for _ in range(setting.members)]  # noqa: B023
         what = f"predicting {len(images)} rows, {setting.members} members"
         yield {"what": what, "way": name, "median": sum(seconds), "unit": "s", "rounds": seconds}
-    model, images = models.build(recipes.named("bn_cnn")), images[: setting.rows]
-    ways = {"model.predict": lambda: model.predict(images, verbose=0), "ours": lambda: predict(model, images)}
+    usual, images = models.build(recipes.named("bn_cnn")), images[: setting.rows]
+    ways = {
+        "model.predict": lambda: usual.predict(images, verbose=0),
+        "ours": lambda: predict(network, images),
+    }
     yield from compare("predicting", ways, setting.rounds, "images/s", lambda taken: len(images) / taken)
 
 

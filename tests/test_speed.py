@@ -159,6 +159,19 @@ def test_an_epoch_in_one_call_is_the_same_training(
         assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
 
 
+@pytest.mark.parametrize("name", ["fast", "dropout_mlp"])
+def test_compiled_prediction_is_that_of_the_saved_network(name, dataset, monkeypatch):
+    monkeypatch.setattr(backend, "compiled", lambda *_: "step")
+    recipe, images = named(name), dataset.test.images
+    network = training.predictor(recipe, 100)
+    assert network.jit_compile
+    for seed in (0, 1):  # of members that share it
+        keras.utils.set_random_seed(seed)
+        saved = models.build(recipe)
+        network.set_weights(saved.get_weights())
+        assert training.predict(network, images) == pytest.approx(training.predict(saved, images), abs=1e-6)
+
+
 def test_prediction_over_shifts():
     class Corner(keras.Model):  # stands for a network: how bright the upper left pixel is
         def call(self, images, training=False):

@@ -56,7 +56,8 @@ def train_fold(
         state.unlink(missing_ok=True)  # the process was killed between the two
         return read_json(folder / "metrics.json")
     folder.mkdir(parents=True, exist_ok=True)
-    network = predictor(recipe)  # the first that is built: it clears Keras' session
+    rows = rows_of_epoch(recipe, len(fold.train_rows))
+    network = predictor(recipe, rows)  # the first that is built: it clears Keras' session
     model = _untrained(recipe, fold)
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
     rules = schedules.callbacks(recipe, MONITOR)
@@ -121,10 +122,12 @@ def learner(
 
 
 @functools.lru_cache(maxsize=1)
-def predictor(recipe: Recipe) -> keras.Model:
-    """The recipe's network as it is saved and predicts, with any weights."""
+def predictor(recipe: Recipe, rows: int) -> keras.Model:
+    """The recipe's network as it is saved and predicts, with any weights; `rows` are those of an epoch."""
     keras.utils.clear_session()  # so that its layers have the same names in every process
-    return models.build(recipe)
+    network = models.build(recipe)
+    network.jit_compile = bool(means(recipe, rows)[0])  # where training is compiled, predicting pays as well
+    return network
 
 
 def _values(variables: list[keras.Variable]) -> list[np.ndarray]:
