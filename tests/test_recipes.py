@@ -84,7 +84,7 @@ def test_unknown_name():
             {"activation": "swish"},
             "activation=swish: it must be one of: relu, sigmoid, tanh, leaky_relu, elu",
         ),
-        ({"optimizer": ""}, "optimizer=: it must be one of: adam, sgd, adagrad, rmsprop"),
+        ({"optimizer": ""}, "optimizer=: it must be one of: adam, sgd, adagrad, rmsprop, muon"),
         ({"schedule": 3}, "schedule=3: it takes a text"),
         ({"hidden": (512, 0)}, r"hidden=\(512, 0\): it takes whole numbers such as 512,512, each at least 1"),
         ({"hidden": (True,)}, "hidden="),

@@ -24,6 +24,7 @@ def rates(steps, **options):
         ("sgd", "squared_error", "one_cycle"),
         ("adagrad", "cross_entropy", "plateau"),
         ("rmsprop", "squared_error", "constant"),
+        ("muon", "cross_entropy", "one_cycle"),
     ],
 )
 def test_every_knob_learns(optimizer, loss, schedule, dataset):

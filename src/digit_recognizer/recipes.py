@@ -49,7 +49,7 @@ class Recipe:
     epochs: int = _ranged(10, 1)  # at most
     batch_size: int = _ranged(32, 1)
     loss: str = _one_of("cross_entropy", "squared_error")
-    optimizer: str = _one_of("adam", "sgd", "adagrad", "rmsprop")
+    optimizer: str = _one_of("adam", "sgd", "adagrad", "rmsprop", "muon")
     learning_rate: float = _ranged(1e-3, 0, above=True)  # at the start; of one_cycle, the peak
 
     precision: str = _one_of(
@@ -126,8 +126,9 @@ RECIPES = {
             momentum=0.9,
             hidden=(128,),
             dropout=0.3,
-            epochs=12,
+            epochs=8,
             batch_size=128,
+            optimizer="muon",
             learning_rate=4e-3,
             rotation=10.0,
             zoom=0.1,

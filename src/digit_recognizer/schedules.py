@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from digit_recognizer.digits import CLASSES
+from digit_recognizer.optimizers import Muon
 from digit_recognizer.recipes import Recipe
 
 _OPTIMIZERS = {
@@ -13,6 +14,7 @@ _OPTIMIZERS = {
     "sgd": keras.optimizers.SGD,
     "adagrad": keras.optimizers.Adagrad,
     "rmsprop": keras.optimizers.RMSprop,
+    "muon": Muon,
 }
 
 
