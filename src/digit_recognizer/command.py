@@ -24,7 +24,7 @@ WRONG, INTERRUPTED = 2, 130  # exit codes
 # Pictures go to files. What runs in a notebook is told its backend, which another Python does not have.
 os.environ["MPLBACKEND"] = "agg"
 
-# What the built-in sample cuts a recipe down to, for a training of a minute or two on two cores. Its folds
+# What the built-in sample cuts a recipe down to, for a training of two or three minutes on two cores. Its folds
 # have few rows, so the batches are small: batch normalisation needs some 600 steps to be of use.
 SAMPLE_CUTS = {"folds": 3, "epochs": 8, "batch_size": 8}
 
