@@ -58,7 +58,7 @@ def train_fold(
     folder.mkdir(parents=True, exist_ok=True)
     rows = rows_of_epoch(recipe, len(fold.train_rows))
     network = predictor(recipe, rows)  # the first that is built: it clears Keras' session
-    model = _untrained(recipe, fold)
+    model = _untrained(recipe, fold, rows)
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
     rules = schedules.callbacks(recipe, MONITOR)
     checkpoint = Checkpoint(state, rules)
@@ -85,9 +85,8 @@ def train_fold(
     return _finish(recipe, dataset.test, validation, fold, folder, checkpoint, network)
 
 
-def _untrained(recipe: Recipe, fold: Fold) -> keras.Model:
+def _untrained(recipe: Recipe, fold: Fold, rows: int) -> keras.Model:
     """The shared learner with the member's initial weights and the optimizer's first state."""
-    rows = rows_of_epoch(recipe, len(fold.train_rows))
     model, blank = learner(recipe, rows, *means(recipe, rows))
     keras.utils.set_random_seed(seed_of_weights(recipe, fold))
     _assign(model.weights, _values(models.build(recipe).weights))
