@@ -107,9 +107,11 @@ def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, fold
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "exponential"])
-def test_a_schedule_of_steps_resumes_with_the_same_bytes(dataset, folds, tmp_path, schedule):
+def test_what_the_optimizer_counts_and_averages_resumes_with_the_same_bytes(
+    dataset, folds, tmp_path, schedule
+):
     options = {"schedule": schedule, "epochs": 4, "batch_size": 8, "folds": 2, "stopping_rule": "fall"}
-    recipe = change(named("dropout_mlp"), options | {"stopping_monitor": "loss"})
+    recipe = change(named("dropout_mlp"), options | {"stopping_monitor": "loss", "averaging": 0.6})
     train_fold(recipe, dataset, folds[0], tmp_path / "whole")
     with pytest.raises(Death):
         train_fold(recipe, dataset, folds[0], tmp_path / "cut", [DieAt(2, "within")])

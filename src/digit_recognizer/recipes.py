@@ -51,10 +51,9 @@ class Recipe:
     loss: str = _one_of("cross_entropy", "squared_error")
     optimizer: str = _one_of("adam", "sgd", "adagrad", "rmsprop", "muon")
     learning_rate: float = _ranged(1e-3, 0, above=True)  # at the start; of one_cycle, the peak
-
-    precision: str = _one_of(
-        "auto", "float32", "bfloat16", "float16"
-    )  # of convolutions; auto: as the device likes
+    averaging: float = _ranged(0.0, 0, 1)  # of the weights, over such a part of an epoch, at its end; 0: none
+    # of convolutions; auto: as the device likes
+    precision: str = _one_of("auto", "float32", "bfloat16", "float16")
 
     # augmentation, a new draw for every image: each uniform in plus or minus the value
     rotation: float = _ranged(0.0, 0, 180)  # degrees
