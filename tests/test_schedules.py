@@ -87,32 +87,6 @@ def test_plateau_is_a_callback_on_what_is_monitored():
     assert schedules.callbacks(recipe(), "val_accuracy") == []
 
 
-def test_an_epoch_ends_with_the_average_of_its_weights(dataset):
-    images, labels = dataset.train.images, dataset.train.labels
-
-    def weights(epochs, **options):
-        """After so many epochs, each of one step where the averaging believes in 4."""
-        chosen = recipe(optimizer="sgd", learning_rate=0.1, dropout=0.0, **options)
-        keras.utils.set_random_seed(0)
-        model = models.build(chosen)
-        schedules.compile(model, chosen, 4)
-        history = model.fit(
-            images,
-            labels,
-            batch_size=len(images),
-            epochs=epochs,
-            validation_data=(images, labels),
-            callbacks=schedules.callbacks(chosen, "val_accuracy"),
-            verbose=0,
-        )
-        loss = model.evaluate(images, labels, verbose=0)[0]
-        assert history.history["val_loss"][-1] == pytest.approx(loss, rel=1e-5)  # they were validated
-        return [keras.ops.convert_to_numpy(each) for each in model.trainable_variables]
-
-    for first, second, averaged in zip(weights(1), weights(2), weights(2, averaging=1.0), strict=True):
-        assert averaged == pytest.approx(0.75 * first + 0.25 * second, abs=1e-6)
-
-
 def epochs_until_stopped(values, **options):
     """How many epochs a training has whose monitored values are these."""
     chosen = recipe(**options)

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from digit_recognizer import epochs, schedules, training
+from digit_recognizer import epochs, models, schedules, training
 from digit_recognizer.epochs import ShuffledEpochs
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import change, named
 from digit_recognizer.run import read_json
-from digit_recognizer.training import Checkpoint, train_fold
+from digit_recognizer.training import Average, Checkpoint, train_fold
 
 
 class Death(BaseException):
@@ -170,6 +170,28 @@ def test_validation_judges_the_weights_of_its_own_epoch(recipe, dataset, folds, 
     assert [told for told, _ in judged] == [pytest.approx(own, rel=1e-4) for _, own in judged]
 
 
+def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(dataset):
+    rows = (dataset.train.images, dataset.train.labels)
+
+    def weights(epochs, averaging):
+        """Those validated last, after so many epochs, each of one step of the 4 that the recipe counts on."""
+        options = {"optimizer": "sgd", "learning_rate": 0.1, "dropout": 0.0, "averaging": averaging}
+        recipe = change(named("dropout_mlp"), options)
+        keras.utils.set_random_seed(0)
+        model = models.build(recipe)
+        schedules.compile(model, recipe, 4)
+        kept = Average()
+        losses = model.fit(*rows, 80, epochs, validation_data=rows, callbacks=[kept], verbose=0).history
+        model.set_weights(kept.weights)
+        assert losses["val_loss"][-1] == pytest.approx(model.evaluate(*rows, verbose=0)[0], rel=1e-5)
+        return [each.ravel() for each in kept.weights if each.dtype == np.float32]
+
+    plain = [weights(epochs, 0.0) for epochs in (1, 2, 3)]
+    for *steps, found in zip(*plain, weights(3, 1.0), strict=True):  # over 4 steps: momentum 3 / 4
+        assert found == pytest.approx(np.dot([9 / 16, 3 / 16, 4 / 16], steps), abs=1e-6)
+    assert np.abs(np.concatenate(plain[0]) - np.concatenate(plain[2])).max() > 1e-3
+
+
 def test_a_member_owes_nothing_to_those_before_it(undisturbed, long_recipe, dataset, folds, tmp_path):
     train_fold(long_recipe, dataset, folds[1], tmp_path / "after")  # by the network that trained fold 0
     training.learner.cache_clear()
@@ -236,7 +258,7 @@ def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
 
 
 def test_the_earliest_of_equal_epochs_is_the_best(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "state.npz", [])
+    checkpoint = Checkpoint(tmp_path / "state.npz", [], Average())
     checkpoint.history = [
         {"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])
     ]

@@ -51,7 +51,9 @@ class Recipe:
     loss: str = _one_of("cross_entropy", "squared_error")
     optimizer: str = _one_of("adam", "sgd", "adagrad", "rmsprop", "muon")
     learning_rate: float = _ranged(1e-3, 0, above=True)  # at the start; of one_cycle, the peak
-    averaging: float = _ranged(0.0, 0, 1)  # of the weights, over such a part of an epoch, at its end; 0: none
+    averaging: float = _ranged(
+        0.0, 0, 1
+    )  # of the weights that predict, over such a part of an epoch; 0: none
     # of convolutions; auto: as the device likes
     precision: str = _one_of("auto", "float32", "bfloat16", "float16")
 
@@ -122,17 +124,19 @@ RECIPES = {
             network="fast_cnn",
             source="this project",
             published="none",
-            momentum=0.9,
+            momentum=0.98,  # over as many steps as the weights' averages
             hidden=(128,),
             dropout=0.3,
-            epochs=8,
+            epochs=10,
             batch_size=128,
             optimizer="muon",
             learning_rate=4e-3,
+            averaging=0.2,
             rotation=10.0,
             zoom=0.1,
             shift=0.1,
             schedule="one_cycle",
+            warmup=0.2,
             test_shift=1,
         ),
         Recipe(

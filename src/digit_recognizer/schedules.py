@@ -22,7 +22,7 @@ def compile(model: keras.Model, recipe: Recipe, steps: int, by_xla: bool = False
     """Compiles `model` as the recipe says; an epoch has so many steps, which XLA makes code of or not."""
     average = {"use_ema": True, "ema_momentum": 1 - 1 / max(1, recipe.averaging * steps)}
     optimizer = _OPTIMIZERS[recipe.optimizer](
-        learning_rate(recipe, steps), **average if recipe.averaging else {}
+        learning_rate(recipe, steps), **(average if recipe.averaging else {})
     )
     loss = squared_error if recipe.loss == "squared_error" else "sparse_categorical_crossentropy"
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=by_xla)
@@ -73,8 +73,8 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def callbacks(recipe: Recipe, monitor: str) -> list[keras.callbacks.Callback]:
-    """Those that average weights, lower the learning rate where `monitor` no longer rises, and end training."""
-    chosen = [Average()] if recipe.averaging else []
+    """Those that lower the learning rate where `monitor` no longer rises, and that end training."""
+    chosen = []
     if recipe.schedule == "plateau":
         chosen.append(
             keras.callbacks.ReduceLROnPlateau(
@@ -96,19 +96,6 @@ def callbacks(recipe: Recipe, monitor: str) -> list[keras.callbacks.Callback]:
             )
         )
     return chosen
-
-
-class Average(keras.callbacks.Callback):
-    """Ends each epoch with the moving average of the weights, which is validated, kept and trained further.
-
-    At a high learning rate the weights go to and fro about a better place, which the average is near.
-
-    Source: Polyak and Juditsky, 'Acceleration of stochastic approximation by averaging' (1992).
-    """
-
-    def on_test_begin(self, logs=None):
-        """Called by Keras, between the last step of an epoch and its validation."""
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
 
 class StopAtFall(keras.callbacks.Callback):

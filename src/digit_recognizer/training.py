@@ -61,7 +61,8 @@ def train_fold(
     model = _untrained(recipe, fold, rows)
     train, validation = _rows(dataset.train, fold.train_rows), _rows(dataset.train, fold.validation_rows)
     rules = schedules.callbacks(recipe, MONITOR)
-    checkpoint = Checkpoint(state, rules)
+    average = Average()
+    checkpoint = Checkpoint(state, rules, average)
     checkpoint.restore(model)
     done = len(checkpoint.history)
     if not checkpoint.stopped and done < recipe.epochs:
@@ -75,7 +76,7 @@ def train_fold(
                 initial_epoch=done,
                 validation_data=(validation.images, validation.labels),
                 validation_batch_size=backend.rows_at_once(),
-                callbacks=[Reseed(recipe, fold), *rules, checkpoint, *callbacks],
+                callbacks=[Reseed(recipe, fold), average, *rules, checkpoint, *callbacks],
                 verbose=0,
             )
         except BaseException:
@@ -199,6 +200,30 @@ def _rows(digits: Digits, rows: np.ndarray) -> Digits:
     return Digits(digits.images[rows], digits.labels[rows], digits.ids[rows])
 
 
+class Average(keras.callbacks.Callback):
+    """Validates the moving average of the weights, where the optimizer has one, and keeps what was validated.
+
+    At a high learning rate the weights go to and fro about a better place, which the average is near. They
+    themselves are what training goes on from.
+
+    Source: Polyak and Juditsky, 'Acceleration of stochastic approximation by averaging' (1992).
+    """
+
+    weights: list[np.ndarray]  # all of the model's, as they were last validated
+
+    def on_test_begin(self, logs=None):
+        """Called by Keras, between the last step of an epoch and its validation."""
+        self._last = _values(self.model.trainable_variables)
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        # on JAX they are now the optimizer's own arrays, and validation deletes what it is given
+        _assign(self.model.trainable_variables, _values(self.model.trainable_variables))
+
+    def on_test_end(self, logs=None):
+        """Called by Keras."""
+        self.weights = _values(self.model.weights)
+        _assign(self.model.trainable_variables, self._last)
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Saves after each epoch, in one step, all that the next one depends on, and restores it.
 
@@ -209,14 +234,17 @@ class Checkpoint(keras.callbacks.Callback):
 
     _STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")  # of a rule
 
-    def __init__(self, path: Path, rules: list[keras.callbacks.Callback]):
-        """`path` is the file to save in; `rules`, of `schedules`, are the callbacks whose state is kept."""
+    def __init__(self, path: Path, rules: list[keras.callbacks.Callback], average: Average):
+        """`path` is the file to save in; `rules`, of `schedules`, are the callbacks whose state is kept.
+
+        `average` has the weights that the monitored value is that of.
+        """
         super().__init__()
         self.path = path
         self.history: list[dict[str, Any]] = []
         self.best_weights: list[np.ndarray] = []
         self.stopped = False
-        self._rules = rules
+        self._rules, self._average = rules, average
         self._restored: list[dict[str, Any]] = []
 
     @property
@@ -267,7 +295,7 @@ class Checkpoint(keras.callbacks.Callback):
         row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in HISTORY[1:5]}
         self.history.append(row | {"learning_rate": self._learning_rate})
         if self.best_epoch == epoch + 1:
-            self.best_weights = _values(self.model.weights)
+            self.best_weights = self._average.weights
         self.stopped = bool(self.model.stop_training)
         self.history[-1]["seconds"] = round(time.perf_counter() - self._began, 3)
         self._save()
