@@ -28,16 +28,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 import pandas as pd
 
-from digit_recognizer import backend, command, competition, digits, folds, recipes, source, timing
-from digit_recognizer.digits import SIDE, Dataset, Digits
+from digit_recognizer import backend, command, competition, digits, folds, published, recipes, source, timing
+from digit_recognizer.digits import Dataset, Digits
 from digit_recognizer.errors import UserError
+from digit_recognizer.published import BATCH
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.run import atomic, write_json
 from digit_recognizer.timing import Row, compare, growth, now, timed
 
 HOLDOUT, ACCURACY = 0.15, 0.9940  # of part b
-AUGMENTATION = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1}  # the tutorial's
-BATCH = 64  # rows, the tutorial's too
 BLOCKS = ((BATCH, 28, 28, 64), (BATCH, 14, 14, 128))  # what the tutorial's network normalises
 
 
@@ -81,33 +80,6 @@ def first_rows(whole: Digits, rows: int) -> Digits:
     return Digits(whole.images[which], whole.labels[which], whole.ids[which])
 
 
-def as_floats(images: np.ndarray) -> np.ndarray:
-    """Pixels as the tutorial takes them: float32 (n, 28, 28, 1) of 0 to 1."""
-    return (images[..., None] / 255).astype(np.float32)
-
-
-def generator():
-    """The tutorial's augmentation."""
-    import tensorflow as tf
-
-    return tf.keras.preprocessing.image.ImageDataGenerator(
-        rotation_range=10, zoom_range=0.1, width_shift_range=0.1, height_shift_range=0.1
-    )
-
-
-def published():
-    """The tutorial's network as it writes and compiles it, on float pixels."""
-    import keras
-
-    from digit_recognizer import models
-
-    model = models.build(recipes.change(recipes.named("bn_cnn"), dict.fromkeys(AUGMENTATION, 0.0)))
-    # the first three are the pixels, their shape and their scale
-    model = keras.Sequential([keras.Input((SIDE, SIDE, 1)), *model.layers[3:]])
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
 def epoch(recipe: Recipe, train: Digits, compiled: str | None, precision: str) -> Callable[[], Any]:
     """A function that trains a network of the recipe for an epoch, as training.py does."""
     from digit_recognizer.epochs import ShuffledEpochs
@@ -127,7 +99,7 @@ def training(setting: Setting) -> Iterator[Row]:
     train, ours = first_rows(setting.dataset.train, images), means(recipe, len(setting.dataset.train.images))
     ways = {}
     if on_tensorflow("training as published, and uncompiled"):
-        model, flow = published(), generator().flow(as_floats(train.images), train.labels, BATCH)
+        model, flow = published.compiled(), published.augmented(published.floats(train.images), train.labels)
         ways["as published"] = lambda: model.fit(flow, verbose=0)
     for way in dict.fromkeys([(None, "float32"), ("step", "float32"), ours]):
         compiled, precision = way
@@ -160,11 +132,12 @@ def reaching(setting: Setting) -> Iterator[Row]:
         return keras.callbacks.LambdaCallback(on_epoch_end=ended, on_train_end=enough)
 
     def as_published(recipe, fold, watch):
-        images, labels = as_floats(train.images), train.labels
-        flow = generator().flow(images[fold.train_rows], labels[fold.train_rows], BATCH)
+        images, labels = published.floats(train.images), train.labels
+        flow = published.augmented(images[fold.train_rows], labels[fold.train_rows])
         validated = images[fold.validation_rows], labels[fold.validation_rows]
         rules = [*schedules.callbacks(recipe, MONITOR), watch]
-        published().fit(flow, epochs=recipe.epochs, validation_data=validated, callbacks=rules, verbose=0)
+        model = published.compiled()
+        model.fit(flow, epochs=recipe.epochs, validation_data=validated, callbacks=rules, verbose=0)
 
     def as_here(recipe, fold, watch):
         with tempfile.TemporaryDirectory() as folder:
@@ -212,9 +185,9 @@ def augmenting(setting: Setting) -> Iterator[Row]:
 
     from digit_recognizer.layers import RandomAffine
 
-    images = as_floats(first_rows(setting.dataset.train, setting.batches * BATCH).images)
+    images = published.floats(first_rows(setting.dataset.train, setting.batches * BATCH).images)
     batches = [tf.constant(batch) for batch in np.split(images, setting.batches)]
-    flow = generator().flow(images, batch_size=BATCH)
+    flow = published.augmented(images)
 
     def through(*chain, by_xla=False):
         @tf.function(jit_compile=by_xla)
@@ -229,8 +202,8 @@ def augmenting(setting: Setting) -> Iterator[Row]:
     ways = {
         "ImageDataGenerator": lambda: [flow[number] for number in range(len(flow))],
         "Keras' three layers": through(*usual),
-        "RandomAffine, uncompiled": through(RandomAffine(**AUGMENTATION)),
-        "RandomAffine, compiled": through(RandomAffine(**AUGMENTATION), by_xla=True),
+        "RandomAffine, uncompiled": through(RandomAffine(**published.AUGMENTATION)),
+        "RandomAffine, compiled": through(RandomAffine(**published.AUGMENTATION), by_xla=True),
     }
     yield from compare("augmenting", ways, setting.rounds, "images/s", lambda seconds: len(images) / seconds)
 
@@ -359,14 +332,7 @@ def parse() -> argparse.Namespace:
     add("--full", action="store_true", help="all parts")
     add("--quick", action="store_true", help="tell whether it works: the numbers mean nothing")
     add("--threads", metavar="T", type=int, help="of the backend (default: the cores there are)")
-    add(
-        "--seeds",
-        metavar="S",
-        type=int,
-        nargs="+",
-        default=[42, 43, 44],
-        help="of part b (42 43 44); measured ones stay",
-    )
+    add("--seeds", metavar="S", type=int, nargs="+", default=[42, 43, 44], help="of b; measured ones stay")
     options = parser.parse_args()
     only = list(PARTS) if options.full else options.only.split(",")
     for part in only:
@@ -396,9 +362,8 @@ def benchmark() -> None:
     place.output.mkdir(parents=True, exist_ok=True)
     before = results["parts"].get("b", {"rows": []})["rows"]
     reached = tuple(row for row in before if "accuracies" in row)
-    setting = Setting(
-        dataset, place.input, options.seeds, reached=reached, **(QUICK if options.quick else {})
-    )
+    quick = QUICK if options.quick else {}
+    setting = Setting(dataset, place.input, options.seeds, reached=reached, **quick)
     for part in options.parts:
         began, rows = time.perf_counter(), []
         about = {"date": datetime.now().isoformat(timespec="seconds"), "commit": competition.commit()}
