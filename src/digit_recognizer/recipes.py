@@ -127,7 +127,7 @@ RECIPES = {
             momentum=0.98,  # over as many steps as the weights' averages
             hidden=(128,),
             dropout=0.3,
-            epochs=10,
+            epochs=8,
             batch_size=128,
             optimizer="muon",
             learning_rate=4e-3,
@@ -136,7 +136,6 @@ RECIPES = {
             zoom=0.1,
             shift=0.1,
             schedule="one_cycle",
-            warmup=0.2,
             test_shift=1,
         ),
         Recipe(
