@@ -51,9 +51,7 @@ class Recipe:
     loss: str = _one_of("cross_entropy", "squared_error")
     optimizer: str = _one_of("adam", "sgd", "adagrad", "rmsprop", "muon")
     learning_rate: float = _ranged(1e-3, 0, above=True)  # at the start; of one_cycle, the peak
-    averaging: float = _ranged(
-        0.0, 0, 1
-    )  # of the weights that predict, over such a part of an epoch; 0: none
+    averaging: float = _ranged(0.0, 0, 1)  # of the weights that predict: part of an epoch; 0: none
     # of convolutions; auto: as the device likes
     precision: str = _one_of("auto", "float32", "bfloat16", "float16")
 
