@@ -1,5 +1,6 @@
 """The benchmark: what it times and writes, and what it makes of the seconds."""
 
+import dataclasses
 import json
 
 import pytest
@@ -108,10 +109,24 @@ def test_a_slow_machine_makes_three_rounds(clock):
     assert row["rounds"] == [100] * 3
 
 
-def test_growth_is_told_by_groups():
-    moments = [(50, 300), (51, 310), (53, 320), (54, 330), (56, 340), (60, 350), (62, 360), (65, 370)]
+def test_growth_is_told_by_groups(clock):
+    moments = []
+    for seconds, probe, peak in [
+        (50, 1, 300),  # warms up
+        (1, 1, 310),
+        (2, 1, 320),
+        (1, 1, 330),
+        (2, 3, 340),  # the machine is slow from here on
+        (6, 3, 350),
+        (6, 3, 360),
+        (9, 3, 370),
+    ]:
+        clock(seconds)
+        moments.append(now := timing.moment(lambda: clock(probe)))  # noqa: B023
+        assert now.peak_mib > 1
+        moments[-1] = dataclasses.replace(now, peak_mib=peak)
     few, many, rest = timing.growth("members", moments, 3)
     assert (few["way"], few["median"], few["cost"], few["peak_mib"]) == ("1 to 3", 1, 1, 330)
-    assert (many["way"], many["median"], many["cost"], many["peak_mib"]) == ("4 to 6", 2, 2, 360)
-    assert (rest["way"], rest["rounds"], rest["peak_mib"]) == ("7 to 7", [3], 370)
+    assert (many["way"], many["median"], many["cost"], many["peak_mib"]) == ("4 to 6", 6, 2, 360)
+    assert (rest["way"], rest["rounds"], rest["probes"], rest["cost"]) == ("7 to 7", [9], [3], 3)
     assert "peak, MiB" in timing.table([few, many, rest])

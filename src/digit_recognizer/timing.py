@@ -1,10 +1,12 @@
 """Times several ways to do the same thing beside each other, and shows what came out."""
 
+import itertools
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,30 +66,43 @@ def compare(
         }
 
 
-def now() -> tuple[float, float]:
-    """Seconds on a clock, and the most memory that this process has had so far, in MiB."""
+@dataclass(frozen=True)
+class Moment:
+    """The end of one of many things whose cost may grow."""
+
+    clock: float  # seconds
+    probe: float  # the seconds that a work which is always the same took right after it
+    peak_mib: float  # the most memory that this process has had so far
+
+
+def moment(probe: Callable[[], Any]) -> Moment:
+    """Now; `probe` is the work that tells how fast the machine is."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return time.perf_counter(), peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return Moment(time.perf_counter(), timed(probe), peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
-def growth(what: str, moments: list[tuple[float, float]], group: int) -> Iterator[Row]:
+def growth(what: str, moments: list[Moment], group: int) -> Iterator[Row]:
     """What one of many costs, in groups of so many; `cost` is that in parts of the first group's.
 
-    `moments` are `now` at the end of each; the first of them, which warms up, is not counted.
+    The cost is counted in probes, those before and after each, because a shared machine changes its speed;
+    `median` and `rounds` are seconds. The first of the `moments`, which warms up, is not counted.
     """
-    seconds = np.diff([moment for moment, _ in moments])
-    few = statistics.median(seconds[:group])
+    pairs = list(itertools.pairwise(moments))
+    seconds = [later.clock - earlier.clock - earlier.probe for earlier, later in pairs]
+    probes = [(earlier.probe + later.probe) / 2 for earlier, later in pairs]
+    costs = [one / probe for one, probe in zip(seconds, probes, strict=True)]
     for start in range(0, len(seconds), group):
-        taken = seconds[start : start + group].tolist()
+        taken = seconds[start : start + group]
         last = start + len(taken)
         yield {
             "what": what,
             "way": f"{start + 1} to {last}",
             "median": statistics.median(taken),
             "unit": "s",
-            "cost": statistics.median(taken) / few,
-            "peak_mib": moments[last][1],
+            "cost": statistics.median(costs[start:last]) / statistics.median(costs[:group]),
+            "peak_mib": moments[last].peak_mib,
             "rounds": taken,
+            "probes": probes[start:last],
         }
 
 
