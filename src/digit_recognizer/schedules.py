@@ -20,9 +20,10 @@ _OPTIMIZERS = {
 
 def compile(model: keras.Model, recipe: Recipe, steps: int, by_xla: bool = False) -> None:
     """Compiles `model` as the recipe says; an epoch has so many steps, which XLA makes code of or not."""
-    average = {"use_ema": True, "ema_momentum": 1 - 1 / max(1, recipe.averaging * steps)}
     optimizer = _OPTIMIZERS[recipe.optimizer](
-        learning_rate(recipe, steps), **(average if recipe.averaging else {})
+        learning_rate(recipe, steps),
+        use_ema=recipe.averaging > 0,
+        ema_momentum=1 - 1 / max(1, recipe.averaging * steps),
     )
     loss = squared_error if recipe.loss == "squared_error" else "sparse_categorical_crossentropy"
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=by_xla)
