@@ -80,15 +80,35 @@ def first_rows(whole: Digits, rows: int) -> Digits:
     return Digits(whole.images[which], whole.labels[which], whole.ids[which])
 
 
-def epoch(recipe: Recipe, train: Digits, compiled: str | None, precision: str) -> Callable[[], Any]:
-    """A function that trains a network of the recipe for an epoch, as training.py does."""
-    from digit_recognizer.epochs import ShuffledEpochs
+def epoch(model: Any, batches: Any, **options: Any) -> Callable[[], float]:
+    """A function that trains a `model` for an epoch and returns its seconds.
+
+    What follows on the last step does not count: where Keras makes the pipeline (`epochs.stream` tells of it)
+    the end of `fit` may wait for seconds, which are few in a long training and many in this one.
+    """
+    import keras
+
+    def fit():
+        ticks = []
+        tick = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda *_: ticks.append(time.perf_counter()),
+            on_epoch_end=lambda *_: ticks.append(time.perf_counter()),
+        )
+        model.fit(batches, callbacks=[tick], verbose=0, **options)
+        return ticks[1] - ticks[0]
+
+    return fit
+
+
+def epoch_here(recipe: Recipe, train: Digits, compiled: str | None, precision: str) -> Callable[[], float]:
+    """The same of a network of the recipe, as training.py trains it."""
+    from digit_recognizer.epochs import ShuffledEpochs, stream
     from digit_recognizer.training import learner
 
     model, _ = learner.__wrapped__(recipe, len(train.images), compiled, precision)  # not one for all ways
     every = folds.Fold(0, 0, 0, np.arange(len(train.images)), np.arange(0))
     epochs = ShuffledEpochs(train, recipe, every, 0, whole=compiled == "epoch")
-    return lambda: model.fit(epochs, shuffle=False, steps_per_epoch=epochs.parts, verbose=0)
+    return epoch(model, stream(epochs), shuffle=False, steps_per_epoch=epochs.parts)
 
 
 def training(setting: Setting) -> Iterator[Row]:
@@ -100,12 +120,12 @@ def training(setting: Setting) -> Iterator[Row]:
     ways = {}
     if on_tensorflow("training as published, and uncompiled"):
         model, flow = published.compiled(), published.augmented(published.floats(train.images), train.labels)
-        ways["as published"] = lambda: model.fit(flow, verbose=0)
+        ways["as published"] = epoch(model, flow)
     for way in dict.fromkeys([(None, "float32"), ("step", "float32"), ours]):
         compiled, precision = way
         if compiled or ways:
             name = f"ours, {compiled + ' compiled' if compiled else 'uncompiled'}, {precision}"
-            ways[name + " (chosen here)" * (way == ours)] = epoch(recipe, train, compiled, precision)
+            ways[name + " (chosen here)" * (way == ours)] = epoch_here(recipe, train, compiled, precision)
     yield from compare("training", ways, setting.rounds, "images/s", lambda seconds: images / seconds)
 
 
@@ -314,7 +334,7 @@ def growing(setting: Setting) -> Iterator[Row]:
     ways = {}
     for rows in (times * setting.rows for times in (1, 2, 4, 8)):
         here = means(recipe, len(setting.dataset.train.images))
-        ways[str(rows)] = epoch(recipe, first_rows(setting.dataset.train, rows), *here)
+        ways[str(rows)] = epoch_here(recipe, first_rows(setting.dataset.train, rows), *here)
     few = None
     for row in compare("rows of an epoch", ways, setting.rounds):
         cost = row["median"] / int(row["way"])

@@ -104,6 +104,15 @@ def test_ways_take_turns(clock):
     assert (usual["start_seconds"], ours["start_seconds"]) == (5, 4)
 
 
+def test_a_way_may_tell_its_own_time(clock):
+    def way():
+        clock(9)
+        return 2.5
+
+    (row,) = timing.compare("it", {"without its end": way}, 3)
+    assert row["rounds"] == [2.5] * 3
+
+
 def test_a_slow_machine_makes_three_rounds(clock):
     (row,) = timing.compare("it", {"slowly": lambda: clock(100)}, 9)
     assert row["rounds"] == [100] * 3

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from digit_recognizer import epochs, models, schedules, training
-from digit_recognizer.epochs import ShuffledEpochs
+from digit_recognizer import backend, epochs, models, schedules, training
+from digit_recognizer.epochs import Batches, ShuffledEpochs, stream
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import change, named
 from digit_recognizer.run import read_json
@@ -250,6 +250,18 @@ def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
     for number in (3, 0, 2, 1):  # in whatever order they are asked for
         assert (whole[number][0] == ShuffledEpochs(rows, recipe, folds[0], 0)[number][0]).all()
     assert (resumed[0][0] == whole[2][0]).all() and (resumed[1][1] == whole[3][1]).all()
+
+
+def test_pictures_reach_keras_whole_and_in_order(dataset, monkeypatch):
+    monkeypatch.setattr(backend, "rows_at_once", lambda: 24)
+    for labels in (None, dataset.train.labels):
+        batches = Batches(dataset.train.images, labels)
+        found = [[keras.ops.convert_to_numpy(part) for part in batch] for batch in stream(batches)]
+        assert [len(images) for images, *_ in found] == [24, 24, 24, 8]
+        for parts, whole in zip(zip(*found, strict=True), batches.arrays, strict=True):
+            assert (np.concatenate(parts) == whole).all() and parts[0].dtype == np.uint8
+    if keras.config.backend() == "tensorflow":  # `stream` tells why
+        assert stream(batches).options().autotune.enabled is False
 
 
 def test_a_batch_larger_than_the_fold(recipe, dataset, folds):

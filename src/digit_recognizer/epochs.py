@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from digit_recognizer import backend
 from digit_recognizer.digits import Digits
 from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
@@ -36,7 +37,7 @@ class ShuffledEpochs(keras.utils.PyDataset):
 
     def __init__(self, train: Digits, recipe: Recipe, fold: Fold, done: int, whole: bool = False):
         """`train` are the training rows of the fold alone; `done` is the number of epochs already trained."""
-        super().__init__(max_queue_size=2 if whole else 10)
+        super().__init__()
         self.train, self.recipe, self.fold, self.done = train, recipe, fold, done
         rows = rows_of_epoch(recipe, len(train.images))
         self.rows = rows if whole else min(rows, recipe.batch_size)  # a part
@@ -56,6 +57,47 @@ class ShuffledEpochs(keras.utils.PyDataset):
             self._order = _draws(self.recipe, self.fold, epoch, _ROWS).permutation(len(self.train.images))
         rows = self._order[part * self.rows : (part + 1) * self.rows]
         return self.train.images[rows], self.train.labels[rows]
+
+
+class Batches(keras.utils.PyDataset):
+    """Pictures as they lie, with their labels if there are any, as many at once as the machine predicts best."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None):
+        """`images` are uint8 (n, 28, 28), `labels` uint8 (n,)."""
+        super().__init__()
+        self.arrays = (images,) if labels is None else (images, labels)
+        self.rows = backend.rows_at_once()
+
+    def __len__(self) -> int:
+        """Batches; the last may have fewer rows."""
+        return -(-len(self.arrays[0]) // self.rows)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        """Images and labels, as they were given, of a batch."""
+        return tuple(array[number * self.rows : (number + 1) * self.rows] for array in self.arrays)
+
+
+def stream(batches: keras.utils.PyDataset):
+    """The `batches` as `fit`, `evaluate` and `predict` are to take them; the last alone may have fewer rows.
+
+    Of arrays, and of batches as they are, Keras makes on TensorFlow a tf.data pipeline that tunes itself. The
+    thread that does so sleeps twice as long each time, up to a minute, and in TensorFlow 2.20 and 2.21 it is
+    often not woken when the pipeline ends: a member, a prediction or a validation then waits, with nothing to
+    do, for up to as long as it took.
+    """
+    if keras.config.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    parts = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]]
+    pipeline = tf.data.Dataset.from_generator(
+        lambda: (batches[number] for number in range(len(batches))), output_signature=tuple(parts)
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    # without their number Keras warns, after the last, that it got too few
+    counted = pipeline.apply(tf.data.experimental.assert_cardinality(len(batches)))
+    return counted.prefetch(1).with_options(options)
 
 
 class Reseed(keras.callbacks.Callback):

@@ -20,7 +20,15 @@ import numpy as np
 
 from digit_recognizer import backend, models, schedules
 from digit_recognizer.digits import CLASSES, SIDE, Dataset, Digits
-from digit_recognizer.epochs import EpochModel, Reseed, ShuffledEpochs, rows_of_epoch, seed_of_weights
+from digit_recognizer.epochs import (
+    Batches,
+    EpochModel,
+    Reseed,
+    ShuffledEpochs,
+    rows_of_epoch,
+    seed_of_weights,
+    stream,
+)
 from digit_recognizer.errors import UserError
 from digit_recognizer.folds import Fold
 from digit_recognizer.recipes import Recipe
@@ -69,13 +77,12 @@ def train_fold(
         epochs = ShuffledEpochs(train, recipe, fold, done, isinstance(model, EpochModel))
         try:
             model.fit(
-                epochs,
+                stream(epochs),
                 shuffle=False,  # else the batches, across epochs
                 steps_per_epoch=epochs.parts,
                 epochs=recipe.epochs,
                 initial_epoch=done,
-                validation_data=(validation.images, validation.labels),
-                validation_batch_size=backend.rows_at_once(),
+                validation_data=stream(Batches(validation.images, validation.labels)),
                 callbacks=[Reseed(recipe, fold), average, *rules, checkpoint, *callbacks],
                 verbose=0,
             )
@@ -191,9 +198,8 @@ def predict(model: keras.Model, images: np.ndarray, shift: int = 0) -> np.ndarra
 
 def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """In whole batches, filled up with empty pictures: code is compiled for one shape alone."""
-    rows = backend.rows_at_once()
-    filled = np.pad(images, ((0, -len(images) % rows), (0, 0), (0, 0)))
-    return model.predict(filled, batch_size=rows, verbose=0)[: len(images)]
+    filled = np.pad(images, ((0, -len(images) % backend.rows_at_once()), (0, 0), (0, 0)))
+    return model.predict(stream(Batches(filled)), verbose=0)[: len(images)]
 
 
 def _rows(digits: Digits, rows: np.ndarray) -> Digits:
