@@ -1,4 +1,4 @@
-"""What an epoch is: its rows in their order, its random numbers, and where one is compiled whole, its loop."""
+"""What Keras learns from: an epoch's rows in their order, its random numbers, its loop where it is compiled whole."""
 
 import keras
 import numpy as np
