@@ -90,11 +90,12 @@ def epoch(model: Any, batches: Any, **options: Any) -> Callable[[], float]:
 
     def fit():
         ticks = []
-        tick = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda *_: ticks.append(time.perf_counter()),
-            on_epoch_end=lambda *_: ticks.append(time.perf_counter()),
-        )
-        model.fit(batches, callbacks=[tick], verbose=0, **options)
+
+        def tick(*_):
+            ticks.append(time.perf_counter())
+
+        watch = keras.callbacks.LambdaCallback(on_epoch_begin=tick, on_epoch_end=tick)
+        model.fit(batches, callbacks=[watch], verbose=0, **options)
         return ticks[1] - ticks[0]
 
     return fit
