@@ -103,12 +103,13 @@ def epoch(model: Any, batches: Any, **options: Any) -> Callable[[], float]:
 
 def epoch_here(recipe: Recipe, train: Digits, compiled: str | None, precision: str) -> Callable[[], float]:
     """The same of a network of the recipe, as training.py trains it."""
-    from digit_recognizer.epochs import ShuffledEpochs, stream
+    from digit_recognizer.epochs import ShuffledEpochs, batches_at_once, stream
     from digit_recognizer.training import learner
 
     model, _ = learner.__wrapped__(recipe, len(train.images), compiled, precision)  # not one for all ways
     every = folds.Fold(0, 0, 0, np.arange(len(train.images)), np.arange(0))
-    epochs = ShuffledEpochs(train, recipe, every, 0, whole=compiled == "epoch")
+    steps = len(train.images) // recipe.batch_size
+    epochs = ShuffledEpochs(train, recipe, every, 0, batches_at_once(compiled, steps))
     return epoch(model, stream(epochs), shuffle=False, steps_per_epoch=epochs.parts)
 
 

@@ -239,9 +239,20 @@ def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, datase
     validation = {image.tobytes() for image in dataset.train.images[folds[0].validation_rows]}
     assert len(set(first)) == len(set(second)) == 32 and not validation & {*first, *second}
     assert first != second
-    whole = ShuffledEpochs(rows, recipe, folds[0], 0, whole=True)
+    whole = ShuffledEpochs(rows, recipe, folds[0], 0, batches=2)
     assert len(whole) == recipe.epochs
     assert [image.tobytes() for image in whole[0][0]] == first
+
+
+def test_the_last_part_of_an_epoch_may_have_fewer_batches(recipe, dataset, folds):
+    rows, recipe = training._rows(dataset.train, folds[0].train_rows), change(recipe, {"batch_size": 8})
+    single, three = (ShuffledEpochs(rows, recipe, folds[0], 0, batches) for batches in (1, 3))
+    assert (single.parts, three.parts) == (5, 2)
+    assert [len(three[number][1]) for number in range(4)] == [24, 16, 24, 16]
+    for number in (1, 3):  # the second part of two epochs
+        begin = 5 * (number // 2) + 3
+        expected = np.concatenate([single[begin][0], single[begin + 1][0]])
+        assert (three[number][0] == expected).all()
 
 
 def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):

@@ -20,7 +20,9 @@ BACKENDS = ("tensorflow", "jax")
 # Images of a training: the compiler takes some 15 s longer, the code 0.8 ms less for each of bn_cnn's.
 _WORTH_COMPILING = 50_000
 
-_ISA_WITH_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10")  # in oneDNN's names for instruction sets
+# parts of oneDNN's names for instruction sets, and what Linux calls them
+_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10"), {"amx_bf16", "avx512_bf16"}
+_AVX512 = ("AVX512", "AVX10"), {"avx512f"}
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
@@ -121,33 +123,36 @@ def precision(asked: str) -> str:
     if asked != "auto":
         return asked
     if accelerator is None:
-        return "bfloat16" if _has_bfloat16() else "float32"
+        return "bfloat16" if _onednn_has(*_BFLOAT16) else "float32"
     # NVIDIA's GPUs have bfloat16 from compute capability 8 on, TPUs (which have none) always
     return "float16" if accelerator.get("compute_capability", (8, 0)) < (8, 0) else "bfloat16"
 
 
-def _has_bfloat16() -> bool:
-    """True if TensorFlow's oneDNN may and can use bfloat16 instructions of this processor.
+def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
+    """True if TensorFlow's oneDNN may and can use such instructions of this processor.
 
-    JAX has no kernels for them.
+    Of those the names of sets with them have one of `names` as a part; /proc/cpuinfo has one of `flags`.
+    JAX has no oneDNN.
     """
     allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
     if os.environ["KERAS_BACKEND"] != "tensorflow" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return False
-    if allowed not in ("DEFAULT", "ALL") and not any(name in allowed for name in _ISA_WITH_BFLOAT16):
+    if allowed not in ("DEFAULT", "ALL") and not any(name in allowed for name in names):
         return False
-    return bool(_cpuinfo("flags") & {"amx_bf16", "avx512_bf16"})
+    return bool(_cpuinfo("flags") & flags)
 
 
 def compiled(precision: str, images: int) -> str | None:
     """What XLA is to compile of a training over so many images, all epochs counted: a step, an epoch or nothing.
 
     On accelerators it is the whole "epoch". On a processor a "step" makes float32 1.3 times faster, once the
-    code is there, but XLA has none for bfloat16 instructions; JAX has no other way. Needs `start`.
+    code is there, where oneDNN has no AVX-512: with it that is 1.3 times as fast as XLA's code, which has no
+    bfloat16 instructions either. JAX has no other way. Needs `start`.
     """
     if _accelerator():
         return "epoch"
     pays = precision == "float32" and images >= _WORTH_COMPILING and sys.platform != "darwin"
+    pays = pays and not _onednn_has(*_AVX512)
     return "step" if pays or os.environ["KERAS_BACKEND"] == "jax" else None
 
 

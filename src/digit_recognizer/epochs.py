@@ -1,4 +1,4 @@
-"""What Keras learns from: an epoch's rows in their order, its random numbers, its loop where it is compiled whole."""
+"""What Keras learns from: an epoch's rows in their order, its random numbers, the loop over its batches."""
 
 import keras
 import numpy as np
@@ -30,18 +30,21 @@ def rows_of_epoch(recipe: Recipe, rows: int) -> int:
 class ShuffledEpochs(keras.utils.PyDataset):
     """A fold's training rows, each epoch in its own order, all epochs in one sequence of parts.
 
-    A part is a batch, or the whole epoch for EpochModel. `fit` reads ahead, into the next epoch too, so a
-    part must follow from its number alone. The rows that do not fill a batch are left out, other ones
+    A part is so many batches as `batches_at_once` says; the last of an epoch may have fewer. `fit` reads
+    ahead, into the next epoch too, so a part must follow from its number alone. The rows that do not fill a batch are left out, other ones
     each epoch, as the tutorial does: then every step has one shape and is compiled once.
     """
 
-    def __init__(self, train: Digits, recipe: Recipe, fold: Fold, done: int, whole: bool = False):
-        """`train` are the training rows of the fold alone; `done` is the number of epochs already trained."""
+    def __init__(self, train: Digits, recipe: Recipe, fold: Fold, done: int, batches: int = 1):
+        """`train` are the training rows of the fold alone; `done` is the number of epochs already trained.
+
+        A part has so many `batches`.
+        """
         super().__init__()
         self.train, self.recipe, self.fold, self.done = train, recipe, fold, done
-        rows = rows_of_epoch(recipe, len(train.images))
-        self.rows = rows if whole else min(rows, recipe.batch_size)  # a part
-        self.parts = rows // self.rows  # an epoch
+        self._rows = rows_of_epoch(recipe, len(train.images))
+        self.rows = min(self._rows, batches * recipe.batch_size)  # a part
+        self.parts = -(-self._rows // self.rows)  # an epoch
         self._epoch, self._order = 0, np.empty(0, int)
 
     def __len__(self) -> int:
@@ -54,7 +57,8 @@ class ShuffledEpochs(keras.utils.PyDataset):
         epoch += self.done + 1
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = _draws(self.recipe, self.fold, epoch, _ROWS).permutation(len(self.train.images))
+            order = _draws(self.recipe, self.fold, epoch, _ROWS).permutation(len(self.train.images))
+            self._order = order[: self._rows]
         rows = self._order[part * self.rows : (part + 1) * self.rows]
         return self.train.images[rows], self.train.labels[rows]
 
@@ -119,12 +123,19 @@ class Reseed(keras.callbacks.Callback):
                 layer.seed_generator.state.assign(draws.integers(2**31, size=2))
 
 
-class EpochModel(keras.Model):
-    """Learns from a whole epoch in one call: the loop over its batches is compiled too.
+def batches_at_once(compiled: str | None, steps: int) -> int:
+    """Of an epoch of so many steps those that `fit` is to take in one call, by what XLA compiles of it."""
+    # uncompiled, few enough that an interruption need not wait
+    return {"epoch": steps, "step": 1, None: min(32, steps)}[compiled]
 
-    On an accelerator a step of these small networks takes less time than Python needs to begin one; so
-    does one of dense layers on a processor, where an epoch is 3 times faster so. But what is inside a loop
-    XLA runs there on one core: for convolutions `fit` has the loop.
+
+class LoopModel(keras.Model):
+    """Learns from several batches in one call, with the loop over them inside.
+
+    Between two calls Python and the pipeline of batches take their time, and what the processor does waits.
+    On an accelerator a step of these small networks takes less than Python needs to begin one; so does one
+    of dense layers on a processor, where an epoch that XLA compiles is 3 times faster so. But what is inside
+    a loop XLA runs there on one core: for convolutions that it compiles `fit` has the loop.
     """
 
     def __init__(self, network: keras.Model, batch_size: int):
@@ -145,7 +156,7 @@ class EpochModel(keras.Model):
         import jax
 
         def step(state, batch):
-            logs, state = super(EpochModel, self).train_step(state, batch)
+            logs, state = super(LoopModel, self).train_step(state, batch)
             return state, logs
 
         state, logs = jax.lax.scan(step, state, tuple(batches))
@@ -155,9 +166,9 @@ class EpochModel(keras.Model):
         import tensorflow as tf
 
         def step(number):
-            super(EpochModel, self).train_step(tuple(part[number] for part in batches))
+            super(LoopModel, self).train_step(tuple(part[number] for part in batches))
             return number + 1
 
         count = tf.shape(batches[0])[0]
-        tf.while_loop(lambda number: number < count, step, [tf.constant(0)])
+        tf.while_loop(lambda number: number < count, step, [tf.constant(0)], parallel_iterations=1)
         return self.get_metrics_result()

@@ -8,7 +8,13 @@ import keras
 from keras import layers
 
 from digit_recognizer.digits import CLASSES, SIDE
-from digit_recognizer.layers import FusedBatchNormalization, MaxOfFour, PhiloxDropout, RandomAffine
+from digit_recognizer.layers import (
+    FusedBatchNormalization,
+    MaxOfFour,
+    PhiloxDropout,
+    QuickConv2D,
+    RandomAffine,
+)
 from digit_recognizer.recipes import Recipe
 
 
@@ -19,6 +25,7 @@ class Layout:
     Max pooling commutes with every activation here, which all rise, and leaves it a quarter of the work.
     """
 
+    convolution: Callable[..., keras.layers.Layer]
     normalisation: Callable[..., keras.layers.Layer]
     pooling: Callable[[], keras.layers.Layer]
     dropout: Callable[[float], keras.layers.Layer]
@@ -27,10 +34,10 @@ class Layout:
 
 _POOLING = partial(layers.MaxPooling2D, 2)
 # what is saved, and predicts
-PUBLISHED = Layout(layers.BatchNormalization, _POOLING, layers.Dropout, pools_first=False)
+PUBLISHED = Layout(layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, pools_first=False)
 # for a step that XLA compiles
-COMPILED = Layout(layers.BatchNormalization, MaxOfFour, PhiloxDropout, pools_first=True)
-UNCOMPILED = Layout(FusedBatchNormalization, _POOLING, layers.Dropout, pools_first=True)
+COMPILED = Layout(layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, pools_first=True)
+UNCOMPILED = Layout(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, pools_first=True)
 
 
 def build(recipe: Recipe, layout: Layout = PUBLISHED, precision: str = "float32") -> keras.Model:
@@ -79,7 +86,7 @@ def bn_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
     """
     pixels, x = _pixels(recipe)
     for filters, normalised in ((64, True), (128, True), (192, False)):
-        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = layout.convolution(filters, 3, padding="same")(x)
         if normalised:
             x = layout.normalisation(momentum=recipe.momentum)(x)
         rest = [layers.Activation(_activation(recipe)), layout.pooling()]
@@ -103,7 +110,7 @@ def fast_cnn(recipe: Recipe, layout: Layout) -> keras.Model:
         (192, "same", False),  # 5
         (192, "valid", False),  # 3
     ):
-        x = layers.Conv2D(filters, 3, padding=padding, use_bias=False)(x)
+        x = layout.convolution(filters, 3, padding=padding, use_bias=False)(x)
         if pooled:
             x = layout.pooling()(x)
         x = layout.normalisation(momentum=recipe.momentum)(x)

@@ -22,9 +22,10 @@ from digit_recognizer import backend, models, schedules
 from digit_recognizer.digits import CLASSES, SIDE, Dataset, Digits
 from digit_recognizer.epochs import (
     Batches,
-    EpochModel,
+    LoopModel,
     Reseed,
     ShuffledEpochs,
+    batches_at_once,
     rows_of_epoch,
     seed_of_weights,
     stream,
@@ -74,7 +75,8 @@ def train_fold(
     checkpoint.restore(model)
     done = len(checkpoint.history)
     if not checkpoint.stopped and done < recipe.epochs:
-        epochs = ShuffledEpochs(train, recipe, fold, done, isinstance(model, EpochModel))
+        batches = batches_at_once(means(recipe, rows)[0], rows // min(recipe.batch_size, rows))
+        epochs = ShuffledEpochs(train, recipe, fold, done, batches)
         try:
             model.fit(
                 stream(epochs),
@@ -121,8 +123,8 @@ def learner(
     """
     model = models.build(recipe, models.COMPILED if compiled else models.UNCOMPILED, precision)
     batch_size = min(recipe.batch_size, rows)
-    if compiled == "epoch":
-        model = EpochModel(model, batch_size)
+    if compiled != "step":
+        model = LoopModel(model, batch_size)
     schedules.compile(model, recipe, rows // batch_size, by_xla=bool(compiled))
     model.optimizer.build(model.trainable_variables)
     return model, _values(model.optimizer.variables)
