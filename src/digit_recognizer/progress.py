@@ -23,7 +23,7 @@ def result(fold: Fold, metrics: dict[str, Any]) -> str:
 class Progress(keras.callbacks.Callback):
     """Watches the training of folds, one after the other.
 
-    On a terminal a bar over the folds and one over the epochs move with every batch; where there is none
+    On a terminal a bar over the folds and one over the epochs move within an epoch, too; where there is none
     (a log file, a notebook cell) each epoch is a line.
     """
 
