@@ -106,10 +106,10 @@ def _untrained(recipe: Recipe, fold: Fold, rows: int) -> keras.Model:
 
 def means(recipe: Recipe, rows: int) -> tuple[str | None, str]:
     """What XLA compiles (`backend.compiled`) and the precision, on this machine, with so many rows an epoch."""
-    precision = backend.precision(recipe.precision)
-    compiled = backend.compiled(precision, recipe.epochs * rows)
+    precision, dense = backend.precision(recipe.precision), recipe.network == "mlp"
+    compiled = backend.compiled(precision, recipe.epochs * rows, not dense)
     # a step of dense layers alone takes a processor less time, too, than Python needs to begin one
-    return "epoch" if compiled and recipe.network == "mlp" else compiled, precision
+    return "epoch" if compiled and dense else compiled, precision
 
 
 @functools.lru_cache(maxsize=1)
