@@ -31,8 +31,9 @@ class ShuffledEpochs(keras.utils.PyDataset):
     """A fold's training rows, each epoch in its own order, all epochs in one sequence of parts.
 
     A part is so many batches as `batches_at_once` says; the last of an epoch may have fewer. `fit` reads
-    ahead, into the next epoch too, so a part must follow from its number alone. The rows that do not fill a batch are left out, other ones
-    each epoch, as the tutorial does: then every step has one shape and is compiled once.
+    ahead, into the next epoch too, so a part must follow from its number alone. The rows that do not fill
+    a batch are left out, other ones each epoch, as the tutorial does: then every step has one shape and is
+    compiled once.
     """
 
     def __init__(self, train: Digits, recipe: Recipe, fold: Fold, done: int, batches: int = 1):
