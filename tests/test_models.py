@@ -104,7 +104,7 @@ def test_pixels_in_probabilities_out(recipe, dataset):
 def test_augmentation_trains_in_every_mode(dataset, mode):
     """The networks' own layers do in test_speed."""
     keras.utils.set_random_seed(0)
-    options = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1}
+    options = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1, "shear": 0.1}
     model = models.build(change(recipes.named("dropout_mlp"), options))
     model.compile("adam", "sparse_categorical_crossentropy", **MODES[mode])
     before = model.get_weights()[0]
@@ -121,7 +121,7 @@ def test_saved_model_predicts_the_same(recipe, dataset, tmp_path):
 
 
 def test_no_augmentation_outside_training():
-    layer = RandomAffine(90, 0.5, 0.5)
+    layer = RandomAffine(90, 0.5, 0.5, 0.5)
     assert (keras.ops.convert_to_numpy(layer(pictures(), training=False)) == pictures()).all()
 
 
@@ -144,6 +144,17 @@ def test_draws_stay_in_their_ranges():
     y = (out * np.arange(29)[:, None]).sum((1, 2)) - 14
     assert out.sum((1, 2)) == pytest.approx(1, abs=1e-3)
     assert 2.5 < np.abs(y).max() <= 2.9 + 1e-3 and np.abs(y.mean()) < 0.3
+
+
+def test_shear_slants():
+    """Of two dots above each other one goes to the left as far as the other to the right, in its row."""
+    dots = np.zeros((500, 29, 29, 1), np.float32)
+    dots[:, [4, 24], 14] = 1
+    out = keras.ops.convert_to_numpy(RandomAffine(shear=0.3)(dots, training=True))[..., 0][:, [4, 24]]
+    assert out.sum(2) == pytest.approx(1, abs=1e-3)
+    above, below = ((out * np.arange(29)).sum(2) - 14).T
+    assert above == pytest.approx(-below, abs=1e-3)
+    assert 2.7 < np.abs(above).max() <= 3 + 1e-3 and np.abs(above.mean()) < 0.3
 
 
 @pytest.mark.parametrize(("rotation", "zoom"), [(30, 0), (0, 0.3), (30, 0.3)])
@@ -170,7 +181,7 @@ def test_reading_is_bilinear_with_zeros_outside():
 
 
 def test_seeds_repeat_the_draw():
-    layer = RandomAffine(10, 0.1, 0.1)
+    layer = RandomAffine(10, 0.1, 0.1, 0.1)
     layer.seed_generator.state.assign([1, 2])
     first = keras.ops.convert_to_numpy(layer(pictures(), training=True))
     second = keras.ops.convert_to_numpy(layer(pictures(), training=True))
@@ -180,11 +191,9 @@ def test_seeds_repeat_the_draw():
 
 
 def test_recipe_reaches_the_layers(recipe):
-    model = models.build(change(recipe, {"rotation": 3.0, "zoom": 0.2, "shift": 0.3, "dropout": 0.4}))
+    draws = {"rotation": 3.0, "zoom": 0.2, "shift": 0.3, "shear": 0.1}
+    model = models.build(change(recipe, draws | {"dropout": 0.4}))
     (augmentation,) = (layer for layer in model.layers if isinstance(layer, RandomAffine))
     (dropout,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
-    assert augmentation.get_config()["rotation"] == 3 and (augmentation.zoom, augmentation.shift) == (
-        0.2,
-        0.3,
-    )
+    assert draws.items() <= augmentation.get_config().items()
     assert dropout.rate == 0.4

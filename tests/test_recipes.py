@@ -29,8 +29,8 @@ def test_the_tutorials_settings(name, epochs, batch_size, optimizer, schedule, h
     assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (epochs, batch_size, optimizer)
     assert (recipe.schedule, recipe.hidden, recipe.dropout) == (schedule, hidden, dropout)
     assert (recipe.learning_rate, recipe.loss, recipe.activation) == (1e-3, "cross_entropy", "relu")
-    augmentation = (10, 0.1, 0.1) if name == "bn_cnn" else (0, 0, 0)
-    assert (recipe.rotation, recipe.zoom, recipe.shift) == augmentation
+    augmentation = (10, 0.1, 0.1, 0) if name == "bn_cnn" else (0, 0, 0, 0)
+    assert (recipe.rotation, recipe.zoom, recipe.shift, recipe.shear) == augmentation
 
 
 def test_what_the_tutorials_do_while_training():

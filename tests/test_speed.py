@@ -20,7 +20,8 @@ needs_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="of TensorFlow a
 
 def plain(name, **options):
     """A recipe without randomness in training."""
-    return change(named(name), {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "dropout": 0.0} | options)
+    drawn = ("rotation", "zoom", "shift", "shear", "dropout")
+    return change(named(name), dict.fromkeys(drawn, 0.0) | options)
 
 
 def step(recipe, layout, precision, by_xla, weights, images, labels):

@@ -12,7 +12,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("digit_recognizer")
 class RandomAffine(keras.layers.Layer):
-    """Rotates, scales and shifts each picture by its own random draw, in training only.
+    """Rotates, scales, shifts and slants each picture by its own random draw, in training only.
 
     The draws are those of Keras' ImageDataGenerator (which the tutorial uses), uniform in plus or minus
     the argument, but done as one affine map and one bilinear reading, in the model and on its device.
@@ -23,14 +23,15 @@ class RandomAffine(keras.layers.Layer):
         rotation: degrees.
         zoom: part of the size; height and width are scaled independently.
         shift: part of the height and of the width.
+        shear: pixels to the side for each pixel of height; people slant their digits differently.
 
     Call: float (batch, height, width, channels) -> the same shape and dtype.
     """
 
-    def __init__(self, rotation=0.0, zoom=0.0, shift=0.0, **kwargs):
+    def __init__(self, rotation=0.0, zoom=0.0, shift=0.0, shear=0.0, **kwargs):
         """See the class."""
         super().__init__(**kwargs)
-        self.rotation, self.zoom, self.shift = rotation, zoom, shift
+        self.rotation, self.zoom, self.shift, self.shear = rotation, zoom, shift, shear
         self.seed_generator = keras.random.SeedGenerator()
 
     def call(self, images, training=False):
@@ -38,12 +39,13 @@ class RandomAffine(keras.layers.Layer):
         if not training:
             return images
         batch, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
-        draw = keras.random.uniform((batch, 5, 1), -1.0, 1.0, dtype="float32", seed=self.seed_generator)
+        draw = keras.random.uniform((batch, 6, 1), -1.0, 1.0, dtype="float32", seed=self.seed_generator)
         angle = draw[:, 0] * (self.rotation * math.pi / 180)
         y = ops.repeat(ops.arange(height, dtype="float32"), width) - (height - 1) / 2
         x = ops.tile(ops.arange(width, dtype="float32"), [height]) - (width - 1) / 2
         y = y * (1 + self.zoom * draw[:, 1]) + self.shift * height * draw[:, 3]
         x = x * (1 + self.zoom * draw[:, 2]) + self.shift * width * draw[:, 4]
+        x = x + self.shear * draw[:, 5] * y
         sine, cosine = ops.sin(angle), ops.cos(angle)
         from_y = cosine * y - sine * x + (height - 1) / 2
         from_x = sine * y + cosine * x + (width - 1) / 2
@@ -51,7 +53,8 @@ class RandomAffine(keras.layers.Layer):
 
     def get_config(self):
         """The arguments of the constructor."""
-        return super().get_config() | {"rotation": self.rotation, "zoom": self.zoom, "shift": self.shift}
+        names = ("rotation", "zoom", "shift", "shear")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 def read_bilinear(images, y, x):

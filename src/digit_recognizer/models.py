@@ -123,8 +123,9 @@ def _pixels(recipe: Recipe) -> tuple:
     pixels = keras.Input((SIDE, SIDE), dtype="uint8", name="pixels")
     x = layers.Reshape((SIDE, SIDE, 1))(pixels)
     x = layers.Rescaling(1.0 if recipe.scaling == "raw" else 1 / 255, dtype="float32")(x)
-    if recipe.rotation or recipe.zoom or recipe.shift:
-        x = RandomAffine(recipe.rotation, recipe.zoom, recipe.shift, dtype="float32")(x)
+    augmentation = (recipe.rotation, recipe.zoom, recipe.shift, recipe.shear)
+    if any(augmentation):
+        x = RandomAffine(*augmentation, dtype="float32")(x)
     if recipe.scaling == "columns":  # as keras.utils.normalize(axis=1): an empty column stays one
         x = layers.UnitNormalization(axis=1, dtype="float32")(x)
     return pixels, x

@@ -59,6 +59,7 @@ class Recipe:
     rotation: float = _ranged(0.0, 0, 180)  # degrees
     zoom: float = _ranged(0.0, 0, 0.9)  # part of the size, in each direction its own
     shift: float = _ranged(0.0, 0, 0.9)  # part of the width and of the height
+    shear: float = _ranged(0.0, 0, 0.9)  # pixels to the side for each pixel of height
 
     # prediction: where it is not sure, the mean over the picture and its neighbours, moved by so many pixels
     test_shift: int = _ranged(0, 0, 3)
@@ -125,14 +126,15 @@ RECIPES = {
             momentum=0.98,  # over as many steps as the weights' averages
             hidden=(128,),
             dropout=0.3,
-            epochs=8,
+            epochs=12,
             batch_size=128,
             optimizer="muon",
             learning_rate=4e-3,
             averaging=0.2,
-            rotation=10.0,
-            zoom=0.1,
+            rotation=12.0,
+            zoom=0.12,
             shift=0.1,
+            shear=0.2,
             schedule="one_cycle",
             test_shift=1,
         ),
