@@ -1,7 +1,9 @@
 """Training one fold: what it leaves behind, and that an interruption changes none of it."""
 
 import dataclasses
+import gc
 import re
+import weakref
 import zipfile
 
 import keras
@@ -47,7 +49,7 @@ def numbers(folder):
 @pytest.fixture(scope="module")
 def long_recipe(small_recipe):
     """So short a patience that the learning rate falls and training stops early."""
-    options = {"epochs": 5, "plateau_patience": 1, "stopping_patience": 2, "learning_rate": 0.01}
+    options = {"epochs": 6, "plateau_patience": 1, "stopping_patience": 3, "learning_rate": 0.01}
     return change(small_recipe, options)
 
 
@@ -273,6 +275,26 @@ def test_pictures_reach_keras_whole_and_in_order(dataset, monkeypatch):
             assert (np.concatenate(parts) == whole).all() and parts[0].dtype == np.uint8
     if keras.config.backend() == "tensorflow":  # `stream` tells why
         assert stream(batches).options().autotune.enabled is False
+
+
+def test_rows_are_freed_after_use(recipe, dataset, folds, monkeypatch, tmp_path):
+    """The members of an ensemble come one after the other, and memory must not grow with them."""
+    made = []
+
+    def watched(kind):
+        def make(*arguments):
+            batches = kind(*arguments)
+            made.append(weakref.ref(batches))
+            return batches
+
+        return make
+
+    monkeypatch.setattr(training, "Batches", watched(Batches))
+    monkeypatch.setattr(training, "ShuffledEpochs", watched(ShuffledEpochs))
+    train_fold(recipe, dataset, folds[0], tmp_path)
+    gc.collect()
+    assert len(made) == 4  # of training, of validation, and of the predictions for both
+    assert not any(batches() for batches in made)
 
 
 def test_a_batch_larger_than_the_fold(recipe, dataset, folds):

@@ -1,5 +1,7 @@
 """What Keras learns from: an epoch's rows in their order, its random numbers, the loop over its batches."""
 
+import weakref
+
 import keras
 import numpy as np
 
@@ -95,14 +97,18 @@ def stream(batches: keras.utils.PyDataset):
     import tensorflow as tf
 
     parts = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]]
+    # TensorFlow keeps the generators of a process until it ends: they must not keep every member's rows
+    kept = weakref.ref(batches)
     pipeline = tf.data.Dataset.from_generator(
-        lambda: (batches[number] for number in range(len(batches))), output_signature=tuple(parts)
+        lambda: (kept()[number] for number in range(len(kept()))), output_signature=tuple(parts)
     )
     options = tf.data.Options()
     options.autotune.enabled = False
     # without their number Keras warns, after the last, that it got too few
     counted = pipeline.apply(tf.data.experimental.assert_cardinality(len(batches)))
-    return counted.prefetch(1).with_options(options)
+    pipeline = counted.prefetch(1).with_options(options)
+    pipeline.batches = batches
+    return pipeline
 
 
 class Reseed(keras.callbacks.Callback):
