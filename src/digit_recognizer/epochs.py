@@ -97,7 +97,7 @@ def stream(batches: keras.utils.PyDataset):
     import tensorflow as tf
 
     parts = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]]
-    # TensorFlow keeps the generators of a process until it ends: they must not keep every member's rows
+    # TensorFlow keeps every generator until the process ends: not it, but the pipeline shall hold the rows
     kept = weakref.ref(batches)
     pipeline = tf.data.Dataset.from_generator(
         lambda: (kept()[number] for number in range(len(kept()))), output_signature=tuple(parts)

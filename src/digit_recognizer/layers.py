@@ -14,8 +14,9 @@ from keras import ops
 class RandomAffine(keras.layers.Layer):
     """Rotates, scales, shifts and slants each picture by its own random draw, in training only.
 
-    The draws are those of Keras' ImageDataGenerator (which the tutorial uses), uniform in plus or minus
-    the argument, but done as one affine map and one bilinear reading, in the model and on its device.
+    The draws are uniform in plus or minus the argument and, but for the shear, those of Keras'
+    ImageDataGenerator (which the tutorial uses), done as one affine map and one bilinear reading, in the
+    model and on its device.
     It is written with a gather because every backend compiles that, XLA on a GPU included; what lies
     outside the picture is 0.
 
@@ -23,7 +24,7 @@ class RandomAffine(keras.layers.Layer):
         rotation: degrees.
         zoom: part of the size; height and width are scaled independently.
         shift: part of the height and of the width.
-        shear: pixels to the side for each pixel of height; people slant their digits differently.
+        shear: pixels to the side for each pixel of height: hands slant their digits differently.
 
     Call: float (batch, height, width, channels) -> the same shape and dtype.
     """
