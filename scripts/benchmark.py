@@ -28,13 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 import pandas as pd
 
-from digit_recognizer import backend, command, competition, digits, folds, published, recipes, source, timing
-from digit_recognizer.digits import Dataset, Digits
+from digit_recognizer import cli, files, recipes
+from digit_recognizer.benchmark import baseline, timing
+from digit_recognizer.benchmark.baseline import BATCH
+from digit_recognizer.benchmark.timing import Row, compare, growth, moment, timed
+from digit_recognizer.data import digits, folds, places
+from digit_recognizer.data.digits import Dataset, Digits
 from digit_recognizer.errors import UserError
-from digit_recognizer.published import BATCH
+from digit_recognizer.files import atomic, write_json
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.run import atomic, write_json
-from digit_recognizer.timing import Row, compare, growth, moment, timed
+from digit_recognizer.training import backend
 
 HOLDOUT, ACCURACY = 0.15, 0.9940  # of part b
 BLOCKS = ((BATCH, 28, 28, 64), (BATCH, 14, 14, 128))  # what the tutorial's network normalises
@@ -103,8 +106,8 @@ def epoch(model: Any, batches: Any, **options: Any) -> Callable[[], float]:
 
 def epoch_here(recipe: Recipe, train: Digits, compiled: str | None, precision: str) -> Callable[[], float]:
     """The same of a network of the recipe, as training.py trains it."""
-    from digit_recognizer.epochs import ShuffledEpochs, batches_at_once, stream
-    from digit_recognizer.training import learner
+    from digit_recognizer.training.batches import ShuffledEpochs, batches_at_once, stream
+    from digit_recognizer.training.fold import learner
 
     model, _ = learner.__wrapped__(recipe, len(train.images), compiled, precision)  # not one for all ways
     every = folds.Fold(0, 0, 0, np.arange(len(train.images)), np.arange(0))
@@ -115,13 +118,13 @@ def epoch_here(recipe: Recipe, train: Digits, compiled: str | None, precision: s
 
 def training(setting: Setting) -> Iterator[Row]:
     """Part a: without validation, once the code is there."""
-    from digit_recognizer.training import means
+    from digit_recognizer.training.fold import means
 
     recipe, images = recipes.named("bn_cnn"), setting.steps * BATCH
     train, ours = first_rows(setting.dataset.train, images), means(recipe, len(setting.dataset.train.images))
     ways = {}
     if on_tensorflow("training as published, and uncompiled"):
-        model, flow = published.compiled(), published.augmented(published.floats(train.images), train.labels)
+        model, flow = baseline.compiled(), baseline.augmented(baseline.floats(train.images), train.labels)
         ways["as published"] = epoch(model, flow)
     for way in dict.fromkeys([(None, "float32"), ("step", "float32"), ours]):
         compiled, precision = way
@@ -139,8 +142,8 @@ def reaching(setting: Setting) -> Iterator[Row]:
     """
     import keras
 
-    from digit_recognizer import schedules
-    from digit_recognizer.training import MONITOR, train_fold
+    from digit_recognizer.training import optimization
+    from digit_recognizer.training.fold import MONITOR, train_fold
 
     def enough(*_):
         raise EnoughError
@@ -154,11 +157,11 @@ def reaching(setting: Setting) -> Iterator[Row]:
         return keras.callbacks.LambdaCallback(on_epoch_end=ended, on_train_end=enough)
 
     def as_published(recipe, fold, watch):
-        images, labels = published.floats(train.images), train.labels
-        flow = published.augmented(images[fold.train_rows], labels[fold.train_rows])
+        images, labels = baseline.floats(train.images), train.labels
+        flow = baseline.augmented(images[fold.train_rows], labels[fold.train_rows])
         validated = images[fold.validation_rows], labels[fold.validation_rows]
-        rules = [*schedules.callbacks(recipe, MONITOR), watch]
-        model = published.compiled()
+        rules = [*optimization.callbacks(recipe, MONITOR), watch]
+        model = baseline.compiled()
         model.fit(flow, epochs=recipe.epochs, validation_data=validated, callbacks=rules, verbose=0)
 
     def as_here(recipe, fold, watch):
@@ -188,7 +191,7 @@ def reaching(setting: Setting) -> Iterator[Row]:
             found[name][what] = epochs[-1][0] - began
             row = {"what": what, "way": name, "median": found[name][what], "unit": "s"}
             # of its own: a seed may have been measured long before the others
-            row |= {"commit": competition.commit()}
+            row |= {"commit": files.commit()}
             yield row | {"accuracies": [accuracy for _, accuracy in epochs]}
     shared = sorted(set.intersection(*map(set, found.values())))
     rounds = {name: [seconds[what] for what in shared] for name, seconds in found.items()}
@@ -205,11 +208,11 @@ def augmenting(setting: Setting) -> Iterator[Row]:
     import tensorflow as tf
     from keras import layers
 
-    from digit_recognizer.layers import RandomAffine
+    from digit_recognizer.training.layers import RandomAffine
 
-    images = published.floats(first_rows(setting.dataset.train, setting.batches * BATCH).images)
+    images = baseline.floats(first_rows(setting.dataset.train, setting.batches * BATCH).images)
     batches = [tf.constant(batch) for batch in np.split(images, setting.batches)]
-    flow = published.augmented(images)
+    flow = baseline.augmented(images)
 
     def through(*chain, by_xla=False):
         @tf.function(jit_compile=by_xla)
@@ -224,8 +227,8 @@ def augmenting(setting: Setting) -> Iterator[Row]:
     ways = {
         "ImageDataGenerator": lambda: [flow[number] for number in range(len(flow))],
         "Keras' three layers": through(*usual),
-        "RandomAffine, uncompiled": through(RandomAffine(**published.AUGMENTATION)),
-        "RandomAffine, compiled": through(RandomAffine(**published.AUGMENTATION), by_xla=True),
+        "RandomAffine, uncompiled": through(RandomAffine(**baseline.AUGMENTATION)),
+        "RandomAffine, compiled": through(RandomAffine(**baseline.AUGMENTATION), by_xla=True),
     }
     yield from compare("augmenting", ways, setting.rounds, "images/s", lambda seconds: len(images) / seconds)
 
@@ -237,7 +240,7 @@ def normalising(setting: Setting) -> Iterator[Row]:
     import keras
     import tensorflow as tf
 
-    from digit_recognizer.models import COMPILED, PUBLISHED, UNCOMPILED
+    from digit_recognizer.training.networks import COMPILED, PUBLISHED, UNCOMPILED
 
     def step(layout, shape, whole, by_xla=False):
         rest = [keras.layers.Activation("relu"), layout.pooling()] if whole else []
@@ -267,7 +270,7 @@ def normalising(setting: Setting) -> Iterator[Row]:
 
 def reading(setting: Setting) -> Iterator[Row]:
     """Part e."""
-    paths = source.data_files(setting.input)[1] if setting.input else []
+    paths = places.data_files(setting.input)[1] if setting.input else []
     if {path.suffix for path in paths} != {".csv"}:
         print("left out: reading the CSVs, which are not there", flush=True)
         return
@@ -284,8 +287,8 @@ def reading(setting: Setting) -> Iterator[Row]:
 
 def predicting(setting: Setting) -> Iterator[Row]:
     """Part f: the members share a network, as in training; the values of its weights take no time."""
-    from digit_recognizer import models
-    from digit_recognizer.training import predict, predictor
+    from digit_recognizer.training import networks
+    from digit_recognizer.training.fold import predict, predictor
 
     images = setting.dataset.test.images[: setting.predicted]
     for name in ("fast", "bn_cnn"):
@@ -293,7 +296,7 @@ def predicting(setting: Setting) -> Iterator[Row]:
         seconds = [timed(lambda: predict(network, images)) for _ in range(setting.members)]  # noqa: B023
         what = f"predicting {len(images)} rows, {setting.members} members"
         yield {"what": what, "way": name, "median": sum(seconds), "unit": "s", "rounds": seconds}
-    usual, images = models.build(recipes.named("bn_cnn")), images[: setting.rows]
+    usual, images = networks.build(recipes.named("bn_cnn")), images[: setting.rows]
     ways = {
         "model.predict": lambda: usual.predict(images, verbose=0),
         "ours": lambda: predict(network, images),
@@ -305,7 +308,7 @@ def growing(setting: Setting) -> Iterator[Row]:
     """Part g, with the recipe fast: what an epoch, a member or a row costs after many of them."""
     import keras
 
-    from digit_recognizer.training import means, train_fold
+    from digit_recognizer.training.fold import means, train_fold
 
     recipe, train = recipes.named("fast"), first_rows(setting.dataset.train, setting.rows)
     small = Dataset(train, Digits(train.images[:256], None, train.ids[:256]), ("ImageId", "Label"), "")
@@ -350,7 +353,7 @@ PARTS = dict(g=growing, a=training, c=augmenting, d=normalising, e=reading, f=pr
 
 
 def parse() -> argparse.Namespace:
-    parser = command.Parser(__doc__, places=False)
+    parser = cli.Parser(__doc__, places=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--input", metavar="DIR", type=Path, help="where the competition's files are (default: input)")
@@ -375,7 +378,7 @@ def benchmark() -> None:
     options = parse()
     backend.chosen()
     name = "benchmark_quick" if options.quick else "benchmark"
-    place = source.find(options.input, source.output_folder(options.output, name))
+    place = places.find(options.input, places.output_folder(options.output, name))
     if place.is_sample and not options.quick:
         raise UserError("it takes the competition's files: put them into input/, or give --input DIR")
     place.tell()
@@ -393,7 +396,7 @@ def benchmark() -> None:
     setting = Setting(dataset, place.input, options.seeds, reached=reached, **quick)
     for part in options.parts:
         began, rows = time.perf_counter(), []
-        about = {"date": datetime.now().isoformat(timespec="seconds"), "commit": competition.commit()}
+        about = {"date": datetime.now().isoformat(timespec="seconds"), "commit": files.commit()}
         for row in PARTS[part](setting):
             rows.append(row)
             print("  ".join([part, *timing.line(row).values()]), flush=True)
@@ -410,4 +413,4 @@ def benchmark() -> None:
 
 
 if __name__ == "__main__":
-    command.main(benchmark, "what was measured is in benchmark.json: --only takes the parts that are left")
+    cli.main(benchmark, "what was measured is in benchmark.json: --only takes the parts that are left")

@@ -1,19 +1,17 @@
 """Gets the competition's files from Kaggle into --input. The same command again goes on with a cut download."""
 
-import sys
-from pathlib import Path
+from _src import cli
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from digit_recognizer import command, competition, source
+from digit_recognizer.data import places
+from digit_recognizer.kaggle.download import download
 
 
-def download() -> None:
-    parser = command.Parser(__doc__)
-    command.add_competition_option(parser)
+def main() -> None:
+    parser = cli.Parser(__doc__)
+    cli.add_competition_option(parser)
     options = parser.parse_args()
-    competition.download(options.competition, source.input_folder(options.input))
+    download(options.competition, places.input_folder(options.input))
 
 
 if __name__ == "__main__":
-    command.main(download, "what has arrived is kept: the same command goes on with it")
+    cli.main(main, kept="what has arrived is kept: the same command goes on with it")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from digit_recognizer import command, source
-from digit_recognizer import kernel as kernels
-from digit_recognizer.client import connect
+from digit_recognizer import cli
+from digit_recognizer.data import places
+from digit_recognizer.kaggle import kernel as kernels
+from digit_recognizer.kaggle.client import connect
 
 BUDGET = "11h"  # a session ends after 12
 
@@ -22,9 +23,9 @@ def owner() -> str:
 
 
 def kernel() -> None:
-    parser = command.Parser(__doc__, places=False)
+    parser = cli.Parser(__doc__, places=False)
     add = parser.add_argument
-    command.add_competition_option(parser)
+    cli.add_competition_option(parser)
     add("--title", default="Digit Recognizer k-fold ensemble", help="the kernel's (default: %(default)s)")
     add("--owner", metavar="NAME", help="your name at Kaggle (default: as the client knows it)")
     add("--accelerator", choices=kernels.ACCELERATORS, default="t4x2", help="(default: %(default)s)")
@@ -40,7 +41,7 @@ def kernel() -> None:
     )
     add("options", metavar="OPTION", nargs="*", help="options of train.py")
     options = parser.parse_args()
-    folder = options.output or Path(os.path.relpath(source.ROOT / "output" / "kernel"))
+    folder = options.output or Path(os.path.relpath(places.ROOT / "output" / "kernel"))
     train = list(options.options)
     if "--time-budget" not in train:
         train += ["--time-budget", BUDGET]
@@ -66,4 +67,4 @@ def kernel() -> None:
 
 
 if __name__ == "__main__":
-    command.main(kernel, kept="the kernel goes on at Kaggle; its page shows it")
+    cli.main(kernel, kept="the kernel goes on at Kaggle; its page shows it")

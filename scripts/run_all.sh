@@ -16,7 +16,7 @@ done
 
 find_python
 status=0
-[ -n "${help-}" ] || PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.source "${places[@]}" || status=$?
+[ -n "${help-}" ] || PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.places "${places[@]}" || status=$?
 [ "$status" = 0 ] || [ "$status" = 3 ] || exit "$status"
 set_up
 [ "$status" = 0 ] || "$PYTHON" "$ROOT/scripts/download.py" "${places[@]}"

@@ -15,12 +15,16 @@ import pytest
 from kaggle_server import KEY, KaggleServer, forget_client, packed
 from sklearn.datasets import load_digits
 
-from digit_recognizer import backend, command, competition, digits, ensemble, recipes
-from digit_recognizer.digits import Dataset, Digits
-from digit_recognizer.folds import members, split
+from digit_recognizer import cli, recipes
+from digit_recognizer.data import digits
+from digit_recognizer.data.digits import Dataset, Digits
+from digit_recognizer.data.folds import members, split
+from digit_recognizer.data.places import Places
+from digit_recognizer.kaggle import submissions
+from digit_recognizer.results import ensemble
 from digit_recognizer.run import Run
-from digit_recognizer.session import Session, train
-from digit_recognizer.source import Source
+from digit_recognizer.training import backend
+from digit_recognizer.training.session import Session, train
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -44,7 +48,7 @@ def pytest_addoption(parser):
 
 def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:
     """The three CSVs of a competition that holds `dataset`."""
-    columns = columns or dataset.columns
+    columns = columns or dataset.labels.columns
     pixels = [f"pixel{number}" for number in range(digits.PIXELS)]
 
     def rows(first, images):
@@ -55,12 +59,12 @@ def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test
         ]
 
     files = {
-        "train.csv": [",".join([label, *pixels]), *rows(dataset.train.labels, dataset.train.images)],
+        "train.csv": [",".join([label, *pixels]), *rows(dataset.labels.train, dataset.train_images)],
         "test.csv": [
             ",".join([*([columns[0]] if test_ids else []), *pixels]),
-            *rows(dataset.test.ids if test_ids else None, dataset.test.images),
+            *rows(dataset.labels.ids if test_ids else None, dataset.test_images),
         ],
-        "sample_submission.csv": [",".join(columns), *(f"{each},0" for each in dataset.test.ids)],
+        "sample_submission.csv": [",".join(columns), *(f"{each},0" for each in dataset.labels.ids)],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in files.items():
@@ -82,8 +86,8 @@ def dataset() -> Dataset:
 def labelled(dataset) -> Dataset:
     """The same, as MNIST's own files have it: with labels in the test rows too."""
     labels = load_digits().target[1300:1320].astype(np.uint8)
-    test = Digits(dataset.test.images, labels, dataset.test.ids)
-    return Dataset(dataset.train, test, dataset.columns, "mnist")
+    test = Digits(dataset.test_images, labels, dataset.labels.ids)
+    return Dataset(dataset.train, test, dataset.labels.columns, "mnist")
 
 
 def write_npz(folder: Path, dataset: Dataset, **others) -> Path:
@@ -110,23 +114,23 @@ def small_recipe(recipe):
     """The same with a network that is traced in half the time."""
     from keras import layers
 
-    from digit_recognizer import models
+    from digit_recognizer.training import networks
 
     def small_bn_cnn(recipe, layout):
         """All that makes a state of bn_cnn's: augmentation, normalisation and dropout."""
-        pixels, x = models._pixels(recipe)
+        pixels, x = networks._pixels(recipe)
         x = layers.Conv2D(4, 3, strides=2)(x)
         x = layout.normalisation(momentum=recipe.momentum)(x)
-        return models._classifier(recipe, layout, pixels, x)
+        return networks._classifier(recipe, layout, pixels, x)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NETWORKS, "small_bn_cnn", small_bn_cnn)
+        patch.setitem(networks.NETWORKS, "small_bn_cnn", small_bn_cnn)
         yield recipes.change(dataclasses.replace(recipe, network="small_bn_cnn"), {"hidden": (16,)})
 
 
 @pytest.fixture(scope="session")
 def folds(recipe, dataset):
-    return members(split(dataset.train.labels, recipe))
+    return members(split(dataset.labels.train, recipe))
 
 
 @dataclass
@@ -169,10 +173,10 @@ def finished(whole_way) -> tuple[Path, Path]:
 def light(dataset, tmp_path_factory) -> tuple[Path, Path]:
     """The CSVs, and the directory of an undisturbed run with the options LIGHT."""
     folder = tmp_path_factory.mktemp("light")
-    place, run = Source(write_csvs(folder / "csvs", dataset), folder / "run"), Run(folder / "run")
+    place, run = Places(write_csvs(folder / "csvs", dataset), folder / "run"), Run(folder / "run")
     options = {"folds": 2, "epochs": 2, "batch_size": 16}
     train(Session(place, dataset, ["dropout_mlp"], options, threads=THREADS))
-    predictions = [ensemble.predict(run, command.read_members(run, dataset), dataset)]
+    predictions = [ensemble.predict(run, cli.read_members(run, dataset), dataset)]
     ensemble.write(run, dataset, predictions, ensemble.equal_weights(predictions))
     return place.input, run.folder
 
@@ -207,7 +211,7 @@ def server(monkeypatch, csvs, tmp_path):
         monkeypatch.setenv(name, value)
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
-    monkeypatch.setattr(competition, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(submissions, "FIRST_PAUSE", 0.02)
     forget_client()
     yield server
     server.shutdown()

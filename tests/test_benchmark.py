@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from digit_recognizer import source, timing
+from digit_recognizer.benchmark import timing
+from digit_recognizer.data import places
 
 QUICK = ("--quick", "--threads", 2)
 
@@ -59,7 +60,7 @@ def test_seeds_that_were_measured_stay(call, csvs, tmp_path):
 
 
 def test_what_is_refused(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     for arguments, words in (
         ([], "competition's files"),
         (["--only", "a,z"], "no part 'z'"),

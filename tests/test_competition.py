@@ -9,9 +9,12 @@ import pytest
 from conftest import finish, start
 from kaggle_server import KEY, PAGE, SIGNATURE, refused
 
-from digit_recognizer import client, command, competition, recipes, submission
+from digit_recognizer import cli, recipes
 from digit_recognizer.errors import UserError
-from digit_recognizer.run import Run, read_json, write_json
+from digit_recognizer.files import read_json, write_json
+from digit_recognizer.kaggle import client, submissions
+from digit_recognizer.results import submission
+from digit_recognizer.run import Run
 
 
 @pytest.fixture
@@ -19,9 +22,9 @@ def run(dataset, csvs, recipe, tmp_path):
     """A run directory as ensemble.py leaves it, with one of 80 rows predicted wrong."""
     run = Run(tmp_path / "run")
     run.folder.mkdir()
-    write_json(run.recipe_json, recipes.to_json(recipe) | command.identity(dataset))
+    write_json(run.recipe_json, recipes.to_json(recipe) | cli.identity(dataset))
     write_json(run.ensemble_json, {"members": [{"member": "fold_00"}, {"member": "fold_01"}], "missing": []})
-    oof = np.eye(10, dtype=np.float32)[dataset.train.labels]
+    oof = np.eye(10, dtype=np.float32)[dataset.labels.train]
     oof[0] = np.roll(oof[0], 1)
     np.save(run.oof_probabilities, oof)
     submission.write(run.submission, dataset, np.eye(10)[np.arange(20) % 10])
@@ -162,14 +165,14 @@ def test_a_score_that_came_later(server, call, run, csvs, monkeypatch):
 
 def test_the_run_is_free_while_it_waits(server, call, run, csvs, monkeypatch):
     """What another process writes meanwhile stays."""
-    look = competition._look
+    look = submissions._look
 
     def sent_meanwhile(api, record):
         with run.lock():
             write_json(run.submissions_json, [*read_json(run.submissions_json), {"status": "other"}])
         return look(api, record)
 
-    monkeypatch.setattr(competition, "_look", sent_meanwhile)
+    monkeypatch.setattr(submissions, "_look", sent_meanwhile)
     server.looks_until_scored = 0
     assert call("submit", "--input", csvs, "--output", run.folder).code == 0
     assert [record["status"] for record in read_json(run.submissions_json)] == ["complete", "other"]
@@ -259,7 +262,7 @@ def test_a_submission_that_the_competition_would_not_take(server, call, run, csv
 
 
 def test_the_sample_is_never_sent(server, call, run, csvs, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
     places = ("--input", csvs, "--output", run.folder)
     write_json(run.recipe_json, read_json(run.recipe_json) | {"data": "sample"})
     assert refused(call("submit", *places), "the built-in sample, which is never sent")
@@ -278,7 +281,7 @@ def test_a_run_of_other_data_is_not_sent(server, call, run, csvs):
 
 
 def test_a_blend_is_sent_like_a_run(server, call, run, csvs, dataset):
-    write_json(run.recipe_json, {"name": "blend"} | command.identity(dataset) | {"runs": ["a", "b"]})
+    write_json(run.recipe_json, {"name": "blend"} | cli.identity(dataset) | {"runs": ["a", "b"]})
     outcome = call("submit", "--input", csvs, "--output", run.folder)
     assert outcome.code == 0
     message = read_json(run.submissions_json)[0]["message"]
@@ -286,14 +289,14 @@ def test_a_blend_is_sent_like_a_run(server, call, run, csvs, dataset):
 
 
 def test_messages(run, recipe, monkeypatch, tmp_path):
-    monkeypatch.setattr(competition, "_ROOT", tmp_path)  # no checkout
+    monkeypatch.setattr(submissions, "_ROOT", tmp_path)  # no checkout
     write_json(run.recipe_json, recipes.to_json(recipe) | {"repeats": 3})
     write_json(run.ensemble_json, {"members": [], "missing": ["fold_01"]})
-    assert competition.default_message(run, None) == "bn_cnn, 2 folds x 3, 1 not finished, seed 42"
+    assert submissions.default_message(run, None) == "bn_cnn, 2 folds x 3, 1 not finished, seed 42"
     write_json(run.recipe_json, recipes.to_json(recipe) | {"folds": 1, "holdout": 0.15})
     run.ensemble_json.unlink()
     assert (
-        competition.default_message(run, 0.5) == "bn_cnn, holdout 0.15, seed 42, out-of-fold accuracy 0.50000"
+        submissions.default_message(run, 0.5) == "bn_cnn, holdout 0.15, seed 42, out-of-fold accuracy 0.50000"
     )
 
 
@@ -301,12 +304,12 @@ def test_out_of_fold_accuracy_is_of_the_rows_covered(run, dataset):
     oof = np.load(run.oof_probabilities)
     oof[10:] = np.nan
     np.save(run.oof_probabilities, oof)
-    assert competition.out_of_fold_accuracy(run, dataset) == 0.9
+    assert submissions.out_of_fold_accuracy(run, dataset) == 0.9
     run.oof_probabilities.write_bytes(b"spoilt")
     with pytest.raises(UserError, match="is damaged: run"):
-        competition.out_of_fold_accuracy(run, dataset)
+        submissions.out_of_fold_accuracy(run, dataset)
     run.oof_probabilities.unlink()
-    assert competition.out_of_fold_accuracy(run, dataset) is None
+    assert submissions.out_of_fold_accuracy(run, dataset) is None
 
 
 @pytest.mark.parametrize(
@@ -356,7 +359,7 @@ def test_what_the_client_says_has_no_secrets(monkeypatch):
 
 
 def test_durations(call):
-    assert [command.duration(text) for text in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
+    assert [cli.duration(text) for text in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
     for text in ("", "10 m", "-1s", "ten"):
         assert refused(
             call("submit", f"--wait={text}"), f"argument --wait: {text!r} is no duration such as 90s"

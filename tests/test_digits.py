@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from conftest import write_csvs
 
-from digit_recognizer import digits
-from digit_recognizer.digits import Dataset, Digits
+from digit_recognizer.data import digits
+from digit_recognizer.data.digits import Dataset, Digits
+from digit_recognizer.data.places import FILES
 from digit_recognizer.errors import UserError
-from digit_recognizer.source import FILES
 
 
 def same(one: Dataset, other: Dataset) -> bool:
@@ -54,10 +54,10 @@ def test_line_endings_and_bom_do_not_count(dataset, tmp_path, eol, bom, end):
 def test_another_competition_of_this_shape(dataset, tmp_path):
     """Kannada-MNIST: `id,label`, and the ids, from 0, are in test.csv too."""
     ids = np.arange(1000, 1020).astype(str)
-    kannada = Dataset(dataset.train, Digits(dataset.test.images, None, ids), ("id", "label"), "competition")
+    kannada = Dataset(dataset.train, Digits(dataset.test_images, None, ids), ("id", "label"), "competition")
     result = read(write_csvs(tmp_path, kannada, test_ids=True))
     assert result.columns == ("id", "label")
-    assert (result.test.ids == ids).all() and (result.test.images == dataset.test.images).all()
+    assert (result.test.ids == ids).all() and (result.test.images == dataset.test_images).all()
 
 
 def cell(file, row, column, value):
@@ -243,8 +243,8 @@ def test_sample_looks_like_the_competition():
 
 def test_overlap_counts_test_rows_that_are_training_rows(dataset):
     assert dataset.overlap() == 0
-    images = np.concatenate([dataset.test.images, dataset.train.images[[3, 3, 7]]])
+    images = np.concatenate([dataset.test_images, dataset.train_images[[3, 3, 7]]])
     twice = Dataset(
-        dataset.train, Digits(images, None, np.arange(23).astype(str)), dataset.columns, "competition"
+        dataset.train, Digits(images, None, np.arange(23).astype(str)), dataset.labels.columns, "competition"
     )
     assert twice.overlap() == 3

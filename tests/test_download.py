@@ -13,10 +13,10 @@ import pytest
 from conftest import ROOT, finish, start
 from kaggle_server import KEY, PAGE, SIGNATURE, forget_client, packed, refused
 
-from digit_recognizer import archive, source
+from digit_recognizer.data import archive, places
+from digit_recognizer.data.places import FILES
 from digit_recognizer.errors import UserError
-from digit_recognizer.run import write_json
-from digit_recognizer.source import FILES
+from digit_recognizer.files import write_json
 
 
 def holds(folder: Path, csvs: Path) -> bool:
@@ -74,7 +74,7 @@ def test_a_download_that_stays_cut_is_kept_and_goes_on_later(server, call, large
     folder = tmp_path / "input"
     outcome = call("download", "--input", folder)
     assert refused(outcome, "broke off", "what has arrived is kept", f"unpack it into {folder}")
-    assert not source.forms(folder)
+    assert not places.forms(folder)
     server.cuts, server.asked = [], []
     assert call("download", "--input", folder).code == 0
     assert (folder / "more.bin").read_bytes() == large.read_bytes()
@@ -86,7 +86,7 @@ def test_download_as_a_process(server, large, tmp_path):
     """With the client's own pauses, of two seconds for the one cut."""
     server.cuts = [1_500_000]
     outcome = finish(start("download", "--input", tmp_path / "input", VERBOSE="1"))
-    assert (outcome.code, outcome.error) == (0, "") and source.forms(tmp_path / "input")
+    assert (outcome.code, outcome.error) == (0, "") and places.forms(tmp_path / "input")
     assert "Resuming from 1048576 bytes" in outcome.out
     assert not any(secret in outcome.out for secret in (KEY, SIGNATURE, "Authorization"))
 
@@ -274,7 +274,7 @@ def test_an_archive_put_there_by_hand(call, csvs, server, tmp_path):
         call("download", "--input", folder), "no whole archive", "remove it, then download it again"
     )
     given.write_bytes(server.archive)
-    assert source.needs_download(folder)
+    assert places.needs_download(folder)
     assert refused(call("train", "--input", folder), "holds no data", f"download.py --input {folder}")
     outcome = call("download", "--input", folder)
     assert outcome.code == 0 and f"unpacking {given}" in outcome.out and not server.asked

@@ -7,18 +7,20 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from digit_recognizer import ensemble, recipes, report, submission
-from digit_recognizer.digits import Digits
+from digit_recognizer import recipes
+from digit_recognizer.data.digits import Digits
+from digit_recognizer.data.folds import members, split
+from digit_recognizer.data.scores import scores
 from digit_recognizer.errors import UserError
-from digit_recognizer.folds import members, split
-from digit_recognizer.run import Run, read_json, write_json
-from digit_recognizer.scores import scores
+from digit_recognizer.files import read_json, write_json
+from digit_recognizer.results import ensemble, report, submission
+from digit_recognizer.run import Run
 
 
 def made_up(dataset, recipe, folder, sharpness=3.0, seed=0):
     """A run whose members are right most of the time."""
     random = np.random.default_rng(seed)
-    folds = members(split(dataset.train.labels, recipe))
+    folds = members(split(dataset.labels.train, recipe))
 
     def probabilities(labels):
         logits = random.normal(size=(len(labels), 10)) + sharpness * np.eye(10)[labels]
@@ -27,10 +29,10 @@ def made_up(dataset, recipe, folder, sharpness=3.0, seed=0):
     for fold in folds:
         path = folder / fold.name
         path.mkdir(parents=True)
-        validation = probabilities(dataset.train.labels[fold.validation_rows])
+        validation = probabilities(dataset.labels.train[fold.validation_rows])
         np.save(path / "validation_probabilities.npy", validation)
         np.save(
-            path / "test_probabilities.npy", probabilities(random.integers(0, 10, len(dataset.test.images)))
+            path / "test_probabilities.npy", probabilities(random.integers(0, 10, len(dataset.test_images)))
         )
         row = {
             "epoch": 1,
@@ -42,7 +44,7 @@ def made_up(dataset, recipe, folder, sharpness=3.0, seed=0):
             "seconds": 2,
         }
         pd.DataFrame([row]).to_csv(path / "history.csv", index=False)
-        found = scores(dataset.train.labels[fold.validation_rows], validation)
+        found = scores(dataset.labels.train[fold.validation_rows], validation)
         write_json(path / "metrics.json", found | {"best_epoch": 1, "epochs": 1, "seconds": 2.0})
     return Run(folder), folds
 
@@ -131,7 +133,7 @@ def test_several_runs_weigh_by_their_members(run, dataset, recipe, tmp_path):
 def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_path):
     good = ensemble.predict(*made_up(dataset, recipe, tmp_path / "good", sharpness=4), dataset)
     poor = ensemble.predict(*made_up(dataset, recipe, tmp_path / "poor", sharpness=1, seed=5), dataset)
-    labels = dataset.train.labels
+    labels = dataset.labels.train
 
     def loss(weight):
         mean = weight * good.oof + (1 - weight) * poor.oof
@@ -146,7 +148,7 @@ def test_oof_weights_need_rows_in_common(run, dataset):
     prediction = ensemble.predict(*run, dataset)
     other = dataclasses.replace(prediction, oof=np.full_like(prediction.oof, np.nan))
     with pytest.raises(UserError, match="no validated row in common"):
-        ensemble.oof_weights([prediction, other], dataset.train.labels)
+        ensemble.oof_weights([prediction, other], dataset.labels.train)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_submission_refuses_what_the_competition_would(dataset, tmp_path, probab
 def test_submission_has_the_names_and_ids_of_the_competition(dataset, tmp_path):
     ids = np.array([f"img_{number}" for number in range(20)])
     kannada = dataclasses.replace(
-        dataset, test=Digits(dataset.test.images, None, ids), columns=("id", "label")
+        dataset, test=Digits(dataset.test_images, None, ids), columns=("id", "label")
     )
     submission.write(tmp_path / "s.csv", kannada, np.eye(10)[np.arange(20) % 10])
     assert (tmp_path / "s.csv").read_text().startswith("id,label\nimg_0,0\nimg_1,1\n")
@@ -181,9 +183,9 @@ def test_report_adds_up(run, dataset):
     ensemble.write(run, dataset, [prediction], np.ones(1))
     result = report.write(run, dataset)
     oof = np.load(run.oof_probabilities)
-    wrong = oof.argmax(axis=1) != dataset.train.labels
+    wrong = oof.argmax(axis=1) != dataset.labels.train
     assert result["overall"]["accuracy"] == pytest.approx(1 - wrong.mean())
-    loss = log_loss(dataset.train.labels, oof / oof.sum(axis=1, keepdims=True, dtype=float))
+    loss = log_loss(dataset.labels.train, oof / oof.sum(axis=1, keepdims=True, dtype=float))
     assert result["overall"]["log_loss"] == pytest.approx(loss, abs=1e-6)
     accuracies = [fold["accuracy"] for fold in result["folds"]]
     assert result["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))

@@ -7,10 +7,11 @@ import pytest
 from conftest import write_csvs, write_npz
 from kaggle_server import refused
 
-from digit_recognizer import digits, explore
-from digit_recognizer.digits import Dataset, Digits
-from digit_recognizer.run import Run, write_json
-from digit_recognizer.source import SAMPLE_NOTICE
+from digit_recognizer.data import digits, explore
+from digit_recognizer.data.digits import Dataset, Digits
+from digit_recognizer.data.places import SAMPLE_NOTICE
+from digit_recognizer.files import write_json
+from digit_recognizer.run import Run
 
 PICTURES = {"labels.png", "first_15.png", "random_25.png", "means.png"}
 
@@ -25,7 +26,7 @@ def repeated(dataset) -> Dataset:
     return Dataset(
         Digits(train.images[rows], labels, np.arange(1, 83).astype(str)),
         Digits(images, None, np.arange(1, 23).astype(str)),
-        dataset.columns,
+        dataset.labels.columns,
         "competition",
     )
 
@@ -65,7 +66,7 @@ def test_explore(call, dataset, labelled, tmp_path, without_keras):
 
 
 def test_explore_the_sample(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
     outcome = call("explore")
     assert outcome.code == 0 and outcome.out.splitlines()[0] == outcome.out.splitlines()[-1] == SAMPLE_NOTICE
     assert "1300 x 28 x 28" in outcome.out and "497 x 28 x 28" in outcome.out

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from digit_recognizer import folds, recipes
+from digit_recognizer import recipes
+from digit_recognizer.data import folds
 from digit_recognizer.errors import UserError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 40 + np.arange(10))).astype(np.uint8)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import write_csvs, write_npz
 
-from digit_recognizer import digits, source
+from digit_recognizer.data import digits, places
 from digit_recognizer.errors import UserError
 
-IDX = [names[0] for names in source.FORMS[source.IDX]]
+IDX = [names[0] for names in places.FORMS[places.IDX]]
 
 
 def idx(array, magic=None) -> bytes:
@@ -23,7 +23,7 @@ def idx(array, magic=None) -> bytes:
 def write_idx(folder, dataset, name=str, pack=bytes):
     """The four files, under what `name` makes of their names, as `pack` packs them."""
     folder.mkdir()
-    parts = (dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels)
+    parts = (dataset.train_images, dataset.labels.train, dataset.test_images, dataset.labels.test)
     for file, array in zip(IDX, parts, strict=True):
         (folder / name(file)).write_bytes(pack(idx(array)))
     return folder
@@ -340,21 +340,21 @@ def test_run_all_tells_before_anything_is_installed(labelled, tmp_path, monkeypa
     folder = without(TEST_IMAGES)(tmp_path / "input", labelled)
     monkeypatch.setattr("sys.argv", ["source", "--input", str(folder)])
     with pytest.raises(SystemExit) as exit:
-        source._main()
+        places._main()
     assert (
         exit.value.code == 2
         and f"run_all.sh: error: {folder / TEST_IMAGES} is missing" in capsys.readouterr().err
     )
     (folder / f"{TEST_IMAGES}.gz").write_bytes(b"")  # whose contents are for later
-    source._main()
+    places._main()
 
 
 @pytest.mark.parametrize("form", ["CSV", "npz", "IDX gzipped"])
 def test_other_data_on_kaggle(labelled, tmp_path, monkeypatch, form):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    monkeypatch.setattr(source, "KAGGLE_INPUT", tmp_path)
+    monkeypatch.setattr(places, "KAGGLE_INPUT", tmp_path)
     folder = FORMS[form](tmp_path / "a", labelled)
-    assert source.find(None, None).input == folder
+    assert places.resolve(None, None).input == folder
     for name in ("other/competition", "digit-recognizer"):  # each comes before the one before
         write_csvs(tmp_path / name, labelled)
-        assert source.find(None, None).input == tmp_path / name
+        assert places.resolve(None, None).input == tmp_path / name

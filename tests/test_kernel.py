@@ -9,8 +9,9 @@ import pytest
 from conftest import LIGHT, ROOT, arrays
 from kaggle_server import refused
 
-from digit_recognizer import backend, kernel
-from digit_recognizer.run import read_json
+from digit_recognizer.files import read_json
+from digit_recognizer.kaggle import kernel
+from digit_recognizer.training import backend
 
 
 @pytest.fixture

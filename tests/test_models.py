@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import affine_transform
 
-from digit_recognizer import models, recipes
-from digit_recognizer.layers import RandomAffine, read_bilinear
+from digit_recognizer import recipes
 from digit_recognizer.recipes import change
+from digit_recognizer.training import networks
+from digit_recognizer.training.layers import RandomDistortion, read_bilinear
 
 MODES = {"eager": {"run_eagerly": True}, "compiled": {"jit_compile": True}, "graph": {"jit_compile": False}}
 
@@ -17,7 +18,7 @@ def pictures(n=6):
 
 
 def test_bn_cnn_is_the_tutorials_network(recipe):
-    model = models.build(recipe)
+    model = networks.build(recipe)
     counts = [layer.count_params() for layer in model.layers if layer.count_params()]
     assert counts == [640, 256, 73_856, 512, 221_376, 442_624, 1_024, 2_570]
     assert model.count_params() == 742_858
@@ -31,7 +32,7 @@ def test_bn_cnn_is_the_tutorials_network(recipe):
 
 def test_the_parameters_that_are_told():
     for name, parameters in recipes.PARAMETERS.items():
-        assert models.build(recipes.named(name)).count_params() == parameters
+        assert networks.build(recipes.named(name)).count_params() == parameters
     assert set(recipes.PARAMETERS) == set(recipes.RECIPES)
 
 
@@ -50,21 +51,21 @@ def test_the_parameters_that_are_told():
     ],
 )
 def test_the_other_tutorials_networks(name, parameters, order):
-    model = models.build(recipes.named(name))
+    model = networks.build(recipes.named(name))
     assert model.count_params() == parameters
     assert [type(layer).__name__ for layer in model.layers[3:]] == order
     assert [type(layer).__name__ for layer in model.layers[1:3]] == ["Reshape", "Rescaling"]
 
 
 def test_every_network_has_a_recipe():
-    assert {recipe.network for recipe in recipes.RECIPES.values()} == set(models.NETWORKS)
+    assert {recipe.network for recipe in recipes.RECIPES.values()} == set(networks.NETWORKS)
 
 
 @pytest.mark.parametrize("scaling", ["unit", "raw", "columns"])
 def test_scaling(scaling, dataset):
-    images = dataset.train.images[:20].copy()
+    images = dataset.train_images[:20].copy()
     images[:, :, 3] = 0
-    model = models.build(recipes.change(recipes.named("dropout_mlp"), {"scaling": scaling}))
+    model = networks.build(recipes.change(recipes.named("dropout_mlp"), {"scaling": scaling}))
     before = [type(layer).__name__ for layer in model.layers].index("Flatten") - 1
     scaled = keras.Model(model.input, model.layers[before].output).predict(images, verbose=0)[..., 0]
     whole = images.astype(np.float64)
@@ -75,12 +76,12 @@ def test_scaling(scaling, dataset):
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "leaky_relu", "elu"])
 def test_activations(activation, dataset, tmp_path):
     options = {"activation": activation, "hidden": (), "scaling": "raw"}
-    model = models.build(recipes.change(recipes.named("shallow_cnn"), options))
+    model = networks.build(recipes.change(recipes.named("shallow_cnn"), options))
     convolution = model.layers[3]
     convolution.set_weights([np.full((3, 3, 1, 28), -1e-4), np.linspace(-1, 1, 28)])
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    images = dataset.test.images[:2]
+    images = dataset.test_images[:2]
     found = keras.Model(loaded.input, loaded.layers[3].output).predict(images, verbose=0)
     sums = np.lib.stride_tricks.sliding_window_view(images.astype(float), (3, 3), (1, 2)).sum((-2, -1))
     z = np.linspace(-1, 1, 28) - 1e-4 * sums[..., None]
@@ -95,7 +96,7 @@ def test_activations(activation, dataset, tmp_path):
 
 
 def test_pixels_in_probabilities_out(recipe, dataset):
-    probabilities = models.build(recipe).predict(dataset.test.images, verbose=0)
+    probabilities = networks.build(recipe).predict(dataset.test_images, verbose=0)
     assert probabilities.shape == (20, 10) and probabilities.dtype == np.float32
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
@@ -105,34 +106,34 @@ def test_augmentation_trains_in_every_mode(dataset, mode):
     """The networks' own layers do in test_speed."""
     keras.utils.set_random_seed(0)
     options = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1, "shear": 0.1}
-    model = models.build(change(recipes.named("dropout_mlp"), options))
+    model = networks.build(change(recipes.named("dropout_mlp"), options))
     model.compile("adam", "sparse_categorical_crossentropy", **MODES[mode])
     before = model.get_weights()[0]
-    model.fit(dataset.train.images[:16], dataset.train.labels[:16], batch_size=8, verbose=0)
+    model.fit(dataset.train_images[:16], dataset.labels.train[:16], batch_size=8, verbose=0)
     assert np.abs(model.get_weights()[0] - before).max() > 0
 
 
 def test_saved_model_predicts_the_same(recipe, dataset, tmp_path):
-    model = models.build(recipe)
+    model = networks.build(recipe)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    images = dataset.test.images
+    images = dataset.test_images
     assert (loaded.predict(images, verbose=0) == model.predict(images, verbose=0)).all()
 
 
 def test_no_augmentation_outside_training():
-    layer = RandomAffine(90, 0.5, 0.5, 0.5)
+    layer = RandomDistortion(90, 0.5, 0.5, 0.5)
     assert (keras.ops.convert_to_numpy(layer(pictures(), training=False)) == pictures()).all()
 
 
 def test_nothing_to_augment_leaves_pictures_as_they_are():
-    out = RandomAffine()(pictures(), training=True)
+    out = RandomDistortion()(pictures(), training=True)
     assert keras.ops.convert_to_numpy(out) == pytest.approx(pictures(), abs=1e-5)
 
 
 def test_each_picture_has_its_own_draw():
     same = np.repeat(pictures(1), 8, axis=0)
-    out = keras.ops.convert_to_numpy(RandomAffine(10, 0.1, 0.1)(same, training=True))
+    out = keras.ops.convert_to_numpy(RandomDistortion(10, 0.1, 0.1)(same, training=True))
     assert len({image.tobytes() for image in out}) == 8
 
 
@@ -140,7 +141,7 @@ def test_draws_stay_in_their_ranges():
     """A dot in the middle is moved by the shift alone, and by no more than it."""
     dot = np.zeros((500, 29, 29, 1), np.float32)
     dot[:, 14, 14] = 1
-    out = keras.ops.convert_to_numpy(RandomAffine(0, 0, 0.1)(dot, training=True))[..., 0]
+    out = keras.ops.convert_to_numpy(RandomDistortion(0, 0, 0.1)(dot, training=True))[..., 0]
     y = (out * np.arange(29)[:, None]).sum((1, 2)) - 14
     assert out.sum((1, 2)) == pytest.approx(1, abs=1e-3)
     assert 2.5 < np.abs(y).max() <= 2.9 + 1e-3 and np.abs(y.mean()) < 0.3
@@ -150,7 +151,7 @@ def test_shear_slants():
     """Of two dots above each other one goes to the left as far as the other to the right, in its row."""
     dots = np.zeros((500, 29, 29, 1), np.float32)
     dots[:, [4, 24], 14] = 1
-    out = keras.ops.convert_to_numpy(RandomAffine(shear=0.3)(dots, training=True))[..., 0][:, [4, 24]]
+    out = keras.ops.convert_to_numpy(RandomDistortion(shear=0.3)(dots, training=True))[..., 0][:, [4, 24]]
     assert out.sum(2) == pytest.approx(1, abs=1e-3)
     above, below = ((out * np.arange(29)).sum(2) - 14).T
     assert above == pytest.approx(-below, abs=1e-3)
@@ -161,7 +162,7 @@ def test_shear_slants():
 def test_a_disc_stays_a_disc_of_about_its_size(rotation, zoom):
     y, x = np.mgrid[:28, :28] - 13.5
     disc = np.repeat((x**2 + y**2 < 64).astype(np.float32)[None, ..., None], 100, axis=0)
-    out = keras.ops.convert_to_numpy(RandomAffine(rotation, zoom, 0)(disc, training=True))
+    out = keras.ops.convert_to_numpy(RandomDistortion(rotation, zoom, 0)(disc, training=True))
     area = out.sum((1, 2, 3)) / disc[0].sum()
     assert area.min() > (1 + zoom) ** -2 - 0.02 and area.max() < (1 - zoom) ** -2 + 0.02
     middle = (out[..., 0] * y).sum((1, 2)) / out.sum((1, 2, 3))
@@ -181,7 +182,7 @@ def test_reading_is_bilinear_with_zeros_outside():
 
 
 def test_seeds_repeat_the_draw():
-    layer = RandomAffine(10, 0.1, 0.1, 0.1)
+    layer = RandomDistortion(10, 0.1, 0.1, 0.1)
     layer.seed_generator.state.assign([1, 2])
     first = keras.ops.convert_to_numpy(layer(pictures(), training=True))
     second = keras.ops.convert_to_numpy(layer(pictures(), training=True))
@@ -192,8 +193,8 @@ def test_seeds_repeat_the_draw():
 
 def test_recipe_reaches_the_layers(recipe):
     draws = {"rotation": 3.0, "zoom": 0.2, "shift": 0.3, "shear": 0.1}
-    model = models.build(change(recipe, draws | {"dropout": 0.4}))
-    (augmentation,) = (layer for layer in model.layers if isinstance(layer, RandomAffine))
+    model = networks.build(change(recipe, draws | {"dropout": 0.4}))
+    (augmentation,) = (layer for layer in model.layers if isinstance(layer, RandomDistortion))
     (dropout,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
     assert draws.items() <= augmentation.get_config().items()
     assert dropout.rate == 0.4

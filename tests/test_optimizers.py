@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from digit_recognizer.optimizers import Muon, orthogonal
+from digit_recognizer.training.muon import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(90, 12), (12, 90), (20, 20)])

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from skimage.transform import resize, rotate
 
-from digit_recognizer import pictures
 from digit_recognizer.errors import UserError
+from digit_recognizer.pictures import find
 
 FONTS = {
     "sans": "DejaVuSans.ttf",
@@ -85,7 +85,7 @@ def test_digits_are_found_in_reading_order(font, condition):
     rows, options = ("01234", "56789", "31415"), CONDITIONS[condition]
     drawn = [[coverage(font, digit, 60) for digit in row] for row in rows]
     picture = sheet(drawn, pitch=100, **options)
-    found = pictures.find(picture)
+    found = find.find(picture)
     assert len(found) == 15
     y, x = centres(found, picture.shape, options.get("angle", 0.0)).T
     assert [round(each) for each in y / 100] == [-1] * 5 + [0] * 5 + [1] * 5
@@ -94,7 +94,7 @@ def test_digits_are_found_in_reading_order(font, condition):
 
 def test_a_digit_becomes_what_mnist_is():
     drawing = coverage("serif", "4", 300)
-    (digit,) = pictures.find(sheet([[drawing]], pitch=500, light=half_in_shadow, noise=5))
+    (digit,) = find.find(sheet([[drawing]], pitch=500, light=half_in_shadow, noise=5))
     rows, columns = np.flatnonzero(digit.image.any(axis=1)), np.flatnonzero(digit.image.any(axis=0))
     height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
     drawn = np.flatnonzero(drawing.any(axis=0))
@@ -106,16 +106,16 @@ def test_a_digit_becomes_what_mnist_is():
     assert (digit.image * y).sum() / mass == pytest.approx(14, abs=0.5)
     assert (digit.image * x).sum() / mass == pytest.approx(14, abs=0.5)
     # and what is so already stays so
-    (again,) = pictures.find(np.repeat(digit.image[..., None], 3, axis=2))
+    (again,) = find.find(np.repeat(digit.image[..., None], 3, axis=2))
     assert np.abs(again.image.astype(int) - digit.image).mean() < 2
 
 
 def test_a_thin_pen_is_thickened_to_what_mnist_has():
     y, x = np.mgrid[-100:101, -70:71]
     ring = (np.abs(np.hypot(x / 60, y / 90) - 1) < 0.015).astype(float)
-    (thin,) = pictures.find(sheet([[ring]], pitch=300))
+    (thin,) = find.find(sheet([[ring]], pitch=300))
     assert np.count_nonzero(thin.image[14] > 127) >= 4  # two strokes, each two pixels or so
-    (thick,) = pictures.find(sheet([[coverage("sans", "0", 200)]], pitch=300))
+    (thick,) = find.find(sheet([[coverage("sans", "0", 200)]], pitch=300))
     assert thin.image.sum() < thick.image.sum()
 
 
@@ -161,36 +161,35 @@ SURROUNDINGS = {
 def test_what_is_no_digit_is_left_out(surroundings):
     drawn = [[coverage("sans", digit, 80) for digit in row] for row in ("01234", "56789")]
     picture = SURROUNDINGS[surroundings](sheet(drawn, pitch=140, noise=4))
-    assert len(pictures.find(picture)) == 10
+    assert len(find.find(picture)) == 10
 
 
 def test_a_broken_stroke_is_one_digit():
     five, eight = coverage("sans", "5", 150), coverage("sans", "8", 150)
     five[int(0.16 * len(five)) : int(0.21 * len(five))] = 0  # the bar apart
     eight[int(0.47 * len(eight)) : int(0.51 * len(eight))] = 0
-    assert len(pictures.find(sheet([[five, eight, five]], pitch=200))) == 3
+    assert len(find.find(sheet([[five, eight, five]], pitch=200))) == 3
 
 
 def test_digits_of_close_lines_stay_apart():
     assert (
-        len(pictures.find(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100)))
-        == 4
+        len(find.find(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100))) == 4
     )
 
 
 def test_digits_that_touch_are_one_and_called_too_wide():
     both = np.hstack([coverage("sans", "3"), coverage("sans", "8")])
     both[len(both) // 2 : len(both) // 2 + 8, 30:90] = 1
-    (found,) = pictures.find(sheet([[both]], pitch=300))
+    (found,) = find.find(sheet([[both]], pitch=300))
     assert found.too_wide
-    (alone,) = pictures.find(sheet([[coverage("sans", "8")]], pitch=300))
+    (alone,) = find.find(sheet([[coverage("sans", "8")]], pitch=300))
     assert not alone.too_wide
 
 
 @pytest.mark.parametrize("digit", "0147")
 def test_a_picture_cut_to_its_digit(digit):
     drawing = coverage("sans", digit)[..., None]
-    assert len(pictures.find(np.uint8(230 - 200 * drawing) * np.ones(3, np.uint8))) == 1
+    assert len(find.find(np.uint8(230 - 200 * drawing) * np.ones(3, np.uint8))) == 1
 
 
 @pytest.mark.parametrize(
@@ -207,7 +206,7 @@ def test_a_picture_cut_to_its_digit(digit):
     ],
 )
 def test_no_ink(picture):
-    assert pictures.find(picture) == []
+    assert find.find(picture) == []
 
 
 def save_png16(picture, path):
@@ -243,11 +242,11 @@ def save_transparent(picture, path):
 )
 def test_every_kind_of_picture_is_read_alike(tmp_path, name, save):
     picture = sheet([[coverage("sans", digit, 60) for digit in row] for row in ("7143", "2580")], pitch=100)
-    expected = pictures.find(picture)
+    expected = find.find(picture)
     save(Image.fromarray(picture), tmp_path / name)
-    pixels = pictures.read(tmp_path / name)
-    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and max(pixels.shape) <= pictures.WORK_SIDE
-    found = pictures.find(pixels)
+    pixels = find.read(tmp_path / name)
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and max(pixels.shape) <= find.WORK_SIDE
+    found = find.find(pixels)
     assert len(found) == 8
     for digit, same in zip(found, expected, strict=True):
         assert (
@@ -288,7 +287,7 @@ def test_what_is_no_whole_picture_is_refused(tmp_path, content, words):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=words) as refusal:
-        pictures.read(path)
+        find.read(path)
     assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
     with pytest.raises(UserError, match="is a folder: name the pictures in it"):
-        pictures.read(tmp_path)
+        find.read(tmp_path)

@@ -7,16 +7,20 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from test_pictures import coverage, half_in_shadow, scaled, sheet
 
-from digit_recognizer import backend, digits, ensemble, pictures
+from digit_recognizer.data import digits
 from digit_recognizer.errors import UserError
-from digit_recognizer.run import Run, write_json
+from digit_recognizer.files import write_json
+from digit_recognizer.pictures import find
+from digit_recognizer.results import ensemble
+from digit_recognizer.run import Run
+from digit_recognizer.training import backend
 
 
 def network(seed):
     """A small network without batch normalisation: that of the recipe needs ten times the steps to be of use."""
     import keras
 
-    from digit_recognizer.layers import RandomAffine
+    from digit_recognizer.training.layers import RandomDistortion
 
     keras.utils.set_random_seed(seed)
     layers = keras.layers
@@ -25,7 +29,7 @@ def network(seed):
             keras.Input((28, 28), dtype="uint8"),
             layers.Reshape((28, 28, 1)),
             layers.Rescaling(1 / 255),
-            RandomAffine(rotation=10, zoom=0.2, shift=0.1),
+            RandomDistortion(rotation=10, zoom=0.2, shift=0.1),
             layers.Conv2D(16, 3, strides=2, activation="relu"),
             layers.Conv2D(32, 3, strides=2, activation="relu"),
             layers.Flatten(),
@@ -63,7 +67,7 @@ def scans():
 
 def test_clean_scans_are_read(run, scans):
     picture, labels = scans
-    found = pictures.find(picture)
+    found = find.find(picture)
     assert len(found) == 100
     given = ensemble.predict_images(ensemble.trained_models(run), np.array([each.image for each in found]))
     assert given.shape == (100, 10) and given.sum(axis=1) == pytest.approx(np.ones(100), abs=1e-5)

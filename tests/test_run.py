@@ -8,7 +8,8 @@ import pytest
 from conftest import ROOT
 
 from digit_recognizer.errors import UserError
-from digit_recognizer.run import Run, atomic, read_json, write_json
+from digit_recognizer.files import atomic, read_json, write_json
+from digit_recognizer.run import Run
 
 SETTINGS = {
     "name": "bn_cnn",

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from digit_recognizer import models, recipes, schedules
+from digit_recognizer import recipes
+from digit_recognizer.training import networks, optimization
 
 
 def recipe(**options):
@@ -13,7 +14,7 @@ def recipe(**options):
 
 def rates(steps, **options):
     """The learning rate of every step of the training, so many an epoch."""
-    rate = schedules.learning_rate(chosen := recipe(**options), steps)
+    rate = optimization.learning_rate(chosen := recipe(**options), steps)
     return np.array([float(rate(step)) for step in range(steps * chosen.epochs)])
 
 
@@ -29,11 +30,11 @@ def rates(steps, **options):
 )
 def test_every_knob_learns(optimizer, loss, schedule, dataset):
     keras.utils.set_random_seed(0)
-    model = models.build(
+    model = networks.build(
         chosen := recipe(optimizer=optimizer, loss=loss, schedule=schedule, learning_rate=0.01)
     )
-    schedules.compile(model, chosen, 5)
-    images, labels = dataset.train.images, dataset.train.labels
+    optimization.compile(model, chosen, 5)
+    images, labels = dataset.train_images, dataset.labels.train
     before = model.evaluate(images, labels, verbose=0)[0]
     model.fit(images, labels, batch_size=16, epochs=2, verbose=0)
     assert model.evaluate(images, labels, verbose=0)[0] < before
@@ -42,9 +43,9 @@ def test_every_knob_learns(optimizer, loss, schedule, dataset):
 
 def test_losses_and_accuracy_are_what_they_say(dataset):
     for loss in ("cross_entropy", "squared_error"):
-        model = models.build(chosen := recipe(loss=loss))
-        schedules.compile(model, chosen, 1)
-        images, labels = dataset.train.images, dataset.train.labels
+        model = networks.build(chosen := recipe(loss=loss))
+        optimization.compile(model, chosen, 1)
+        images, labels = dataset.train_images, dataset.labels.train
         found, accuracy = model.evaluate(images, labels, batch_size=80, verbose=0)
         probabilities = model.predict(images, verbose=0)
         if loss == "cross_entropy":
@@ -56,7 +57,7 @@ def test_losses_and_accuracy_are_what_they_say(dataset):
 
 
 def test_constant():
-    assert schedules.learning_rate(recipe(learning_rate=0.02), 7) == 0.02
+    assert optimization.learning_rate(recipe(learning_rate=0.02), 7) == 0.02
 
 
 def test_exponential_falls_once_an_epoch():
@@ -75,24 +76,24 @@ def test_one_cycle_rises_and_falls_over_all_epochs(warmup):
 
 
 def test_one_cycle_is_saved_by_its_arguments():
-    rate = schedules.OneCycle(0.02, 100, 0.3)
+    rate = optimization.OneCycle(0.02, 100, 0.3)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
     assert again.get_config() == {"peak": 0.02, "steps": 100, "warmup": 0.3} == rate.get_config()
 
 
 def test_plateau_is_a_callback_on_what_is_monitored():
     options = {"schedule": "plateau", "plateau_patience": 4, "plateau_factor": 0.3, "min_learning_rate": 1e-4}
-    (rule,) = schedules.callbacks(recipe(**options), "val_accuracy")
+    (rule,) = optimization.callbacks(recipe(**options), "val_accuracy")
     assert (rule.monitor, rule.patience, rule.factor, rule.min_lr) == ("val_accuracy", 4, 0.3, 1e-4)
-    assert schedules.callbacks(recipe(), "val_accuracy") == []
+    assert optimization.callbacks(recipe(), "val_accuracy") == []
 
 
 def epochs_until_stopped(values, **options):
     """How many epochs a training has whose monitored values are these."""
     chosen = recipe(**options)
-    (rule,) = schedules.callbacks(chosen, "val_accuracy")
-    model = models.build(chosen)
-    schedules.compile(model, chosen, 1)
+    (rule,) = optimization.callbacks(chosen, "val_accuracy")
+    model = networks.build(chosen)
+    optimization.compile(model, chosen, 1)
     model.stop_training = False
     rule.set_model(model)
     rule.on_train_begin()

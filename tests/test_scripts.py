@@ -18,9 +18,10 @@ from conftest import LIGHT, ROOT, SCRIPTS, TINY, arrays, finish, start, write_cs
 from kaggle_server import refused
 
 import digit_recognizer.layers  # noqa: F401  of saved models
-from digit_recognizer import command, recipes
-from digit_recognizer.run import Run, read_json
-from digit_recognizer.source import SAMPLE_NOTICE
+from digit_recognizer import cli, recipes
+from digit_recognizer.data.places import SAMPLE_NOTICE
+from digit_recognizer.files import read_json
+from digit_recognizer.run import Run
 
 # A machine without TensorFlow: Python does not find it, though it is installed here.
 NO_TENSORFLOW = """
@@ -65,7 +66,7 @@ def test_the_files_of_a_run(finished):
 def test_the_report_is_of_these_predictions(finished, dataset):
     _, run = finished
     oof = np.load(run / "oof_probabilities.npy")
-    accuracy = (oof.argmax(axis=1) == dataset.train.labels).mean()
+    accuracy = (oof.argmax(axis=1) == dataset.labels.train).mean()
     assert read_json(run / "cv_report.json")["overall"]["accuracy"] == pytest.approx(accuracy)
     table = pd.read_csv(run / "folds.csv")
     for fold in range(2):
@@ -183,7 +184,7 @@ def test_output_that_nobody_reads_on_is_no_error():
     process.stdout.close()
     with process.stderr as stderr:
         assert stderr.read() == ""
-    assert process.wait() == command.INTERRUPTED
+    assert process.wait() == cli.INTERRUPTED
 
 
 def test_only_training_needs_keras():
@@ -225,8 +226,8 @@ def test_run_all_stops_at_a_mistake(csvs, tmp_path):
 
 
 def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
-    monkeypatch.setitem(command.SAMPLE_CUTS, "epochs", 1)
+    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setitem(cli.SAMPLE_CUTS, "epochs", 1)
     monkeypatch.setattr(recipes, "DEFAULT", "mlp")
     for name, options in (("train", ("--fold", 0, "--threads", 2)), ("ensemble", ()), ("report", ())):
         outcome = call(name, *options)
@@ -239,7 +240,7 @@ def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
 
 
 def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret")
     outcome = call("train")
     words = ("holds no data", "python scripts/download.py", "kaggle.com/competitions/digit-recognizer/data")
@@ -248,7 +249,7 @@ def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkey
 
 
 def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.source._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
     (csvs / "test.csv").unlink()
     csvs.rename(tmp_path / "input")
     assert refused(call("train"), "input/test.csv is missing")
@@ -391,7 +392,7 @@ def test_several_recipes_are_compared_on_the_same_folds(call, csvs, dataset, tmp
         run = board / name
         assert (run / "folds.csv").read_bytes() == (board / "folds.csv").read_bytes()
         assert call("ensemble", "--input", csvs, "--output", run).code == 0
-        wrong = (np.load(run / "oof_probabilities.npy").argmax(axis=1) != dataset.train.labels).sum()
+        wrong = (np.load(run / "oof_probabilities.npy").argmax(axis=1) != dataset.labels.train).sum()
         found = table.loc[name]
         assert (found["errors"], found["rows"], found["folds"]) == (wrong, 80, 2)
         assert found["parameters"] == parameters and found["accuracy"] == pytest.approx(1 - wrong / 80)

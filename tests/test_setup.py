@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPTS
 
-from digit_recognizer import backend, source
+from digit_recognizer.data import places
 from digit_recognizer.errors import UserError
+from digit_recognizer.training import backend
 
 
 def sourced(commands, path, **environment):
@@ -111,14 +112,14 @@ def test_credentials_are_found_where_the_client_looks(tmp_path, monkeypatch, whe
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home / "elsewhere"))
-    assert not source.has_credentials()
+    assert not places.has_credentials()
     if isinstance(where, dict):
         for name, value in where.items():
             monkeypatch.setenv(name, value)
     else:
         (home / where).parent.mkdir(parents=True)
         (home / where).write_text("{}")
-    assert source.has_credentials()
+    assert places.has_credentials()
 
 
 def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
@@ -126,19 +127,19 @@ def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
     home.mkdir(parents=True)
     for name in ("credentials.json", "kaggle.json"):
         (home / name).write_text("{}")
-        assert source.credentials_place() == str(home / name)
+        assert places.credentials_place() == str(home / name)
     monkeypatch.setenv("KAGGLE_USERNAME", "x")
     monkeypatch.setenv("KAGGLE_KEY", "y")
-    assert source.credentials_place() == "KAGGLE_USERNAME and KAGGLE_KEY"
+    assert places.credentials_place() == "KAGGLE_USERNAME and KAGGLE_KEY"
     (home / "access_token").write_text("z")
-    assert source.credentials_place() == str(home / "access_token")
+    assert places.credentials_place() == str(home / "access_token")
     monkeypatch.setenv("KAGGLE_API_V1_TOKEN", str(tmp_path / "session"))
     (tmp_path / "session").write_text("z")
-    assert source.credentials_place() == str(home / "access_token")
+    assert places.credentials_place() == str(home / "access_token")
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    assert source.credentials_place() == str(tmp_path / "session")
+    assert places.credentials_place() == str(tmp_path / "session")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "z")
-    assert source.credentials_place() == "KAGGLE_API_TOKEN"
+    assert places.credentials_place() == "KAGGLE_API_TOKEN"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
     ],
 )
 def test_when_run_all_downloads(tmp_path, monkeypatch, csv, archive, credentials, given, expected):
-    monkeypatch.setattr(source, "_in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr(places, "_in_checkout", lambda name: tmp_path / name)
     (tmp_path / "input").mkdir()
     for name in ["train.csv"] * csv + ["digit-recognizer.zip"] * archive:
         (tmp_path / "input" / name).write_text("")
@@ -162,7 +163,7 @@ def test_when_run_all_downloads(tmp_path, monkeypatch, csv, archive, credentials
     options = ["--input", str(tmp_path / "input")] if given else []
     monkeypatch.setattr(sys, "argv", ["source", *options])
     try:
-        source._main()
+        places._main()
         code = 0
     except SystemExit as exit:
         code = exit.code
@@ -172,18 +173,18 @@ def test_when_run_all_downloads(tmp_path, monkeypatch, csv, archive, credentials
 @pytest.mark.parametrize("folder", ["digit-recognizer", "competitions/digit-recognizer", "some/dataset"])
 def test_kaggles_folders(csvs, tmp_path, monkeypatch, folder):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    monkeypatch.setattr(source, "KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.setattr(places, "KAGGLE_INPUT", tmp_path / "kaggle")
     (tmp_path / "kaggle" / folder).parent.mkdir(parents=True)
     csvs.rename(tmp_path / "kaggle" / folder)
-    assert source.find(None, None) == source.Source(tmp_path / "kaggle" / folder, source.KAGGLE_OUTPUT)
+    assert places.resolve(None, None) == places.Places(tmp_path / "kaggle" / folder, places.KAGGLE_OUTPUT)
 
 
 def test_a_notebooks_cell_is_no_terminal(monkeypatch):
     """IPython's `!` runs a command on a pseudo-terminal, whose bars would become thousands of lines of output."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert source.on_terminal()
+    assert places.on_terminal()
     monkeypatch.setenv("JPY_PARENT_PID", "1")
-    assert not source.on_terminal()
+    assert not places.on_terminal()
 
 
 def test_backends_that_are_not_there(monkeypatch):

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from keras import ops
 
-from digit_recognizer import backend, epochs, models, training
-from digit_recognizer.layers import FusedBatchNormalization, MaxOfFour, PhiloxDropout, filters_gradient
-from digit_recognizer.models import COMPILED, PUBLISHED, UNCOMPILED
 from digit_recognizer.recipes import change, named
-from digit_recognizer.training import train_fold
+from digit_recognizer.training import backend, batches, fold, networks
+from digit_recognizer.training.fold import train_fold
+from digit_recognizer.training.layers import (
+    FusedBatchNormalization,
+    MaxOfFour,
+    PhiloxDropout,
+    filters_gradient,
+)
+from digit_recognizer.training.networks import COMPILED, PUBLISHED, UNCOMPILED
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 needs_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="of TensorFlow alone")
@@ -26,7 +31,7 @@ def plain(name, **options):
 
 def step(recipe, layout, precision, by_xla, weights, images, labels):
     """Outputs before, gradients and all weights after one step of plain gradient descent."""
-    model = models.build(recipe, layout, precision)
+    model = networks.build(recipe, layout, precision)
     model.set_weights(weights)
     rate = 1.0
     optimizer = keras.optimizers.SGD(rate)
@@ -46,7 +51,7 @@ def step(recipe, layout, precision, by_xla, weights, images, labels):
 def published(request):
     recipe = plain(request.param)
     keras.utils.set_random_seed(3)
-    weights = models.build(recipe).get_weights()
+    weights = networks.build(recipe).get_weights()
     # noise, and several: where two of four pixels are as high, rounding picks the one that learns, always
     # somewhere in the even parts of a digit and now and then in noise
     generator = np.random.default_rng(0)
@@ -88,13 +93,13 @@ def test_one_step_is_that_of_plain_keras(published, layout, by_xla, precision, t
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_what_stays_float32_in_half_precision(precision):
-    model = models.build(named("bn_cnn"), UNCOMPILED, precision)
+    model = networks.build(named("bn_cnn"), UNCOMPILED, precision)
     assert {weight.dtype for weight in model.weights} == {"float32"}
     assert model.output.dtype == "float32"
     computed = {type(layer).__name__: layer.compute_dtype for layer in model.layers}
     assert computed["RandomAffine"] == computed["Rescaling"] == "float32"
     assert computed["QuickConv2D"] == precision
-    assert models.build(named("bn_cnn")).layers[-2].compute_dtype == "float32"  # the next is its own
+    assert networks.build(named("bn_cnn")).layers[-2].compute_dtype == "float32"  # the next is its own
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (7, 5)])
@@ -147,9 +152,9 @@ def test_dropout_by_philox_is_keras_own():
 def test_every_pooling_network_can_pool_before_its_activation(dataset):
     for activation in ("sigmoid", "tanh", "relu", "leaky_relu", "elu"):
         recipe = plain("bn_cnn", activation=activation)
-        ours, published = models.build(recipe, UNCOMPILED), models.build(recipe)
+        ours, published = networks.build(recipe, UNCOMPILED), networks.build(recipe)
         ours.set_weights(published.get_weights())
-        images = dataset.test.images
+        images = dataset.test_images
         expected = published.predict(images, verbose=0)
         assert ours.predict(images, verbose=0) == pytest.approx(expected, abs=1e-5)
 
@@ -176,16 +181,16 @@ def test_batches_in_a_loop_are_the_same_training(small_recipe, dataset, folds, t
     recipe = change(small_recipe, {"batch_size": 8, "precision": "float32"})
     monkeypatch.setattr(backend, "compiled", lambda *_: None)
     found = []
-    for batches in (1, 3, 5):  # of the 5 of an epoch
-        monkeypatch.setattr(training, "batches_at_once", lambda *_, batches=batches: batches)
-        train_fold(recipe, dataset, folds[0], tmp_path / str(batches))
-        found.append((tmp_path / str(batches) / "test_probabilities.npy").read_bytes())
+    for count in (1, 3, 5):  # of the 5 of an epoch
+        monkeypatch.setattr(fold, "batches_at_once", lambda *_, count=count: count)
+        train_fold(recipe, dataset, folds[0], tmp_path / str(count))
+        found.append((tmp_path / str(count) / "test_probabilities.npy").read_bytes())
     assert found[0] == found[1] == found[2]
 
 
 def test_batches_at_once():
-    assert [epochs.batches_at_once(part, 100) for part in ("epoch", "step", None)] == [100, 1, 32]
-    assert epochs.batches_at_once(None, 5) == 5
+    assert [batches.batches_at_once(part, 100) for part in ("epoch", "step", None)] == [100, 1, 32]
+    assert batches.batches_at_once(None, 5) == 5
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.02)])
@@ -208,14 +213,14 @@ def test_an_epoch_in_one_call_is_the_same_training(
 @pytest.mark.parametrize("name", ["fast", "dropout_mlp"])
 def test_compiled_prediction_is_that_of_the_saved_network(name, dataset, monkeypatch):
     monkeypatch.setattr(backend, "compiled", lambda *_: "step")
-    recipe, images = named(name), dataset.test.images
-    network = training.predictor(recipe, 100)
+    recipe, images = named(name), dataset.test_images
+    network = fold.predictor(recipe, 100)
     assert network.jit_compile
     for seed in (0, 1):  # of members that share it
         keras.utils.set_random_seed(seed)
-        saved = models.build(recipe)
+        saved = networks.build(recipe)
         network.set_weights(saved.get_weights())
-        assert training.predict(network, images) == pytest.approx(training.predict(saved, images), abs=1e-6)
+        assert fold.predict(network, images) == pytest.approx(fold.predict(saved, images), abs=1e-6)
 
 
 def test_prediction_over_shifts():
@@ -226,11 +231,11 @@ def test_prediction_over_shifts():
 
     images = np.zeros((2, 28, 28), np.uint8)
     images[0, :3, :3] = np.arange(90, 180, 10).reshape(3, 3)
-    found = training.predict(Corner(), images)
+    found = fold.predict(Corner(), images)
     assert found[:, 0] == pytest.approx([90 / 255, 0])
     # of the first's nine, itself, its right and lower neighbours are inside; of the second it is sure
     images[1, :2, 1] = 255
-    found = training.predict(Corner(), images, 1)
+    found = fold.predict(Corner(), images, 1)
     assert found[:, 0] == pytest.approx([(90 + 100 + 120 + 130) / 255 / 9, 0])
     assert found.sum(axis=1) == pytest.approx(1)
 
@@ -272,12 +277,10 @@ def test_precision_follows_the_accelerator(monkeypatch, accelerator, expected):
 
 def test_an_epoch_is_one_call_where_steps_are_short(monkeypatch):
     monkeypatch.setattr(backend, "compiled", lambda *_: "step")
-    compiled = {
-        name: training.means(named(name), 10**6)[0] for name in ("softmax_mlp", "mlp", "lenet", "fast")
-    }
+    compiled = {name: fold.means(named(name), 10**6)[0] for name in ("softmax_mlp", "mlp", "lenet", "fast")}
     assert compiled == {"softmax_mlp": "epoch", "mlp": "epoch", "lenet": "step", "fast": "step"}
     monkeypatch.setattr(backend, "compiled", lambda *_: None)
-    assert training.means(named("mlp"), 1)[0] is None
+    assert fold.means(named("mlp"), 1)[0] is None
 
 
 @needs_tensorflow

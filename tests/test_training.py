@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from digit_recognizer import backend, epochs, models, schedules, training
-from digit_recognizer.epochs import Batches, ShuffledEpochs, stream
 from digit_recognizer.errors import UserError
+from digit_recognizer.files import read_json
 from digit_recognizer.recipes import change, named
-from digit_recognizer.run import read_json
-from digit_recognizer.training import Average, Checkpoint, train_fold
+from digit_recognizer.training import backend, batches, fold, networks, optimization
+from digit_recognizer.training.batches import Batches, ShuffledEpochs, stream
+from digit_recognizer.training.fold import Average, Checkpoint, train_fold
 
 
 class Death(BaseException):
@@ -70,12 +70,12 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
     }
     assert {path.name for path in undisturbed.iterdir()} == names
     history = pd.read_csv(undisturbed / "history.csv")
-    assert tuple(history.columns) == training.HISTORY
+    assert tuple(history.columns) == fold.HISTORY
     metrics = read_json(undisturbed / "metrics.json")
     assert metrics["epochs"] == len(history) and metrics["best_epoch"] == 1 + history["val_accuracy"].argmax()
     probabilities = np.load(undisturbed / "validation_probabilities.npy")
     assert probabilities.shape == (40, 10) and probabilities.dtype == np.float32
-    right = probabilities.argmax(axis=1) == dataset.train.labels[folds[0].validation_rows]
+    right = probabilities.argmax(axis=1) == dataset.labels.train[folds[0].validation_rows]
     assert metrics["accuracy"] == pytest.approx(right.mean()) == pytest.approx(history["val_accuracy"].max())
     assert metrics["errors"] == (~right).sum() and metrics["rows"] == 40
     assert np.load(undisturbed / "test_probabilities.npy").shape == (20, 10)
@@ -83,9 +83,7 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
 
 def test_the_saved_model_is_the_one_that_predicted(undisturbed, dataset):
     model = keras.saving.load_model(undisturbed / "model.keras")
-    assert (
-        training.predict(model, dataset.test.images) == np.load(undisturbed / "test_probabilities.npy")
-    ).all()
+    assert (fold.predict(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")).all()
 
 
 def test_the_schedules_worked(undisturbed, long_recipe):
@@ -103,7 +101,7 @@ def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, fold
     assert (tmp_path / "state.npz").exists() == ((epoch, moment) != (0, "within"))
     train_fold(long_recipe, dataset, folds[0], tmp_path)
     assert numbers(tmp_path) == numbers(undisturbed)
-    columns = list(training.HISTORY[:-1])  # all but the seconds
+    columns = list(fold.HISTORY[:-1])  # all but the seconds
     ours, theirs = (pd.read_csv(folder / "history.csv")[columns] for folder in (tmp_path, undisturbed))
     pd.testing.assert_frame_equal(ours, theirs)
 
@@ -121,7 +119,7 @@ def test_what_the_optimizer_counts_and_averages_resumes_with_the_same_bytes(
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     histories = [pd.read_csv(tmp_path / each / "history.csv").iloc[:, :-1] for each in ("cut", "whole")]
     pd.testing.assert_frame_equal(*histories)
-    expected = schedules.learning_rate(recipe, 5)  # 40 rows
+    expected = optimization.learning_rate(recipe, 5)  # 40 rows
     rates = [float(expected(5 * epoch)) for epoch in range(4)]
     assert histories[0]["learning_rate"].to_numpy() == pytest.approx(rates) and len(set(rates)) == 4
 
@@ -131,7 +129,7 @@ def test_death_while_finishing(undisturbed, long_recipe, dataset, folds, tmp_pat
         raise Death
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "predict", die)
+        patch.setattr(fold, "predict", die)
         with pytest.raises(Death):
             train_fold(long_recipe, dataset, folds[0], tmp_path)
     assert not (tmp_path / "metrics.json").exists()
@@ -164,7 +162,7 @@ def test_validation_judges_the_weights_of_its_own_epoch(recipe, dataset, folds, 
     class Judge(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             rows = folds[0].validation_rows
-            own = self.model.evaluate(dataset.train.images[rows], dataset.train.labels[rows], verbose=0)
+            own = self.model.evaluate(dataset.train_images[rows], dataset.labels.train[rows], verbose=0)
             judged.append((logs["val_loss"], own[0]))
 
     mlp = change(named("dropout_mlp"), {"epochs": 3, "batch_size": 16, "holdout": 0.0, "folds": 2})
@@ -173,15 +171,15 @@ def test_validation_judges_the_weights_of_its_own_epoch(recipe, dataset, folds, 
 
 
 def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(dataset):
-    rows = (dataset.train.images, dataset.train.labels)
+    rows = (dataset.train_images, dataset.labels.train)
 
     def weights(epochs, averaging):
         """Those validated last, after so many epochs, each of one step of the 4 that the recipe counts on."""
         options = {"optimizer": "sgd", "learning_rate": 0.1, "dropout": 0.0, "averaging": averaging}
         recipe = change(named("dropout_mlp"), options)
         keras.utils.set_random_seed(0)
-        model = models.build(recipe)
-        schedules.compile(model, recipe, 4)
+        model = networks.build(recipe)
+        optimization.compile(model, recipe, 4)
         kept = Average()
         losses = model.fit(*rows, 80, epochs, validation_data=rows, callbacks=[kept], verbose=0).history
         model.set_weights(kept.weights)
@@ -196,8 +194,8 @@ def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(datas
 
 def test_a_member_owes_nothing_to_those_before_it(undisturbed, long_recipe, dataset, folds, tmp_path):
     train_fold(long_recipe, dataset, folds[1], tmp_path / "after")  # by the network that trained fold 0
-    training.learner.cache_clear()
-    training.predictor.cache_clear()
+    fold.learner.cache_clear()
+    fold.predictor.cache_clear()
     train_fold(long_recipe, dataset, folds[1], tmp_path / "alone")
     assert numbers(tmp_path / "after") == numbers(tmp_path / "alone") != numbers(undisturbed)
     names = [
@@ -221,7 +219,7 @@ def test_a_damaged_state_starts_the_fold_over(
 
 def test_folds_epochs_and_purposes_draw_their_own(recipe, folds):
     draws = [
-        epochs._draws(each, fold, epoch, purpose).random()
+        batches._draws(each, fold, epoch, purpose).random()
         for each in (recipe, dataclasses.replace(recipe, seed=1))
         for fold in folds
         for epoch in range(3)
@@ -231,14 +229,14 @@ def test_folds_epochs_and_purposes_draw_their_own(recipe, folds):
 
 
 def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, dataset, folds):
-    rows = training._rows(dataset.train, folds[0].train_rows)
+    rows = fold._rows(dataset.train, folds[0].train_rows)
     epochs = ShuffledEpochs(rows, recipe, folds[0], 0)
     batches = [epochs[number] for number in range(len(epochs))]
     assert [len(labels) for _, labels in batches] == [16, 16] * recipe.epochs  # of 40 rows
     first, second = (
         [image.tobytes() for images, _ in batches[i : i + 2] for image in images] for i in (0, 2)
     )
-    validation = {image.tobytes() for image in dataset.train.images[folds[0].validation_rows]}
+    validation = {image.tobytes() for image in dataset.train_images[folds[0].validation_rows]}
     assert len(set(first)) == len(set(second)) == 32 and not validation & {*first, *second}
     assert first != second
     whole = ShuffledEpochs(rows, recipe, folds[0], 0, batches=2)
@@ -247,7 +245,7 @@ def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, datase
 
 
 def test_the_last_part_of_an_epoch_may_have_fewer_batches(recipe, dataset, folds):
-    rows, recipe = training._rows(dataset.train, folds[0].train_rows), change(recipe, {"batch_size": 8})
+    rows, recipe = fold._rows(dataset.train, folds[0].train_rows), change(recipe, {"batch_size": 8})
     single, three = (ShuffledEpochs(rows, recipe, folds[0], 0, batches) for batches in (1, 3))
     assert (single.parts, three.parts) == (5, 2)
     assert [len(three[number][1]) for number in range(4)] == [24, 16, 24, 16]
@@ -258,7 +256,7 @@ def test_the_last_part_of_an_epoch_may_have_fewer_batches(recipe, dataset, folds
 
 
 def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
-    rows = training._rows(dataset.train, folds[0].train_rows)
+    rows = fold._rows(dataset.train, folds[0].train_rows)
     whole, resumed = (ShuffledEpochs(rows, recipe, folds[0], done) for done in (0, 1))
     for number in (3, 0, 2, 1):  # in whatever order they are asked for
         assert (whole[number][0] == ShuffledEpochs(rows, recipe, folds[0], 0)[number][0]).all()
@@ -267,8 +265,8 @@ def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
 
 def test_pictures_reach_keras_whole_and_in_order(dataset, monkeypatch):
     monkeypatch.setattr(backend, "rows_at_once", lambda: 24)
-    for labels in (None, dataset.train.labels):
-        batches = Batches(dataset.train.images, labels)
+    for labels in (None, dataset.labels.train):
+        batches = Batches(dataset.train_images, labels)
         found = [[keras.ops.convert_to_numpy(part) for part in batch] for batch in stream(batches)]
         assert [len(images) for images, *_ in found] == [24, 24, 24, 8]
         for parts, whole in zip(zip(*found, strict=True), batches.arrays, strict=True):
@@ -289,8 +287,8 @@ def test_rows_are_freed_after_use(recipe, dataset, folds, monkeypatch, tmp_path)
 
         return make
 
-    monkeypatch.setattr(training, "Batches", watched(Batches))
-    monkeypatch.setattr(training, "ShuffledEpochs", watched(ShuffledEpochs))
+    monkeypatch.setattr(fold, "Batches", watched(Batches))
+    monkeypatch.setattr(fold, "ShuffledEpochs", watched(ShuffledEpochs))
     train_fold(recipe, dataset, folds[0], tmp_path)
     gc.collect()
     assert len(made) == 4  # of training, of validation, and of the predictions for both
@@ -298,7 +296,7 @@ def test_rows_are_freed_after_use(recipe, dataset, folds, monkeypatch, tmp_path)
 
 
 def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
-    rows = training._rows(dataset.train, folds[0].train_rows)
+    rows = fold._rows(dataset.train, folds[0].train_rows)
     assert ShuffledEpochs(rows, change(recipe, {"batch_size": 1000}), folds[0], 0).parts == 1
 
 

@@ -1,7 +1,6 @@
-"""A run directory: its paths, its identity, its lock, and files that are written whole or not at all."""
+"""A run directory: its paths, its lock, its recipe.json, and what of it belongs to the run."""
 
 import fcntl
-import io
 import json
 import os
 import shutil
@@ -13,35 +12,32 @@ from typing import Any
 import numpy as np
 
 from digit_recognizer.errors import UserError
+from digit_recognizer.files import atomic, read_json
+from digit_recognizer.identity import difference, upgrade
 
-# Everything that a run directory may hold, as patterns; --overwrite removes this and nothing else.
-_TRAINED = (
-    "recipe.json",
-    "folds.csv",
+# Everything that a run directory may hold, as patterns, in the order in which --overwrite removes it: what makes
+# a member a finished one is first, and what tells whose the rest is is last.
+CONTENTS = (
+    "fold_*/metrics.json",
+    "fold_*/state.*",
     "fold_*/model.keras",
     "fold_*/history.csv",
     "fold_*/validation_probabilities.npy",
     "fold_*/test_probabilities.npy",
-    "fold_*/metrics.json",
-    "fold_*/state.*",
-)
-CONTENTS = (
-    *_TRAINED,
-    "oof_probabilities.npy",
-    "cv_report.json",
-    "cv_report.csv",
     "ensemble.json",
     "submission.csv",
     "submissions.json",
+    "oof_probabilities.npy",
+    "cv_report.json",
+    "cv_report.csv",
     "leaderboard.csv",
     "explore/*.png",
     "report/*.png",
     "report/index.html",
-    "cache/*",
+    "cache/digits.npz",  # of earlier versions
+    "folds.csv",
+    "recipe.json",
 )
-
-# What of recipe.json makes a run this run and no other; `name` comes first: its difference explains the rest.
-_NOT_IDENTITY = ("source", "published", "threads", "precision", "versions", "backend", "device")
 
 
 class Run:
@@ -58,89 +54,131 @@ class Run:
         self.ensemble_json = self.folder / "ensemble.json"
         self.submission = self.folder / "submission.csv"
         self.submissions_json = self.folder / "submissions.json"
-        self.explore = self.folder / "explore"
         self.leaderboard = self.folder / "leaderboard.csv"
+        self.explore = self.folder / "explore"
         self.report = self.folder / "report"
         self.predictions = self.report / "predictions.png"
-        self.cache = self.folder / "cache" / "digits.npz"
-
-    def is_finished(self, member: str) -> bool:
-        """True once the metrics.json of that fold's folder, the last of its files, is there."""
-        return (self.folder / member / "metrics.json").exists()
-
-    def below(self) -> list["Run"]:
-        """The runs directly below this directory that have a finished fold, as train.py makes of several recipes."""
-        return [
-            Run(folder)
-            for folder in sorted({p.parents[1] for p in self.folder.glob("*/fold_*/metrics.json")})
-        ]
 
     def settings(self) -> dict[str, Any] | None:
-        """What recipe.json holds, or None where there is none; raises UserError where it is damaged."""
-        return read_json(self.recipe_json) if self.recipe_json.exists() else None
+        """Returns the contents of recipe.json, with this version's names, or None where there is none.
+
+        Raises UserError where the file is damaged.
+        """
+        return upgrade(read_json(self.recipe_json)) if self.recipe_json.exists() else None
+
+    def require_settings(self) -> dict[str, Any]:
+        """Returns the contents of recipe.json; raises UserError where there is none, or a damaged one."""
+        settings = self.settings()
+        if settings is None:
+            raise UserError(
+                f"{self.folder} holds no run (no recipe.json): run scripts/train.py, or give --output"
+            )
+        return settings
+
+    def child_runs(self) -> list["Run"]:
+        """Returns the runs directly below this folder that have a finished member, sorted by name.
+
+        `train.py` makes them of several recipes.
+        """
+        folders = {path.parents[1] for path in self.folder.glob("*/fold_*/metrics.json")}
+        return [Run(folder) for folder in sorted(folders)]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Makes the directory, and keeps it for this process until the block ends or the process does.
 
-        Raises UserError where another process has it or where it can't be written.
+        Raises UserError where another process has it or where it can't be written. A block that fails
+        leaves no empty directory behind.
         """
-        with _refusing_what_cannot_be_written(self.folder):
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK | os.X_OK):
                 raise PermissionError(13, "no permission to write")
             handle = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder} can't be written ({error.strerror}): take another --output"
+            ) from None
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.folder}: another process is writing this run; wait for it, or take another --output"
-                ) from None
+            self._take_lock(handle)
             yield
+        except BaseException:
+            with suppress(OSError):  # something was written
+                for folder in made:
+                    folder.rmdir()
+            raise
         finally:
             os.close(handle)
 
-    def claim(self, settings: dict[str, Any]) -> list[str]:
-        """Writes recipe.json, or raises UserError if it is there with another recipe, seed or data.
+    def _take_lock(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.folder}: another process is writing this run; wait for it, or take another --output"
+            ) from None
 
-        Backend, versions and the like may change from session to session, and with them the last bits of
-        the results: recipe.json keeps those of the first session. Returns the names of those that differ.
+    def check_settings(self, known: dict[str, Any] | None, settings: dict[str, Any]) -> None:
+        """Raises UserError, naming the difference, where this directory belongs to another run.
+
+        Args:
+            known: contents of its recipe.json, or None where it has none.
+            settings: contents of recipe.json of the run that is asked for, or some of them.
         """
-        known = self.settings()
-        if known is None:
-            write_json(self.recipe_json, settings)
-            return []
-        self.check_identity(settings)
-        return [name for name in _NOT_IDENTITY if name in settings and known.get(name) != settings[name]]
+        name = difference(known, settings) if known else None
+        if name:
+            there, asked = (str(each.get(name))[:12] for each in (known, settings))
+            raise UserError(
+                f"{self.folder} holds a run with {name} {there}, not {asked}: "
+                "take another --output, or --overwrite to remove that run"
+            )
 
-    def check_identity(self, settings: dict[str, Any]) -> None:
-        """Raises UserError, naming the difference, if recipe.json belongs to another run than `settings`."""
-        known = self.settings() or {}
-        for key, value in settings.items():
-            if known and key not in _NOT_IDENTITY and known.get(key) != value:
-                known_value, value = (str(each)[:12] for each in (known.get(key), value))
+    def check_members(self, own: str, may_lack_identity: bool) -> None:
+        """Raises UserError for a member of another run, finished or not.
+
+        Args:
+            own: identity of this run.
+            may_lack_identity: whether a member may be of an earlier version, which recorded no identity.
+        """
+        found = {path: read_json(path).get("identity") for path in self.folder.glob("fold_*/metrics.json")}
+        found |= {path: _state_identity(path) for path in self.folder.glob("fold_*/state.npz")}
+        for path in sorted(found):
+            if found[path] != own and not (found[path] is None and may_lack_identity):
                 raise UserError(
-                    f"{self.folder} holds a run with {key} {known_value}, not {value}: "
-                    "take another --output, or --overwrite to remove that run"
+                    f"{path.parent} was trained with another recipe, split or data: take another --output, "
+                    "or --overwrite to remove it"
                 )
 
     def take_over(self, earlier: "Run") -> None:
-        """Copies from `earlier`, which may be read-only, what training made and this run does not have yet.
+        """Copies from `earlier`, which may be read-only, the members that are further there than here.
 
-        metrics.json, which makes a fold a finished one, is copied last.
+        A finished member is copied whole, and takes the place of one that is in progress here. Its
+        metrics.json, which makes it a finished one, is copied last.
         """
-        for pattern in sorted(_TRAINED, key=lambda pattern: "metrics" in pattern):
-            for path in sorted(earlier.folder.glob(pattern)):
-                copy = self.folder / path.relative_to(earlier.folder)
-                if not copy.exists() and not self.is_finished(copy.parent.name):
-                    copy.parent.mkdir(exist_ok=True)
-                    with atomic(copy) as file:
-                        shutil.copyfile(path, file)
+        for name in ("recipe.json", "folds.csv"):
+            _copy(earlier.folder / name, self.folder / name)
+        for folder in sorted(earlier.folder.glob("fold_*/")):
+            own = self.folder / folder.name
+            if (own / "metrics.json").exists():
+                continue
+            if (folder / "metrics.json").exists():
+                names = [
+                    path.name
+                    for pattern in CONTENTS
+                    for path in folder.glob(pattern.partition("/")[2] or "-")
+                ]
+                for name in sorted(names, key=lambda name: name == "metrics.json"):
+                    if not name.startswith("state."):
+                        _copy(folder / name, own / name, replace=True)
+                (own / "state.npz").unlink(missing_ok=True)
+            elif not (own / "state.npz").exists():
+                for name in ("history.csv", "state.npz"):
+                    _copy(folder / name, own / name, replace=True)
 
     def clear(self) -> None:
         """Removes the files of a run, and folders that are empty then."""
-        found = [path for pattern in CONTENTS for path in self.folder.glob(pattern)]
+        found = [path for pattern in CONTENTS for path in sorted(self.folder.glob(pattern))]
         for path in found:
             path.unlink()
         for folder in {path.parent for path in found} - {self.folder}:
@@ -148,66 +186,29 @@ class Run:
                 folder.rmdir()
 
 
+def _state_identity(path: Path) -> str | None:
+    """The identity of the run that a state.npz records; None in one of an earlier version, or a damaged one."""
+    try:
+        with np.load(path) as arrays:
+            return json.loads(str(arrays["facts"])).get("identity")
+    except Exception:  # a damaged file can raise nearly anything; the member starts over
+        return None
+
+
+def _copy(path: Path, copy: Path, replace: bool = False) -> None:
+    if path.exists() and (replace or not copy.exists()):
+        copy.parent.mkdir(exist_ok=True)
+        with atomic(copy) as file:
+            shutil.copyfile(path, file)
+
+
 def find_run(folder: Path) -> Run:
-    """The one run in `folder` or below it; raises UserError where there is none, or several."""
-    found = (
-        [folder / "recipe.json"]
-        if (folder / "recipe.json").exists()
-        else sorted(folder.glob("**/recipe.json"))
-    )
+    """Returns the one run in `folder` or below it; raises UserError where there is none, or several."""
+    if (folder / "recipe.json").exists():
+        return Run(folder)
+    found = sorted(path.parent for path in folder.glob("**/recipe.json"))
     if len(found) != 1:
-        what = ", ".join(str(path.parent) for path in found) or "none"
-        raise UserError(f"{folder} has to hold one run (a recipe.json); found: {what}")
-    return Run(found[0].parent)
-
-
-@contextmanager
-def _refusing_what_cannot_be_written(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror}): take another --output") from None
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to in place of `path`; a block that ends well moves it there in one step.
-
-    A block that fails, or a process that dies, leaves `path` as it was.
-    """
-    temporary = path.with_name(f".{path.name}")  # the same ending: Keras and NumPy look at it
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:  # a full disk does not say which file it was
-        error.filename = error.filename or str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_arrays(path: Path, **arrays) -> None:
-    """Writes an .npz, whole or not at all.
-
-    By way of memory: where a write fails, NumPy 2.0 leaves an open archive that complains with a traceback.
-    """
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    with atomic(path) as file:
-        file.write_bytes(buffer.getbuffer())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
-    with atomic(path) as file:
-        file.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The JSON of a file; raises UserError where it is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run its stage again") from None
+        raise UserError(
+            f"{folder} has to hold one run (a recipe.json); found: {', '.join(map(str, found)) or 'none'}"
+        )
+    return Run(found[0])

@@ -1,0 +1,1 @@
+"""Measured comparisons with other ways to do the same; scripts/benchmark.py runs them."""

@@ -1,0 +1,187 @@
+"""What the data looks like before anything is trained: a text for the terminal, and pictures."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+
+from digit_recognizer.data.digits import CLASSES, PIXELS, SIDE, Dataset, Labels
+from digit_recognizer.data.plan import check_data
+from digit_recognizer.files import write_figure
+from digit_recognizer.run import Run
+
+_SHOWN = 5  # examples in a line
+_SEED = 42  # of the random rows that are drawn
+
+
+def explore(run: Run, dataset: Dataset) -> None:
+    """Prints `describe` and draws the pictures into the run directory; raises UserError if it is of other data."""
+    with run.lock():
+        if run.settings():
+            check_data(run, dataset.labels)
+        print(describe(dataset), flush=True)
+        print(f"pictures: {', '.join(map(str, write_pictures(dataset, run.explore)))}")
+
+
+def describe(dataset: Dataset) -> str:
+    """Returns shapes, types, value ranges and missing values; label counts; duplicates; the leak check."""
+    train, test = dataset.train_images, dataset.test_images
+    unused = PIXELS - np.count_nonzero(train.any(axis=0))
+    return "\n".join(
+        [
+            _arrays(dataset).to_string(),
+            "missing values: none (reading refuses them, with file, row and column)",
+            f"pictures without ink: {_blank(train)} training, {_blank(test)} test; "
+            f"pixels without ink in every training picture: {unused} of {PIXELS}",
+            "",
+            _label_counts(dataset.labels).to_string(na_rep=""),
+            _balance(dataset.labels.train),
+            "",
+            _duplicates("training", train, dataset.labels.train),
+            _duplicates("test", test, dataset.labels.test),
+            _leak(train, test),
+        ]
+    )
+
+
+def _arrays(dataset: Dataset) -> pd.DataFrame:
+    """A line for each array."""
+    arrays = {
+        "training pictures": dataset.train_images,
+        "training labels": dataset.labels.train,
+        "test pictures": dataset.test_images,
+        "test labels": dataset.labels.test,
+    }
+    lines = {
+        name: {
+            "shape": " x ".join(map(str, array.shape)),
+            "type": array.dtype,
+            "least": array.min(),
+            "greatest": array.max(),
+            "mean": f"{array.mean():.2f}",
+        }
+        for name, array in arrays.items()
+        if array is not None
+    }
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def _blank(images: np.ndarray) -> int:
+    return int((~images.any(axis=(1, 2))).sum())
+
+
+def _label_counts(labels: Labels) -> pd.DataFrame:
+    """Rows of each label, and their part, in the training rows and in the test rows that have labels."""
+    table = pd.DataFrame(index=pd.Index(range(CLASSES), name="label"))
+    for name, each in (("training", labels.train), ("test", labels.test)):
+        if each is not None:
+            counts = np.bincount(each, minlength=CLASSES)
+            table[f"{name} rows"] = counts
+            table[f"{name} %"] = (100 * counts / counts.sum()).round(2)
+    return table
+
+
+def _balance(labels: np.ndarray) -> str:
+    counts = np.bincount(labels, minlength=CLASSES)
+    most, least = counts.argmax(), counts.argmin()
+    ratio = f": {counts[most] / counts[least]:.2f} times as many" if counts[least] else ""
+    return f"the most frequent label is {most} ({counts[most]} rows), the rarest {least} ({counts[least]} rows){ratio}"
+
+
+def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str:
+    """Which of these rows are there more than once, pixel for pixel."""
+    groups: dict[bytes, list[int]] = {}
+    for row, image in enumerate(images):
+        groups.setdefault(image.tobytes(), []).append(row)
+    repeated = [rows for rows in groups.values() if len(rows) > 1]
+    line = f"{name} rows that repeat an earlier one: {len(images) - len(groups)}"
+    if labels is not None:
+        ambiguous = sum(len(set(labels[rows])) > 1 for rows in repeated)
+        line += f", pictures with several labels: {ambiguous}"
+    return line + _listed(" = ".join(str(row + 1) for row in rows) for rows in repeated)
+
+
+def _leak(train: np.ndarray, test: np.ndarray) -> str:
+    """Which test rows are training rows too."""
+    known = {image.tobytes(): row for row, image in enumerate(train)}
+    pairs = [
+        f"{row + 1} = {known[image.tobytes()] + 1}"
+        for row, image in enumerate(test)
+        if image.tobytes() in known
+    ]
+    return f"test rows that are training rows too: {len(pairs)} of {len(test)}" + _listed(pairs)
+
+
+def _listed(found: Iterable[str]) -> str:
+    """The first of what was found, in brackets."""
+    found = list(found)
+    more = ", ..." if len(found) > _SHOWN else ""
+    return f" (rows {', '.join(found[:_SHOWN])}{more})" if found else ""
+
+
+def write_pictures(dataset: Dataset, folder: Path) -> list[Path]:
+    """Draws the label counts, 15 and 25 training pictures and the mean of each label into `folder`."""
+    images, labels = dataset.train_images, dataset.labels.train
+    drawn = np.random.default_rng(_SEED).permutation(len(images))[:25]
+    figures = {
+        "labels.png": draw_labels(dataset.labels),
+        "first_15.png": draw_pictures(
+            images, labels, np.arange(min(15, len(images))), "the first training rows"
+        ),
+        "random_25.png": draw_pictures(images, labels, np.sort(drawn), "training rows drawn at random"),
+        "means.png": draw_means(images, labels),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        write_figure(folder / name, figure)
+    return [folder / name for name in figures]
+
+
+def draw_labels(labels: Labels) -> matplotlib.figure.Figure:
+    """A bar for each label: its part of the training rows, and of the test rows that have labels."""
+    table = _label_counts(labels).filter(like="%")
+    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / table.shape[1]
+    for number, (name, column) in enumerate(table.items()):
+        axes.bar(column.index + (number - (table.shape[1] - 1) / 2) * width, column, width, label=name[:-2])
+    axes.axhline(100 / CLASSES, color="black", linestyle=":", label="all labels alike")
+    axes.set(xticks=range(CLASSES), xlabel="label", ylabel="% of the rows", title="label counts")
+    figure.legend(fontsize="small", ncols=3, loc="outside lower center")
+    return figure
+
+
+def draw_pictures(
+    images: np.ndarray, labels: np.ndarray, rows: np.ndarray, title: str
+) -> matplotlib.figure.Figure:
+    """The pictures of these rows, int (n,), five to a line, each with its label and its row from 1."""
+    titles = [f"{labels[row]}  (row {row + 1})" for row in rows]
+    return _draw_grid(images[rows], titles, title)
+
+
+def draw_means(images: np.ndarray, labels: np.ndarray) -> matplotlib.figure.Figure:
+    """The mean picture of each label that there is."""
+    there = np.unique(labels)
+    means = [images[labels == label].mean(axis=0) for label in there]
+    return _draw_grid(means, [str(label) for label in there], "the mean training picture of each label")
+
+
+def _draw_grid(images: Iterable[np.ndarray], titles: list[str], title: str) -> matplotlib.figure.Figure:
+    """One picture of all, which draws several times as fast as axes for each."""
+    columns, (height, width) = 5, (SIDE + 10, SIDE + 8)  # pixels of a cell; above the digit is its title
+    lines = -(-len(titles) // columns)
+    sheet = np.zeros((lines * height, columns * width))
+    figure = matplotlib.figure.Figure(
+        figsize=(7, 7 / columns * lines * height / width + 0.5), layout="constrained"
+    )
+    axes = figure.subplots()
+    for number, (image, words) in enumerate(zip(images, titles, strict=True)):
+        top, left = number // columns * height + 8, number % columns * width + 4
+        sheet[top : top + SIDE, left : left + SIDE] = image
+        axes.text(left + SIDE / 2, top - 1, words, ha="center", va="bottom", fontsize=9)
+    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=255)
+    axes.set_title(title)
+    axes.axis("off")
+    return figure

@@ -1,0 +1,149 @@
+"""Which rows train and which validate: stratified folds, repeats and holdouts, as folds.csv holds them."""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
+
+from digit_recognizer.errors import UserError
+from digit_recognizer.recipes import Recipe, change
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare
+class Member:
+    """One network of the ensemble: which fold of which repeat it validates on.
+
+    `train_rows` and `validation_rows` are disjoint, ascending int arrays of row numbers from 0.
+    """
+
+    repeat: int
+    fold: int  # in its repeat
+    index: int  # in the run: repeat * folds + fold
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Its folder in the run directory."""
+        return f"fold_{self.index:02d}"
+
+
+def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """The fold in which each row is validated: int8 (rows, repeats), -1 for never (holdout).
+
+    Each fold holds each class in about the proportion that all rows have (scikit-learn's stratified
+    splitters), but for a holdout of the first rows, which is as it comes. Raises UserError where a class has
+    fewer rows than there are folds.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    needed = max(recipe.folds, 2)
+    if counts.min() < needed:
+        raise UserError(
+            f"the training rows: label {classes[counts.argmin()]} has {counts.min()} row(s), fewer than the "
+            f"{needed} that this split needs: take fewer --folds, or more data"
+        )
+    if recipe.holdout and recipe.holdout_rows == "first":
+        validated = np.arange(len(labels)) < max(1, round(recipe.holdout * len(labels)))
+        return np.repeat(np.where(validated, 0, -1).astype(np.int8)[:, None], recipe.repeats, axis=1)
+    if recipe.holdout:
+        splitter = StratifiedShuffleSplit(recipe.repeats, test_size=recipe.holdout, random_state=recipe.seed)
+        least = len(classes)
+        if min(recipe.holdout, 1 - recipe.holdout) * len(labels) < least:
+            raise UserError(
+                f"--holdout {recipe.holdout}: too few rows for one of each of the {least} classes"
+            )
+    else:
+        splitter = RepeatedStratifiedKFold(
+            n_splits=recipe.folds, n_repeats=recipe.repeats, random_state=recipe.seed
+        )
+    validated_in = np.full((len(labels), recipe.repeats), -1, np.int8)
+    for number, (_, validation) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
+        validated_in[validation, number // recipe.folds] = number % recipe.folds
+    return validated_in
+
+
+def members(validated_in: np.ndarray) -> list[Member]:
+    """Returns the members that `split`'s table makes, in the order of their index."""
+    folds = int(validated_in.max()) + 1
+    return [
+        Member(
+            repeat,
+            fold,
+            repeat * folds + fold,
+            np.flatnonzero(validated_in[:, repeat] != fold),
+            np.flatnonzero(validated_in[:, repeat] == fold),
+        )
+        for repeat in range(validated_in.shape[1])
+        for fold in range(folds)
+    ]
+
+
+def fingerprint(validated_in: np.ndarray) -> str:
+    """SHA-256 of a split."""
+    return hashlib.sha256(np.ascontiguousarray(validated_in)).hexdigest()
+
+
+def adopt(recipe: Recipe, validated_in: np.ndarray, options: Collection[str]) -> Recipe:
+    """The recipe with the folds, repeats, holdout and its rows of a split that is there already.
+
+    Raises UserError where `options`, the names of fields that were asked for, say otherwise.
+    """
+    shape = _shape(validated_in, recipe)
+    for name, value in shape.items():
+        if name in options and getattr(recipe, name) != value:
+            raise UserError(
+                f"folds.csv has {name}={value}, not {getattr(recipe, name)}: leave that option out, take another "
+                "--output, or run scripts/split.py again"
+            )
+    return change(recipe, shape)
+
+
+def _shape(validated_in: np.ndarray, recipe: Recipe) -> dict[str, int | float | str]:
+    rows = np.flatnonzero(validated_in[:, 0] >= 0)
+    part = len(rows) / len(validated_in)
+    if abs(len(rows) - recipe.holdout * len(validated_in)) < 1:  # the same but for a row
+        part = recipe.holdout
+    whole = bool((validated_in >= 0).all())
+    kind = "first" if rows[-1] == len(rows) - 1 else "random"
+    return {
+        "folds": int(validated_in.max()) + 1,
+        "repeats": validated_in.shape[1],
+        "holdout": 0.0 if whole else part,
+        "holdout_rows": recipe.holdout_rows if whole else kind,
+    }
+
+
+def to_csv(path: Path, validated_in: np.ndarray, labels: np.ndarray) -> None:
+    """Writes folds.csv: row (from 0), label, and a column a repeat with the fold that validates the row."""
+    table = pd.DataFrame({"row": np.arange(len(labels)), "label": labels})
+    for repeat, column in enumerate(validated_in.T):
+        table[f"repeat_{repeat}"] = column
+    table.to_csv(path, index=False)
+
+
+def from_csv(path: Path, labels: np.ndarray) -> np.ndarray:
+    """The table of `split` as folds.csv holds it.
+
+    Raises UserError where the file is damaged or made for other rows.
+    """
+    repair = "delete it to have it made again"
+    if not path.exists():
+        raise UserError(f"{path} is missing: run scripts/train.py again, which makes it anew")
+    try:
+        table = pd.read_csv(path)
+        repeats = [f"repeat_{repeat}" for repeat in range(table.shape[1] - 2)]
+        if list(table.columns) != ["row", "label", *repeats] or not repeats:
+            raise ValueError("its columns are not row,label,repeat_0,...")
+        validated_in = table[repeats].to_numpy(np.int8)
+        if len(table) != len(labels) or (table["label"] != labels).any():
+            raise ValueError("its labels are not those of the training rows")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}; {repair}") from None
+    folds = np.unique(validated_in[validated_in >= 0])
+    if len(folds) == 0 or list(folds) != list(range(folds.max() + 1)) or validated_in.min() < -1:
+        raise UserError(f"{path}: its folds are not numbered 0, 1, 2, ...; {repair}")
+    return validated_in

@@ -1,0 +1,1 @@
+"""Everything that talks to Kaggle: download, submission, kernel."""

@@ -1,0 +1,145 @@
+"""The recipes that have a name: our own, and one for each system of the five tutorials."""
+
+from digit_recognizer.errors import UserError
+from digit_recognizer.recipes import Recipe, describe_values, settable_fields
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in [
+        Recipe(
+            name="fast",
+            network="fast_cnn",
+            citation="this project",
+            reported_accuracy="none",
+            filters=(48, 96, 96, 192, 192),
+            batchnorm_momentum=0.98,  # over about as many steps as the weights are averaged
+            hidden=(128,),
+            dropout=0.3,
+            epochs=16,
+            batch_size=128,
+            optimizer="muon",
+            learning_rate=4e-3,
+            momentum=0.9,
+            ema_epochs=0.2,
+            rotation=15.0,
+            zoom=0.15,
+            shift=0.1,
+            shear=0.3,
+            schedule="one_cycle",
+            tta_shift=1,
+        ),
+        Recipe(
+            name="softmax_mlp",
+            network="mlp",
+            citation="the course 'TensorFlow quick start and practice', part 5 (it names the layers alone)",
+            reported_accuracy="none",
+            hidden=(512, 512),
+            epochs=5,
+            batch_size=128,
+        ),
+        Recipe(
+            name="dropout_mlp",
+            network="mlp",
+            citation="the tutorial 'Building a digit recognition system on MNIST'",
+            reported_accuracy="0.9862 on MNIST's test set",
+            folds=1,
+            holdout=1 / 6,  # 10,000 of 60,000
+            holdout_rows="first",
+            dropout=0.2,
+        ),
+        Recipe(
+            name="mlp",
+            network="mlp",
+            citation="the tutorial 'Machine learning guide (9): handwritten digits with TensorFlow'",
+            reported_accuracy="none",
+            scaling="columns",
+            hidden=(128, 128),
+            epochs=3,
+        ),
+        Recipe(
+            name="shallow_cnn",
+            network="shallow_cnn",
+            filters=(28,),
+            citation="the tutorial 'A shallow network in TensorFlow on MNIST'",
+            reported_accuracy="none",
+            scaling="raw",
+            epochs=100,
+            batch_size=100,
+            optimizer="sgd",
+            schedule="exponential",
+            stopping_rule="fall",
+            stopping_monitor="accuracy",
+        ),
+        Recipe(
+            name="lenet",
+            network="lenet",
+            filters=(32, 64),
+            citation="the course 'TensorFlow quick start and practice', part 5 (it names the layers alone)",
+            reported_accuracy="none",
+            dropout=0.5,
+            conv_dropout=0.25,
+            epochs=5,
+            batch_size=128,
+        ),
+        Recipe(
+            name="bn_cnn",
+            network="bn_cnn",
+            filters=(64, 128, 192),
+            citation="the tutorial 'Learn Computer Vision Fundamentals with the Famous MNIST Data'",
+            reported_accuracy="0.99619 on its holdout, 0.99628 on Kaggle",
+            folds=1,
+            holdout=0.15,
+            hidden=(256,),
+            dropout=0.3,
+            epochs=50,
+            batch_size=64,
+            rotation=10.0,
+            zoom=0.1,
+            shift=0.1,
+            schedule="plateau",
+            stopping_patience=10,
+        ),
+    ]
+}
+DEFAULT = "fast"
+
+# Parameters of their networks, so that --list need not build them.
+PARAMETERS = {
+    "fast": 848_122,
+    "softmax_mlp": 669_706,
+    "dropout_mlp": 101_770,
+    "mlp": 118_282,
+    "shallow_cnn": 2_424_482,
+    "lenet": 1_199_882,
+    "bn_cnn": 742_858,
+}
+
+
+def named(name: str) -> Recipe:
+    """Returns the recipe of that name; raises UserError for a name that is not there."""
+    if name not in RECIPES:
+        raise UserError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def listing() -> str:
+    """Returns every recipe with its network and source, and every field with its meaning, default and values."""
+    lines = []
+    for recipe in RECIPES.values():
+        network = f"{recipe.network}, hidden {','.join(map(str, recipe.hidden))}"
+        lines += [
+            f"{recipe.name:12} {network:26} {PARAMETERS[recipe.name]:>9,} parameters, "
+            f"reported: {recipe.reported_accuracy}",
+            f"{'':12} {recipe.citation}",
+        ]
+    lines += [
+        "",
+        "fields, each with --set FIELD=VALUE (the default is that of a recipe that does not set it):",
+    ]
+    for option in settable_fields().values():
+        default = ",".join(map(str, option.default)) if option.type is tuple else option.default
+        lines += [
+            f"{option.name:18} {option.metadata['help']}",
+            f"{'':18} {describe_values(option)} (default: {'none' if default == '' else default})",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""Several recipes' runs on the same folds, side by side."""
+
+import pandas as pd
+
+from digit_recognizer.data.plan import Plan
+from digit_recognizer.data.scores import scores
+from digit_recognizer.files import atomic
+from digit_recognizer.results.ensemble import average_members, covered_rows
+from digit_recognizer.run import Run
+
+_COLUMNS = ("accuracy", "log_loss", "errors", "rows", "parameters", "folds", "seconds")
+
+
+def write(home: Run, plans: list[Plan]) -> pd.DataFrame:
+    """Writes leaderboard.csv of the folder `home`, and returns it: a line for each run, the most accurate first.
+
+    Accuracy, log loss, errors and rows are out of fold; parameters are those of one network, folds the number
+    of finished members and seconds the training of all of them. A run without any is left out.
+    """
+    begun = [plan for plan in plans if any(map(plan.is_finished, plan.members))]
+    lines = {plan.run.folder.name: _line(plan) for plan in begun}
+    table = pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS)
+    table = table.sort_values(["accuracy", "log_loss"], ascending=[False, True]).rename_axis("recipe")
+    with home.lock(), atomic(home.leaderboard) as file:
+        table.to_csv(file)
+    return table
+
+
+def _line(plan: Plan) -> dict[str, float]:
+    oof = average_members(plan).oof
+    covered = covered_rows(oof)
+    metrics = [plan.metrics(member) for member in plan.members if plan.is_finished(member)]
+    return scores(plan.labels.train[covered], oof[covered]) | {
+        "parameters": metrics[0]["parameters"],
+        "folds": len(metrics),
+        "seconds": sum(each["seconds"] for each in metrics),
+    }
+
+
+def format_leaderboard(table: pd.DataFrame) -> str:
+    """Returns the leaderboard as lines for a terminal."""
+    form = {"accuracy": "{:.5f}", "log_loss": "{:.5f}", "parameters": "{:,}", "seconds": "{:.0f}"}
+    return table.to_string(formatters={name: form[name].format for name in form})

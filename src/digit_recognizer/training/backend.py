@@ -1,0 +1,246 @@
+"""Keras' backend on this machine: which one, its threads, its number format, and what XLA compiles."""
+
+import ctypes
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import joblib
+
+from digit_recognizer.errors import UserError
+
+BACKENDS = ("tensorflow", "jax")
+
+XlaScope = Literal["none", "step", "epoch"]  # what XLA compiles of a training
+
+# Images of a training, all epochs counted, from which on the compiler's seconds are won back.
+_WORTH_COMPILING = 50_000
+
+# Parts of oneDNN's names for instruction sets, and Linux' names for them.
+_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10"), {"amx_bf16", "avx512_bf16"}
+_AVX512 = ("AVX512", "AVX10"), {"avx512f"}
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
+_RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
+
+
+def choose() -> str:
+    """Returns the backend that KERAS_BACKEND names, else TensorFlow or JAX, whichever is installed.
+
+    In a TPU session, where JAX's libtpu is installed and TensorFlow is built for the CPU alone, it is JAX.
+    Raises UserError where it is neither, or not installed.
+    """
+    named = os.environ.get("KERAS_BACKEND")
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    if named and named not in BACKENDS:
+        raise UserError(f"KERAS_BACKEND={named}: this program runs on {' and '.join(BACKENDS)}")
+    if not installed or (named and named not in installed) or not importlib.util.find_spec("keras"):
+        raise UserError(
+            f"keras with {named or 'tensorflow'} is not installed: pip install -r requirements.txt"
+        )
+    on_tpu = "jax" in installed and importlib.util.find_spec("libtpu")
+    return named or ("jax" if on_tpu else installed[0])
+
+
+def cores() -> int:
+    """Returns how many processor cores this process may use, with the limits of its container."""
+    return joblib.cpu_count()
+
+
+def start(threads: int) -> None:
+    """Imports Keras on the chosen backend, which then computes with this number of threads on a processor.
+
+    It has to come before any other import of Keras; a backend's threads cannot be changed afterwards.
+    """
+    os.environ["KERAS_BACKEND"] = choose()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _keep_freed_memory()
+    os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
+    if os.environ["KERAS_BACKEND"] == "jax":
+        _multiply_with_fresh_weights()
+    with _native_messages_dropped():
+        if os.environ["KERAS_BACKEND"] == "tensorflow":
+            import tensorflow as tf
+
+            tf.get_logger().setLevel("ERROR")  # a network a fold looks to it like one that is traced anew
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+            tf.config.list_logical_devices()  # starts the runtime, which says what it did not find
+        import keras  # noqa: F401
+
+
+def _multiply_with_fresh_weights() -> None:
+    """Keeps jaxlib 0.7 from multiplying by XNNPACK on a processor.
+
+    XNNPACK keeps a copy of the weights and does not see that a step has replaced them in place: from the
+    second epoch on validation judged the weights of the first. jaxlib 0.10 does not do that; the versions
+    between were not tried.
+    """
+    version = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
+    if (0, 7) <= version < (0, 10):
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_xnnpack=false".strip()
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep the memory that is freed.
+
+    By default it gives the large blocks of every training step back to the system and takes them anew for
+    the next step, which costs page faults. Other C libraries do not have `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def _native_messages_dropped() -> Iterator[None]:
+    """Drops what native code writes to stderr, unless the block fails.
+
+    TensorFlow tells of missing GPUs before it has a log level. Where it cannot be imported, its messages
+    are all there is to know.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            messages.seek(0)
+            os.write(kept, messages.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def compute_dtype(precision: str) -> str:
+    """Returns float32, bfloat16 or float16 for a recipe's `precision`, which is one of them or auto.
+
+    auto is the half precision for which the device has instructions, else float32: without instructions
+    half precision is many times slower. Needs `start`.
+    """
+    if precision != "auto":
+        return precision
+    accelerator = _accelerator()
+    if accelerator is None:
+        return "bfloat16" if _onednn_has(*_BFLOAT16) else "float32"
+    # NVIDIA's GPUs have bfloat16 from compute capability 8 on, TPUs (which have none) always
+    return "float16" if accelerator.get("compute_capability", (8, 0)) < (8, 0) else "bfloat16"
+
+
+def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
+    """Returns whether TensorFlow's oneDNN may and can use certain instructions of this processor.
+
+    JAX has no oneDNN.
+
+    Args:
+        names: parts of oneDNN's names for the instruction sets that have them (ONEDNN_MAX_CPU_ISA).
+        flags: Linux' names for them, of which /proc/cpuinfo has to have one.
+    """
+    allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
+    if os.environ["KERAS_BACKEND"] != "tensorflow" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return False
+    if allowed not in ("DEFAULT", "ALL") and not any(name in allowed for name in names):
+        return False
+    return bool(_cpuinfo("flags") & flags)
+
+
+def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
+    """Returns what XLA compiles of a training. Needs `start`.
+
+    On an accelerator it is the whole epoch. On a processor XLA has no code for bfloat16 instructions, and
+    where oneDNN has AVX-512 its convolutions are faster than XLA's. JAX has no other way than XLA.
+
+    Args:
+        dtype: that it computes in.
+        images: that it trains on, all epochs counted.
+        convolutions: whether the network has any.
+    """
+    if _accelerator():
+        return "epoch"
+    pays = dtype == "float32" and images >= _WORTH_COMPILING and sys.platform != "darwin"
+    pays = pays and not (convolutions and _onednn_has(*_AVX512))
+    if not pays and os.environ["KERAS_BACKEND"] != "jax":
+        return "none"
+    # a step of dense layers alone takes a processor less time than Python needs to begin one
+    return "step" if convolutions else "epoch"
+
+
+def prediction_batch_size() -> int:
+    """Returns how many rows to predict at once, for two busy cores or a busy GPU. Needs `start`."""
+    return 2048 if _accelerator() else 256
+
+
+def session_facts(threads: int, precision: str) -> dict[str, Any]:
+    """Returns what recipe.json records of this session: threads, number format, backend, device, versions.
+
+    `precision` is the recipe's. Needs `start`.
+    """
+    return {
+        "threads": threads,
+        "compute_dtype": compute_dtype(precision),
+        "backend": os.environ["KERAS_BACKEND"],
+        "device": _device(),
+        "versions": {"python": platform.python_version()} | _versions(),
+    }
+
+
+def _device() -> str:
+    """Returns the accelerators' name where there are any, else the processor's."""
+    found = _accelerator()
+    if found:
+        return f"{found['count']} x {found['device_name']}"
+    names = _cpuinfo("model name")
+    return min(names) if names else platform.processor() or platform.machine()
+
+
+@functools.cache
+def _accelerator() -> dict[str, Any] | None:
+    """Returns count, device_name and, for a GPU, compute_capability of the accelerators, or None."""
+    if os.environ["KERAS_BACKEND"] == "jax":
+        import jax
+
+        devices = jax.devices()
+        if devices[0].platform == "cpu":
+            return None
+        capability = getattr(devices[0], "compute_capability", None)  # "7.5"
+        found = {"device_name": devices[0].device_kind}
+        if capability:
+            found["compute_capability"] = tuple(int(part) for part in str(capability).split("."))
+        return found | {"count": len(devices)}
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return {"device_name": "GPU"} | details | {"count": len(gpus)}
+
+
+def _cpuinfo(name: str) -> set[str]:
+    """Returns the words of `flags`, or the values of another line, in Linux' /proc/cpuinfo; none elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    values = {line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name}
+    return {word for value in values for word in value.split()} if name == "flags" else values
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _RECORDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,174 @@
+"""Trains the members of a run, so that a session that dies loses at most the epoch it was in.
+
+What an epoch computes depends on the weights, the optimizer, the callbacks and (seed, repeat, fold, epoch)
+alone. The first three are saved after every epoch in one file, written whole or not at all; the order of the
+rows, augmentation and dropout follow from the last. So a member killed at any moment and started again ends
+with the same bytes as one left alone.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from digit_recognizer.data.digits import Dataset
+from digit_recognizer.data.folds import Member
+from digit_recognizer.data.scores import scores
+from digit_recognizer.files import atomic, write_array, write_json
+from digit_recognizer.recipes import Recipe
+from digit_recognizer.training import backend, networks
+from digit_recognizer.training.batches import Batches, ShuffledEpochs, rows_of_epoch, stream, weights_seed
+from digit_recognizer.training.callbacks import MONITOR, Checkpoint, EvaluateEMA, Reseed, assign, values
+from digit_recognizer.training.loop import LoopModel, batches_per_call
+from digit_recognizer.training.optimization import compile_model, schedule_callbacks
+from digit_recognizer.training.predict import predict_with_tta
+
+
+class FoldTrainer:
+    """Trains members, one after the other, with one compiled network.
+
+    Each member begins with weights and an optimizer state of its own, and so owes nothing to those before
+    it. They share the network because a process never gives back what tracing and compiling take.
+
+    After an exception in `train` a trainer may be left without its variables (JAX takes them out): make a
+    new one then.
+
+    Attributes:
+        network: the network of Keras' own layers that is saved and predicts; float32.
+        learner: the network that learns, with layers and a number format that train fast.
+    """
+
+    def __init__(self, recipe: Recipe, train_rows: int):
+        """Builds the networks for members with this number of training rows.
+
+        It clears Keras' session, so that layers have the same names in every process: networks that were
+        built before can't be trained on.
+        """
+        keras.utils.clear_session()
+        self.recipe, self.rows = recipe, rows_of_epoch(recipe, train_rows)
+        self.compute_dtype = backend.compute_dtype(recipe.precision)
+        has_convolutions = recipe.network != "mlp"
+        self.xla_scope = backend.xla_scope(self.compute_dtype, recipe.epochs * self.rows, has_convolutions)
+        self.network = networks.build(recipe)
+        self.network.jit_compile = (
+            self.xla_scope != "none"
+        )  # where it pays in training, it does in prediction
+        self.learner = make_learner(recipe, self.rows, self.xla_scope, self.compute_dtype)
+        self._first_state = values(self.learner.optimizer.variables)
+
+    def fits(self, train_rows: int) -> bool:
+        """Returns whether members with this number of training rows have the same steps."""
+        return rows_of_epoch(self.recipe, train_rows) == self.rows
+
+    def train(
+        self,
+        member: Member,
+        dataset: Dataset,
+        folder: Path,
+        identity: str = "",
+        callbacks: Iterable[keras.callbacks.Callback] = (),
+    ) -> dict[str, Any]:
+        """Trains a member in `folder`, from where it stopped, and returns its metrics.
+
+        When it is done, `folder` holds model.keras (the weights of the epoch with the highest val_accuracy,
+        the earliest on a tie), history.csv, the probabilities of the validation rows and of the test rows
+        (float32 (n, 10)) and, written last, metrics.json.
+
+        Args:
+            member: which rows train and which validate.
+            dataset: that they are rows of.
+            folder: the member's folder in the run directory.
+            identity: of the run, recorded with the state and the metrics.
+            callbacks: further ones, to watch.
+
+        Raises UserError if the loss stops being a number.
+        """
+        state = folder / "state.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._initialize(member)
+        ema, schedule = EvaluateEMA(), schedule_callbacks(self.recipe, MONITOR)
+        checkpoint = Checkpoint(state, identity, schedule, ema)
+        checkpoint.restore(self.learner)
+        if not checkpoint.stopped and len(checkpoint.history) < self.recipe.epochs:
+            reseed = Reseed(self.recipe, member)
+            self._fit(
+                member, dataset, len(checkpoint.history), [reseed, ema, *schedule, checkpoint, *callbacks]
+            )
+        self.network.set_weights(checkpoint.best_weights)
+        return self._finish(member, dataset, folder, checkpoint)
+
+    def _initialize(self, member: Member) -> None:
+        """Gives the learner the member's initial weights and the optimizer its first state."""
+        keras.utils.set_random_seed(weights_seed(self.recipe, member))
+        assign(self.learner.weights, values(networks.build(self.recipe).weights))
+        assign(self.learner.optimizer.variables, self._first_state)
+
+    def _fit(
+        self, member: Member, dataset: Dataset, epochs_done: int, callbacks: list[keras.callbacks.Callback]
+    ) -> None:
+        images, labels = dataset.train_images, dataset.labels.train
+        steps = self.rows // min(self.recipe.batch_size, self.rows)
+        epochs = ShuffledEpochs(
+            images[member.train_rows],
+            labels[member.train_rows],
+            self.recipe,
+            member,
+            epochs_done,
+            batches_per_call(self.xla_scope, steps),
+        )
+        validation = Batches(images[member.validation_rows], labels[member.validation_rows])
+        self.learner.fit(
+            stream(epochs),
+            shuffle=False,  # else the batches, across epochs
+            steps_per_epoch=epochs.chunks,
+            epochs=self.recipe.epochs,
+            initial_epoch=epochs_done,
+            validation_data=stream(validation),
+            callbacks=callbacks,
+            verbose=0,
+        )
+
+    def _finish(
+        self, member: Member, dataset: Dataset, folder: Path, checkpoint: Checkpoint
+    ) -> dict[str, Any]:
+        """Predicts with the best epoch's network and writes the files of a finished member."""
+        began = time.perf_counter()
+        with atomic(folder / "model.keras") as file:
+            self.network.save(file)
+        shift, validation = self.recipe.tta_shift, dataset.train_images[member.validation_rows]
+        probabilities = predict_with_tta(self.network, validation, shift)
+        write_array(folder / "validation_probabilities.npy", probabilities)
+        write_array(
+            folder / "test_probabilities.npy", predict_with_tta(self.network, dataset.test_images, shift)
+        )
+        checkpoint.write_history()
+        metrics = {
+            "identity": checkpoint.identity,
+            "repeat": member.repeat,
+            "fold": member.fold,
+            **scores(dataset.labels.train[member.validation_rows], probabilities),
+            "parameters": self.network.count_params(),
+            "best_epoch": checkpoint.best_epoch,
+            "epochs": len(checkpoint.history),
+            "seconds": sum(row["seconds"] for row in checkpoint.history) + time.perf_counter() - began,
+        }
+        write_json(folder / "metrics.json", metrics)
+        checkpoint.path.unlink(missing_ok=True)
+        return metrics
+
+
+def make_learner(recipe: Recipe, rows: int, xla_scope: backend.XlaScope, compute_dtype: str) -> keras.Model:
+    """Returns the recipe's network compiled for training on this number of rows an epoch.
+
+    `fit` takes chunks of `batches_per_call` batches with it.
+    """
+    layer_set = networks.TF_KERNELS if xla_scope == "none" else networks.XLA
+    model = networks.build(recipe, layer_set, compute_dtype)
+    batch_size = min(recipe.batch_size, rows)
+    if xla_scope != "step":
+        model = LoopModel(model, batch_size)
+    compile_model(model, recipe, rows // batch_size, jit_compile=xla_scope != "none")
+    model.optimizer.build(model.trainable_variables)
+    return model

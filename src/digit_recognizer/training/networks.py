@@ -1,0 +1,155 @@
+"""The networks, from raw pixels to class probabilities: one function each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+from keras import layers
+
+from digit_recognizer.data.digits import CLASSES, SIDE
+from digit_recognizer.recipes import Recipe
+from digit_recognizer.training.layers import (
+    FusedBatchNormalization,
+    MaxOfFour,
+    PhiloxDropout,
+    QuickConv2D,
+    RandomDistortion,
+)
+
+
+@dataclass(frozen=True)
+class LayerSet:
+    """The layer classes that a network is built of: the same function of the same weights with every set."""
+
+    convolution: Callable[..., keras.layers.Layer]
+    normalisation: Callable[..., keras.layers.Layer]
+    pooling: Callable[[], keras.layers.Layer]
+    dropout: Callable[[float], keras.layers.Layer]
+    # All activations here are monotonic, so pooling first gives the same values at a quarter of the work.
+    pools_before_activation: bool
+
+
+_POOLING = partial(layers.MaxPooling2D, 2)
+
+# Keras' own layers, of which the saved network is made, which predicts.
+KERAS = LayerSet(layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
+# For a training step that XLA compiles.
+XLA = LayerSet(layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)
+# For a training step of TensorFlow's own kernels.
+TF_KERNELS = LayerSet(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True)
+
+
+def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:
+    """Returns the recipe's network, with random weights and not compiled.
+
+    It maps uint8 (n, 28, 28) to float32 (n, 10), probabilities that sum to 1. Scaling and augmentation are
+    layers of it, so that a saved model needs nothing but pixels. With a `compute_dtype` of bfloat16 or
+    float16, weights, statistics, augmentation and probabilities stay float32.
+    """
+    keras.config.set_dtype_policy("float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}")
+    try:
+        return NETWORKS[recipe.network](recipe, layer_set)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def mlp(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
+    """Dense layers alone."""
+    pixels, x = _pixels(recipe)
+    return _classifier(recipe, layer_set, pixels, x)
+
+
+def shallow_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
+    """One convolution before the dense layers."""
+    pixels, x = _pixels(recipe)
+    x = layers.Conv2D(recipe.filters[0], 3, activation=_activation(recipe))(x)
+    return _classifier(recipe, layer_set, pixels, x)
+
+
+def lenet(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
+    """Two convolutions, pooling and dropout before the dense layers."""
+    pixels, x = _pixels(recipe)
+    for filters in recipe.filters:
+        x = layers.Conv2D(filters, 3, activation=_activation(recipe))(x)
+    x = layer_set.pooling()(x)
+    return _classifier(recipe, layer_set, pixels, x)
+
+
+def bn_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
+    """The tutorial's augmented BN-CNN.
+
+    Source: 'Learn Computer Vision Fundamentals with the Famous MNIST Data', layer by layer as published.
+    """
+    pixels, x = _pixels(recipe)
+    for filters, normalised in zip(recipe.filters, (True, True, False), strict=True):
+        x = layer_set.convolution(filters, 3, padding="same")(x)
+        if normalised:
+            x = layer_set.normalisation(momentum=recipe.batchnorm_momentum)(x)
+        rest = [layers.Activation(_activation(recipe)), layer_set.pooling()]
+        for layer in reversed(rest) if layer_set.pools_before_activation else rest:
+            x = layer(x)
+    return _classifier(recipe, layer_set, pixels, x, normalised=True)
+
+
+def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
+    """A BN-CNN of our own.
+
+    It has five convolutions where the tutorial's network has three. A digit lies in the middle 20 x 20
+    pixels, so three of them need no padding, which saves time for more filters. Pooling comes before the
+    normalisation, which then has a quarter of the pixels.
+    """
+    pixels, x = _pixels(recipe)
+    layouts = (  # padding, whether pooling follows; the height and width after both
+        ("same", True),  # 14
+        ("valid", False),  # 12
+        ("valid", True),  # 5
+        ("same", False),  # 5
+        ("valid", False),  # 3
+    )
+    for filters, (padding, pooled) in zip(recipe.filters, layouts, strict=True):
+        x = layer_set.convolution(filters, 3, padding=padding, use_bias=False)(x)
+        if pooled:
+            x = layer_set.pooling()(x)
+        x = layer_set.normalisation(momentum=recipe.batchnorm_momentum)(x)
+        x = layers.Activation(_activation(recipe))(x)
+    return _classifier(recipe, layer_set, pixels, x, normalised=True)
+
+
+def _pixels(recipe: Recipe) -> tuple:
+    """The input, and its pixels as float (n, 28, 28, 1), augmented in training and scaled."""
+    pixels = keras.Input((SIDE, SIDE), dtype="uint8", name="pixels")
+    x = layers.Reshape((SIDE, SIDE, 1))(pixels)
+    x = layers.Rescaling(1.0 if recipe.scaling == "raw" else 1 / 255, dtype="float32")(x)
+    augmentation = (recipe.rotation, recipe.zoom, recipe.shift, recipe.shear, recipe.elastic)
+    if any(augmentation):
+        x = RandomDistortion(*augmentation, dtype="float32")(x)
+    if recipe.scaling == "columns":  # as keras.utils.normalize(axis=1): an empty column stays one
+        x = layers.UnitNormalization(axis=1, dtype="float32")(x)
+    return pixels, x
+
+
+def _classifier(recipe: Recipe, layer_set: LayerSet, pixels, x, normalised=False) -> keras.Model:
+    """The network from the input `pixels` through `x` and the recipe's dense layers to the classes."""
+    if recipe.conv_dropout:
+        x = layer_set.dropout(recipe.conv_dropout)(x)
+    x = layers.Flatten()(x)
+    for units in recipe.hidden:
+        if normalised:
+            x = layers.Dense(units)(x)
+            x = layers.BatchNormalization(momentum=recipe.batchnorm_momentum)(x)
+            x = layers.Activation(_activation(recipe))(x)
+        else:
+            x = layers.Dense(units, activation=_activation(recipe))(x)
+        if recipe.dropout:
+            x = layer_set.dropout(recipe.dropout)(x)
+    probabilities = layers.Dense(CLASSES, activation="softmax", dtype="float32")(x)
+    return keras.Model(pixels, probabilities, name=recipe.name)
+
+
+def _activation(recipe: Recipe):
+    """The activation, as layers take it; Keras' own leaky ReLU has a slope of 0.2, the course's 0.1."""
+    return layers.LeakyReLU(0.1) if recipe.activation == "leaky_relu" else recipe.activation
+
+
+NETWORKS = {network.__name__: network for network in (mlp, shallow_cnn, lenet, bn_cnn, fast_cnn)}

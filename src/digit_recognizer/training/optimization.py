@@ -1,0 +1,180 @@
+"""How a recipe learns, as Keras takes it: optimizer, loss, learning rate, and when training stops."""
+
+import math
+
+import keras
+from keras import ops
+
+from digit_recognizer.data.digits import CLASSES
+from digit_recognizer.recipes import Recipe
+
+
+def compile_model(model: keras.Model, recipe: Recipe, steps: int, jit_compile: bool = False) -> None:
+    """Compiles `model` as the recipe says.
+
+    Args:
+        model: the network to train.
+        recipe: the recipe.
+        steps: training steps of an epoch.
+        jit_compile: whether XLA compiles a training step.
+    """
+    loss = squared_error if recipe.loss == "squared_error" else "sparse_categorical_crossentropy"
+    optimizer = make_optimizer(recipe, steps)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
+
+
+def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
+    """Returns the recipe's optimizer; an epoch has this many `steps`."""
+    kinds = {
+        "adam": keras.optimizers.Adam,
+        "sgd": keras.optimizers.SGD,
+        "adagrad": keras.optimizers.Adagrad,
+        "rmsprop": keras.optimizers.RMSprop,
+        "muon": Muon,
+    }
+    has_momentum = recipe.optimizer in ("sgd", "rmsprop", "muon")
+    return kinds[recipe.optimizer](
+        learning_rate(recipe, steps),
+        use_ema=recipe.ema_epochs > 0,
+        ema_momentum=1 - 1 / max(1, recipe.ema_epochs * steps),
+        **({"momentum": recipe.momentum} if has_momentum else {}),
+    )
+
+
+def squared_error(labels, probabilities):
+    """Returns the mean over the ten classes of (probability - 1 or 0)²: float (n,).
+
+    Args:
+        labels: int (n,) or (n, 1).
+        probabilities: float (n, 10).
+    """
+    return ops.mean(ops.square(probabilities - ops.one_hot(ops.reshape(labels, (-1,)), CLASSES)), axis=-1)
+
+
+def learning_rate(recipe: Recipe, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Returns the recipe's learning rate, or its schedule over the steps; an epoch has this many `steps`.
+
+    Source of one_cycle: Smith and Topin, 'Super-Convergence' (2018), with a cosine for the way down.
+    """
+    if recipe.schedule == "exponential":
+        return keras.optimizers.schedules.ExponentialDecay(
+            recipe.learning_rate, decay_steps=steps, decay_rate=recipe.decay, staircase=True
+        )
+    if recipe.schedule == "one_cycle":
+        whole = recipe.epochs * steps
+        rising = max(1, round(recipe.warmup * whole))
+        return keras.optimizers.schedules.CosineDecay(
+            recipe.learning_rate / (2 * rising),  # half a step of the rise: never quite 0
+            decay_steps=max(1, whole - rising),
+            warmup_target=recipe.learning_rate,
+            warmup_steps=rising,
+        )
+    return recipe.learning_rate
+
+
+def schedule_callbacks(recipe: Recipe, monitor: str) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks that lower the learning rate, judged by `monitor`, and that stop training."""
+    chosen = []
+    if recipe.schedule == "plateau":
+        chosen.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor=monitor,
+                factor=recipe.plateau_factor,
+                patience=recipe.plateau_patience,
+                min_lr=recipe.min_learning_rate,
+            )
+        )
+    if recipe.stopping_rule == "fall":
+        chosen.append(StopAtFall(recipe.stopping_monitor))
+    elif recipe.stopping_patience:
+        chosen.append(
+            keras.callbacks.EarlyStopping(
+                monitor=recipe.stopping_monitor,
+                mode="max" if recipe.stopping_monitor.endswith("accuracy") else "min",
+                min_delta=1e-10,
+                patience=recipe.stopping_patience,
+            )
+        )
+    return chosen
+
+
+class StopAtFall(keras.callbacks.Callback):
+    """Stops training after the first epoch whose monitored value is worse than that of the epoch before.
+
+    Keras' EarlyStopping with a patience of 1 also stops at an equal value.
+
+    Source: the tutorial 'A shallow network in TensorFlow on MNIST'.
+    """
+
+    def __init__(self, monitor: str):
+        """`monitor` is an accuracy, or a loss, which is better the lower it is."""
+        super().__init__()
+        self.monitor, self.sign = monitor, 1 if monitor.endswith("accuracy") else -1
+        self.best = -math.inf  # the last value: until it falls, that is the best
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Compares the epoch's value with the last one."""
+        value = self.sign * logs[self.monitor]
+        self.model.stop_training |= value < self.best
+        self.best = value
+
+
+@keras.saving.register_keras_serializable("digit_recognizer")
+class Muon(keras.optimizers.Adam):
+    """Moves each convolution's filters by an orthogonal matrix near their momentum, and all else as Adam.
+
+    A gradient has a few large singular values, which would otherwise decide the step alone; with all of them
+    near 1 the network learns in fewer epochs. Filters of one input channel are too small a matrix for that and
+    stay with Adam. Keras' own Muon takes the kernels of dense layers alone.
+
+    Source: Jordan et al., 'Muon: an optimizer for hidden layers in neural networks' (2024).
+
+    Args:
+        learning_rate: Adam's; the filters move `filter_rate` times as fast.
+        momentum: of the filters' gradients.
+    """
+
+    filter_rate = 10.0
+
+    def __init__(self, learning_rate=1e-3, momentum=0.9, **kwargs):
+        """See the class."""
+        super().__init__(learning_rate, **kwargs)
+        self.momentum = momentum
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Moves one variable."""
+        if len(variable.shape) != 4 or variable.shape[2] == 1:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        average = self._momentums[self._get_variable_index(variable)]
+        self.assign(average, average * self.momentum + gradient)
+        move = orthogonalize(ops.reshape(gradient + average * self.momentum, (-1, variable.shape[-1])))
+        rate = ops.cast(learning_rate, variable.dtype) * self.filter_rate
+        self.assign_sub(variable, rate * ops.reshape(move, variable.shape))
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return super().get_config() | {"momentum": self.momentum}
+
+
+def orthogonalize(matrix):
+    """Returns the float matrix (rows, columns) with its singular values brought to between 0.7 and 1.2.
+
+    Five rounds of a Newton-Schulz iteration with a polynomial that rises as fast as can be from 0; very
+    small singular values stay below. Each round multiplies the matrix by a polynomial of its square, which
+    has few columns, and these polynomials commute. So the rounds go over the squares alone, and the matrix,
+    of many rows, is multiplied twice instead of ten times.
+
+    Source: the coefficients are those of Jordan et al. (2024).
+    """
+    rows, columns = matrix.shape
+    if rows < columns:  # the square is smaller the other way round
+        return ops.transpose(orthogonalize(ops.transpose(matrix)))
+    matrix = matrix / (ops.norm(matrix) + 1e-7)
+    square = ops.matmul(ops.transpose(matrix), matrix)
+    factor = identity = ops.eye(columns, dtype=matrix.dtype)
+    for _ in range(5):
+        step = 3.4445 * identity - 4.775 * square + 2.0315 * ops.matmul(square, square)
+        factor = ops.matmul(factor, step)
+        square = ops.matmul(ops.matmul(step, square), step)
+    return ops.matmul(matrix, factor)

@@ -1,0 +1,178 @@
+"""A session of training: one recipe in the run directory, or several on the same folds, each in a run below it.
+
+Nothing here imports Keras before options and data are checked, so that a mistake is answered at once.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from digit_recognizer import named_recipes
+from digit_recognizer.data import folds
+from digit_recognizer.data.digits import Dataset
+from digit_recognizer.data.folds import Member
+from digit_recognizer.data.plan import Plan, make_plan, make_recipe, write_folds
+from digit_recognizer.errors import UserError
+from digit_recognizer.files import atomic, write_json
+from digit_recognizer.run import Run
+from digit_recognizer.training import backend
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a session of training did: the runs it trained, and the members for which there was no time."""
+
+    plans: list[Plan]
+    unfinished: list[Path]  # folders of members
+
+
+def train(
+    output: Path,
+    dataset: Dataset,
+    names: list[str | None],
+    options: dict[str, Any],
+    *,
+    indices: list[int] | None = None,
+    threads: int | None = None,
+    earlier: Run | None = None,
+    overwrite: bool = False,
+    deadline: float = float("inf"),
+) -> Session:
+    """Trains the members that are not finished.
+
+    Args:
+        output: the run directory; with several recipes, the folder of their run directories.
+        dataset: to train on.
+        names: names of recipes; None is that of the run, else the default one.
+        options: fields of the recipes that were asked for.
+        indices: indices of the members to train; None: all of them.
+        threads: of the backend; None: as many as the run had before, else the cores there are.
+        earlier: a run to go on from, with one recipe; it stays as it is.
+        overwrite: remove the run that is there.
+        deadline: no epoch is begun that would not end by then, in seconds of time.monotonic.
+
+    Raises UserError for what can't be done, before Keras is imported and before anything is written.
+    """
+    home = Run(output)
+    with ExitStack() as locks:
+        locks.enter_context(home.lock())
+        runs = _child_runs(home, names) if len(names) > 1 else [_single_run(home)]
+        for run in runs if len(names) > 1 else []:
+            locks.enter_context(run.lock())
+        plans = _make_plans(home, runs, names, dataset, options, earlier, overwrite)
+        members = _choose(plans[0].members, indices)
+        recorded = [plan.recorded or {} for plan in plans]
+        before = next((each["threads"] for each in recorded if each.get("threads")), None)
+        threads = threads or before or backend.cores()  # a backend takes them once
+        if overwrite:
+            for run in {home, *runs}:
+                run.clear()
+        backend.start(threads)
+        for plan in plans:
+            _begin(plan, home, threads, earlier)
+            if not train_members(plan, members, dataset, deadline):
+                break
+    unfinished = [plan.folder(each) for plan in plans for each in members if not plan.is_finished(each)]
+    return Session(plans, unfinished)
+
+
+def _child_runs(home: Run, names: list[str]) -> list[Run]:
+    """The run directories of several recipes, never in that of one recipe."""
+    if "network" in (home.settings() or {}):
+        raise UserError(f"{home.folder} holds a run of one recipe: take another --output for several")
+    for name in names:
+        named_recipes.named(name)
+    return [Run(home.folder / name) for name in names]
+
+
+def _single_run(home: Run) -> Run:
+    """The run directory of one recipe, never that of several."""
+    children = (Run(home.folder / name) for name in named_recipes.RECIPES)
+    if home.leaderboard.exists() or any(child.recipe_json.exists() for child in children):
+        raise UserError(f"{home.folder} holds several recipes' runs: give the directory of one as --output")
+    return home
+
+
+def _make_plans(
+    home: Run,
+    runs: list[Run],
+    names: list[str | None],
+    dataset: Dataset,
+    options: dict[str, Any],
+    earlier: Run | None,
+    overwrite: bool,
+) -> list[Plan]:
+    """The plan of each recipe; several recipes have the folds of `home`, else those of the default recipe."""
+    split = None
+    if len(runs) > 1:
+        labels = dataset.labels
+        if home.folds_csv.exists() and not overwrite:
+            split = folds.from_csv(home.folds_csv, labels.train)
+        else:
+            split = folds.split(labels.train, make_recipe(None, None, options, labels.is_sample))
+    return [
+        make_plan(run, dataset, name, options, earlier=earlier, overwrite=overwrite, split=split)
+        for run, name in zip(runs, names, strict=True)
+    ]
+
+
+def _choose(members: list[Member], indices: list[int] | None) -> list[Member]:
+    for index in indices or []:
+        if not 0 <= index < len(members):
+            raise UserError(f"--fold {index}: this run has the folds 0 to {len(members) - 1}")
+    return members if indices is None else [members[index] for index in sorted(set(indices))]
+
+
+def _begin(plan: Plan, home: Run, threads: int, earlier: Run | None) -> None:
+    """Writes recipe.json and folds.csv, which a run holds before its members."""
+    run = plan.run
+    if run is not home:
+        own = named_recipes.named(plan.recipe.name).holdout
+        instead = f" in place of its own holdout of {own:.2g}" if own else ""
+        print(f"{run.folder}, on the rows of {home.folds_csv}{instead}", flush=True)
+        if not home.folds_csv.exists():
+            with atomic(home.folds_csv) as file:
+                folds.to_csv(file, plan.split, plan.labels.train)
+    if earlier:
+        run.take_over(earlier)
+    facts = backend.session_facts(threads, plan.recipe.precision)
+    if plan.recorded is None:
+        write_json(run.recipe_json, plan.settings | facts)
+    # recipe.json keeps the facts of the first session
+    changed = [name for name in facts if name in (plan.recorded or {}) and plan.recorded[name] != facts[name]]
+    if changed:
+        print(f"{run.recipe_json} was begun with other {', '.join(changed)}: the last bits may differ")
+    write_folds(plan)
+
+
+def train_members(plan: Plan, members: list[Member], dataset: Dataset, deadline: float) -> bool:
+    """Trains those of `members` that are not finished, one after the other; needs `backend.start`.
+
+    Returns False if there was no time for all of them.
+    """
+    # with Keras, which is imported once options and data are known to be good
+    from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget
+    from digit_recognizer.training.fold import FoldTrainer
+    from digit_recognizer.training.progress import Progress, describe
+
+    unfinished = [member for member in members if not plan.is_finished(member)]
+    for member in members:
+        if member not in unfinished:
+            (plan.folder(member) / "state.npz").unlink(missing_ok=True)  # if killed while finishing
+            print(f"{describe(member, plan.metrics(member))}, finished before")
+    progress, budget, trainer = Progress(plan.recipe, unfinished), TimeBudget(deadline), None
+    try:
+        for member in unfinished:
+            budget.check()
+            rows = len(member.train_rows)
+            if trainer is None or not trainer.fits(rows):
+                trainer = FoldTrainer(plan.recipe, rows)
+            callbacks = [budget, *progress.callbacks(member)]
+            metrics = trainer.train(member, dataset, plan.folder(member), plan.identity, callbacks)
+            progress.end_member(member, metrics)
+    except OutOfTimeError:
+        return False
+    finally:
+        progress.close()
+    return True
