@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import matplotlib
@@ -11,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.transform import resize, rotate
 
 from digit_recognizer.errors import UserError
-from digit_recognizer.pictures import find
+from digit_recognizer.pictures.find import find_digits
+from digit_recognizer.pictures.load import WORK_SIDE, read_picture
 
 FONTS = {
     "sans": "DejaVuSans.ttf",
@@ -85,7 +87,7 @@ def test_digits_are_found_in_reading_order(font, condition):
     rows, options = ("01234", "56789", "31415"), CONDITIONS[condition]
     drawn = [[coverage(font, digit, 60) for digit in row] for row in rows]
     picture = sheet(drawn, pitch=100, **options)
-    found = find.find(picture)
+    found = find_digits(picture)
     assert len(found) == 15
     y, x = centres(found, picture.shape, options.get("angle", 0.0)).T
     assert [round(each) for each in y / 100] == [-1] * 5 + [0] * 5 + [1] * 5
@@ -94,7 +96,7 @@ def test_digits_are_found_in_reading_order(font, condition):
 
 def test_a_digit_becomes_what_mnist_is():
     drawing = coverage("serif", "4", 300)
-    (digit,) = find.find(sheet([[drawing]], pitch=500, light=half_in_shadow, noise=5))
+    (digit,) = find_digits(sheet([[drawing]], pitch=500, light=half_in_shadow, noise=5))
     rows, columns = np.flatnonzero(digit.image.any(axis=1)), np.flatnonzero(digit.image.any(axis=0))
     height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
     drawn = np.flatnonzero(drawing.any(axis=0))
@@ -106,16 +108,16 @@ def test_a_digit_becomes_what_mnist_is():
     assert (digit.image * y).sum() / mass == pytest.approx(14, abs=0.5)
     assert (digit.image * x).sum() / mass == pytest.approx(14, abs=0.5)
     # and what is so already stays so
-    (again,) = find.find(np.repeat(digit.image[..., None], 3, axis=2))
+    (again,) = find_digits(np.repeat(digit.image[..., None], 3, axis=2))
     assert np.abs(again.image.astype(int) - digit.image).mean() < 2
 
 
 def test_a_thin_pen_is_thickened_to_what_mnist_has():
     y, x = np.mgrid[-100:101, -70:71]
     ring = (np.abs(np.hypot(x / 60, y / 90) - 1) < 0.015).astype(float)
-    (thin,) = find.find(sheet([[ring]], pitch=300))
+    (thin,) = find_digits(sheet([[ring]], pitch=300))
     assert np.count_nonzero(thin.image[14] > 127) >= 4  # two strokes, each two pixels or so
-    (thick,) = find.find(sheet([[coverage("sans", "0", 200)]], pitch=300))
+    (thick,) = find_digits(sheet([[coverage("sans", "0", 200)]], pitch=300))
     assert thin.image.sum() < thick.image.sum()
 
 
@@ -161,35 +163,35 @@ SURROUNDINGS = {
 def test_what_is_no_digit_is_left_out(surroundings):
     drawn = [[coverage("sans", digit, 80) for digit in row] for row in ("01234", "56789")]
     picture = SURROUNDINGS[surroundings](sheet(drawn, pitch=140, noise=4))
-    assert len(find.find(picture)) == 10
+    assert len(find_digits(picture)) == 10
 
 
 def test_a_broken_stroke_is_one_digit():
     five, eight = coverage("sans", "5", 150), coverage("sans", "8", 150)
     five[int(0.16 * len(five)) : int(0.21 * len(five))] = 0  # the bar apart
     eight[int(0.47 * len(eight)) : int(0.51 * len(eight))] = 0
-    assert len(find.find(sheet([[five, eight, five]], pitch=200))) == 3
+    assert len(find_digits(sheet([[five, eight, five]], pitch=200))) == 3
 
 
 def test_digits_of_close_lines_stay_apart():
     assert (
-        len(find.find(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100))) == 4
+        len(find_digits(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100))) == 4
     )
 
 
 def test_digits_that_touch_are_one_and_called_too_wide():
     both = np.hstack([coverage("sans", "3"), coverage("sans", "8")])
     both[len(both) // 2 : len(both) // 2 + 8, 30:90] = 1
-    (found,) = find.find(sheet([[both]], pitch=300))
+    (found,) = find_digits(sheet([[both]], pitch=300))
     assert found.too_wide
-    (alone,) = find.find(sheet([[coverage("sans", "8")]], pitch=300))
+    (alone,) = find_digits(sheet([[coverage("sans", "8")]], pitch=300))
     assert not alone.too_wide
 
 
 @pytest.mark.parametrize("digit", "0147")
 def test_a_picture_cut_to_its_digit(digit):
     drawing = coverage("sans", digit)[..., None]
-    assert len(find.find(np.uint8(230 - 200 * drawing) * np.ones(3, np.uint8))) == 1
+    assert len(find_digits(np.uint8(230 - 200 * drawing) * np.ones(3, np.uint8))) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_a_picture_cut_to_its_digit(digit):
     ],
 )
 def test_no_ink(picture):
-    assert find.find(picture) == []
+    assert find_digits(picture) == []
 
 
 def save_png16(picture, path):
@@ -238,20 +240,48 @@ def save_transparent(picture, path):
         ("transparent.webp", lambda picture, path: picture.convert("RGBA").save(path)),
         ("float.tif", lambda picture, path: picture.convert("F").save(path)),
         ("huge.jpg", lambda picture, path: picture.resize((4000, 2000)).save(path)),
+        ("huge.png", lambda picture, path: picture.quantize(16).resize((4000, 2000)).save(path)),
+        ("huge.tif", lambda picture, path: save_png16(picture.resize((4000, 2000)), path)),
     ],
 )
 def test_every_kind_of_picture_is_read_alike(tmp_path, name, save):
     picture = sheet([[coverage("sans", digit, 60) for digit in row] for row in ("7143", "2580")], pitch=100)
-    expected = find.find(picture)
+    expected = find_digits(picture)
     save(Image.fromarray(picture), tmp_path / name)
-    pixels = find.read(tmp_path / name)
-    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and max(pixels.shape) <= find.WORK_SIDE
-    found = find.find(pixels)
+    pixels = read_picture(tmp_path / name)
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and max(pixels.shape) <= WORK_SIDE
+    found = find_digits(pixels)
     assert len(found) == 8
     for digit, same in zip(found, expected, strict=True):
         assert (
             np.abs(digit.image.astype(int) - same.image).mean() < 20
         )  # the whole of one may lie a pixel aside: its mass is centred to whole pixels
+
+
+def test_a_turned_picture_keeps_its_direction_when_it_is_huge(tmp_path):
+    left = np.full((3000, 2000, 3), 255, np.uint8)
+    left[:, :200] = 0
+    for name in ("turned.jpg", "turned.png", "turned.tif"):
+        save_turned(Image.fromarray(left), tmp_path / name)
+        pixels = read_picture(tmp_path / name)
+        assert pixels.shape == (1200, 800, 3)
+        assert pixels[:, :60].max() < 30 and pixels[:, 100:].min() > 225
+
+
+def test_a_huge_picture_of_16_bits_is_reduced_before_it_is_converted(tmp_path):
+    side = 4000
+    values = np.zeros((side, side), np.uint16)
+    values[1000:3000, 1000:3000] = 4095
+    Image.fromarray(values).save(tmp_path / "huge.png")
+    del values
+    tracemalloc.start()
+    try:
+        pixels = read_picture(tmp_path / "huge.png")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * side**2  # bytes: less than one copy in float64
+    assert pixels[600, 600].tolist() == [255] * 3 and pixels[10, 10].tolist() == [0] * 3
 
 
 def png(width, height):
@@ -287,7 +317,7 @@ def test_what_is_no_whole_picture_is_refused(tmp_path, content, words):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=words) as refusal:
-        find.read(path)
+        read_picture(path)
     assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
     with pytest.raises(UserError, match="is a folder: name the pictures in it"):
-        find.read(tmp_path)
+        read_picture(tmp_path)

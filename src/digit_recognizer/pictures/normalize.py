@@ -1,0 +1,55 @@
+"""Makes a digit that was found in a picture into what MNIST's digits are."""
+
+import numpy as np
+from scipy.ndimage import center_of_mass, distance_transform_edt
+from skimage.morphology import skeletonize
+from skimage.transform import resize
+
+from digit_recognizer.data.digits import SIDE
+
+BOX = 20  # pixels: MNIST scales a digit into a box of 20 x 20 in its 28 x 28
+_MIN_STROKE = 2.0  # pixels in that box; MNIST's strokes are two to three wide, a pen's often less than one
+
+
+def normalize_digit(contrast: np.ndarray, least: float, points: np.ndarray, margin: int) -> np.ndarray:
+    """Returns the digit as MNIST has it, uint8 (28, 28): in a box of 20 x 20, its mass in the middle.
+
+    Args:
+        contrast: float (height, width), how much each pixel of the picture is ink.
+        least: contrast of the faintest ink.
+        points: int (n, 2), rows and columns of the digit's pixels.
+        margin: pixels from the digit's border to paper.
+    """
+    # the threshold cut off the strokes' soft edges: the margin has them
+    (top, left), (bottom, right) = points.min(axis=0), points.max(axis=0) + 1
+    scale = BOX / max(bottom - top, right - left)
+    top, left = max(0, top - margin), max(0, left - margin)
+    window = contrast[top : bottom + margin, left : right + margin]
+    mask = np.zeros(window.shape, bool)
+    mask[tuple((points - (top, left)).T)] = True
+    distance = distance_transform_edt(~mask)
+    # A stroke is ink all through, as in MNIST; its edge is as soft as it will be in the box.
+    ink = 0.5 + (window / np.percentile(window[mask], 75) - 0.5) * max(1, 0.5 / scale)
+    ink = np.clip(ink, 0, 1) * (window > least) * (distance <= margin)
+    missing = _MIN_STROKE / scale - mask.sum() / max(1, skeletonize(mask).sum())
+    if missing > 1:
+        ink = np.maximum(ink, np.clip(1 + missing / 2 - distance, 0, 1))
+    return _center(_scale_to_box(ink))
+
+
+def _scale_to_box(ink: np.ndarray) -> np.ndarray:
+    """Returns the ink, float of 0 to 1, without empty rows and columns around it, BOX pixels high or wide."""
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    shape = [max(1, round(length * BOX / max(ink.shape))) for length in ink.shape]
+    small = resize(ink, shape, order=1, anti_aliasing=True)
+    return small / small.max()
+
+
+def _center(ink: np.ndarray) -> np.ndarray:
+    """Returns the ink as uint8 (28, 28), its centre of mass in the middle, to whole pixels."""
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    start = [round(SIDE / 2 - centre) for centre in center_of_mass(ink)]
+    top, left = (min(max(0, at), SIDE - length) for at, length in zip(start, ink.shape, strict=True))
+    image[top : top + ink.shape[0], left : left + ink.shape[1]] = np.round(ink * 255)
+    return image
