@@ -9,7 +9,14 @@ from digit_recognizer.kaggle.download import download
 def main() -> None:
     parser = cli.Parser(__doc__)
     cli.add_competition_option(parser)
+    parser.add_argument(
+        "--if-needed",
+        action="store_true",
+        help="do nothing where data is there, or where there is no way to get it",
+    )
     options = parser.parse_args()
+    if options.if_needed and not places.needs_download(options.input):
+        return
     download(options.competition, places.input_folder(options.input))
 
 

@@ -4,23 +4,30 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-places=() # --input and --output, which the other stages take too
-arguments=("$@")
-for ((i = 0; i < $#; i++)); do
-  case "${arguments[i]}" in
-    --input | --output) places+=("${arguments[i]}" "${arguments[i + 1]-}") ;;
-    --input=* | --output=*) places+=("${arguments[i]%%=*}" "${arguments[i]#*=}") ;;
-    -h | --help) help=yes ;;
+stage() {
+  "$PYTHON" "$ROOT/scripts/$1.py" "${@:2}"
+}
+
+places=() # --input and --output, which every stage takes
+for ((i = 1; i <= $#; i++)); do
+  case "${!i}" in
+    --input | --output) places+=("${@:i:2}") ;;
+    --input=* | --output=*) places+=("${!i}") ;;
+    -h | --help | --list)
+      set_up
+      stage train "$@"
+      exit
+      ;;
   esac
 done
 
 find_python
-status=0
-[ -n "${help-}" ] || PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.places "${places[@]}" || status=$?
-[ "$status" = 0 ] || [ "$status" = 3 ] || exit "$status"
+PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.places "${places[@]}"
 set_up
-[ "$status" = 0 ] || "$PYTHON" "$ROOT/scripts/download.py" "${places[@]}"
-"$PYTHON" "$ROOT/scripts/train.py" "$@"
-[ -z "${help-}" ] || exit 0
-"$PYTHON" "$ROOT/scripts/ensemble.py" "${places[@]}"
-"$PYTHON" "$ROOT/scripts/report.py" "${places[@]}"
+export DIGITS_NO_NOTICE=yes # of the sample: it is the first line here, and the last
+stage download --if-needed "${places[@]}"
+stage train "$@"
+stage ensemble "${places[@]}"
+stage report "${places[@]}"
+unset DIGITS_NO_NOTICE
+PYTHONPATH="$ROOT/src" "$PYTHON" -m digit_recognizer.data.places "${places[@]}"

@@ -34,17 +34,30 @@ requirements() {
   for file in "$@"; do cat "$file"; done
 }
 
-# True if the interpreter $1 has what `requirements` prints on standard input.
+# True if the interpreter $1 has what `requirements` prints on standard input, and what the extras there ask for.
 has_requirements() {
   "$1" -c '
 import sys
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from packaging.requirements import Requirement
 
-lines = (line.partition("#")[0].strip() for line in sys.stdin)
-for requirement in map(Requirement, filter(None, lines)):
+
+def is_met(requirement):
     if not requirement.specifier.contains(version(requirement.name), prereleases=True):
-        sys.exit(1)
+        return False
+    further = [Requirement(line) for line in requires(requirement.name) or [] if requirement.extras]
+    return all(is_met(each) for each in further if is_of_extra(each.marker, requirement.extras))
+
+
+def is_of_extra(marker, extras):
+    def holds(extra):
+        return marker.evaluate({"extra": extra})
+
+    return marker and not holds("") and any(map(holds, extras))
+
+
+lines = (line.partition("#")[0].strip() for line in sys.stdin)
+sys.exit(not all(is_met(Requirement(line)) for line in lines if line))
 ' 2> /dev/null
 }
 

@@ -1,1 +1,3 @@
 """From the CSVs of Kaggle's Digit Recognizer to submission.csv."""
+
+COMPETITION = "digit-recognizer"  # the last part of its address on Kaggle

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from digit_recognizer import COMPETITION
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe, parse_setting, settable_fields
 
 WRONG, INTERRUPTED = 2, 130  # exit codes
-COMPETITION = "digit-recognizer"  # the last part of its address on Kaggle
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
 
+from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe, change
 
@@ -28,16 +29,20 @@ class Member:
 
     @property
     def name(self) -> str:
-        """Its folder in the run directory."""
+        """Returns the name of its folder in the run directory."""
         return f"fold_{self.index:02d}"
 
 
 def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """The fold in which each row is validated: int8 (rows, repeats), -1 for never (holdout).
+    """Returns the fold in which each row is validated: int8 (rows, repeats), -1 for never (holdout).
 
     Each fold holds each class in about the proportion that all rows have (scikit-learn's stratified
-    splitters), but for a holdout of the first rows, which is as it comes. Raises UserError where a class has
-    fewer rows than there are folds.
+    splitters), but for a holdout of the first rows, which is not stratified. Prints which classes have no
+    row. Raises UserError where a class has fewer rows than there are folds.
+
+    Args:
+        labels: uint8 (rows,).
+        recipe: of which folds, repeats, holdout, holdout_rows and seed count.
     """
     classes, counts = np.unique(labels, return_counts=True)
     needed = max(recipe.folds, 2)
@@ -46,15 +51,17 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
             f"the training rows: label {classes[counts.argmin()]} has {counts.min()} row(s), fewer than the "
             f"{needed} that this split needs: take fewer --folds, or more data"
         )
+    missing = sorted(set(range(CLASSES)) - set(classes.tolist()))
+    if missing:
+        print(f"no training row has the label {', '.join(map(str, missing))}: no network will predict it")
     if recipe.holdout and recipe.holdout_rows == "first":
         validated = np.arange(len(labels)) < max(1, round(recipe.holdout * len(labels)))
         return np.repeat(np.where(validated, 0, -1).astype(np.int8)[:, None], recipe.repeats, axis=1)
     if recipe.holdout:
         splitter = StratifiedShuffleSplit(recipe.repeats, test_size=recipe.holdout, random_state=recipe.seed)
-        least = len(classes)
-        if min(recipe.holdout, 1 - recipe.holdout) * len(labels) < least:
+        if min(recipe.holdout, 1 - recipe.holdout) * len(labels) < len(classes):
             raise UserError(
-                f"--holdout {recipe.holdout}: too few rows for one of each of the {least} classes"
+                f"--holdout {recipe.holdout}: too few rows for one of each of the {len(classes)} classes"
             )
     else:
         splitter = RepeatedStratifiedKFold(
@@ -83,14 +90,19 @@ def members(validated_in: np.ndarray) -> list[Member]:
 
 
 def fingerprint(validated_in: np.ndarray) -> str:
-    """SHA-256 of a split."""
+    """Returns the SHA-256 of a split."""
     return hashlib.sha256(np.ascontiguousarray(validated_in)).hexdigest()
 
 
 def adopt(recipe: Recipe, validated_in: np.ndarray, options: Collection[str]) -> Recipe:
-    """The recipe with the folds, repeats, holdout and its rows of a split that is there already.
+    """Returns the recipe with the folds, repeats, holdout and holdout_rows of an existing split.
 
-    Raises UserError where `options`, the names of fields that were asked for, say otherwise.
+    Args:
+        recipe: to change.
+        validated_in: a table of `split`.
+        options: the names of the recipe's fields that were asked for.
+
+    Raises UserError where one of these fields differs.
     """
     shape = _shape(validated_in, recipe)
     for name, value in shape.items():
@@ -103,9 +115,10 @@ def adopt(recipe: Recipe, validated_in: np.ndarray, options: Collection[str]) ->
 
 
 def _shape(validated_in: np.ndarray, recipe: Recipe) -> dict[str, int | float | str]:
+    """Returns the recipe's fields that a split tells; `recipe` has the holdout before rounding to whole rows."""
     rows = np.flatnonzero(validated_in[:, 0] >= 0)
     part = len(rows) / len(validated_in)
-    if abs(len(rows) - recipe.holdout * len(validated_in)) < 1:  # the same but for a row
+    if abs(len(rows) - recipe.holdout * len(validated_in)) < 1:  # rows
         part = recipe.holdout
     whole = bool((validated_in >= 0).all())
     kind = "first" if rows[-1] == len(rows) - 1 else "random"
@@ -126,7 +139,7 @@ def to_csv(path: Path, validated_in: np.ndarray, labels: np.ndarray) -> None:
 
 
 def from_csv(path: Path, labels: np.ndarray) -> np.ndarray:
-    """The table of `split` as folds.csv holds it.
+    """Returns the table of `split` that folds.csv holds; `labels` are those of the training rows.
 
     Raises UserError where the file is damaged or made for other rows.
     """
@@ -138,12 +151,15 @@ def from_csv(path: Path, labels: np.ndarray) -> np.ndarray:
         repeats = [f"repeat_{repeat}" for repeat in range(table.shape[1] - 2)]
         if list(table.columns) != ["row", "label", *repeats] or not repeats:
             raise ValueError("its columns are not row,label,repeat_0,...")
-        validated_in = table[repeats].to_numpy(np.int8)
+        numbers = table[repeats].to_numpy()
+        if numbers.dtype.kind != "i" or ((numbers < -1) | (numbers > np.iinfo(np.int8).max)).any():
+            raise ValueError("a fold there is no whole number from -1 to 127")
         if len(table) != len(labels) or (table["label"] != labels).any():
             raise ValueError("its labels are not those of the training rows")
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}; {repair}") from None
+    validated_in = numbers.astype(np.int8)
     folds = np.unique(validated_in[validated_in >= 0])
-    if len(folds) == 0 or list(folds) != list(range(folds.max() + 1)) or validated_in.min() < -1:
+    if len(folds) == 0 or list(folds) != list(range(folds.max() + 1)):
         raise UserError(f"{path}: its folds are not numbered 0, 1, 2, ...; {repair}")
     return validated_in

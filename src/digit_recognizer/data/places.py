@@ -1,8 +1,9 @@
-"""Where a command reads and writes, by the options and by what is there.
+"""Resolves the input folder and the run directory from options, environment and existing files.
 
-Only the standard library is used: `run_all.sh` asks this module before anything is installed.
+Only the standard library is used: `run_all.sh` runs this module before anything is installed.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -10,25 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from digit_recognizer import COMPETITION
 from digit_recognizer.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[3]  # of the checkout
-
-COMPETITION = "digit-recognizer"  # the last part of its address on Kaggle
+ROOT = Path(__file__).resolve().parents[3]  # of the checkout; input/ and output/ are there
+KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # of a session; a rehearsal has it elsewhere
 
 FILES = ("train.csv", "test.csv", "sample_submission.csv")  # of the competition; the last alone is no data
 
 
 def _idx(name: str) -> tuple[str, ...]:
-    """The names that an IDX file goes by: with a dot for a hyphen, and gzipped."""
+    """Returns the names that an IDX file goes by: with a dot for a hyphen, and gzipped."""
     names = (name, name.replace("-idx", ".idx"))
     return (*names, *(f"{each}.gz" for each in names))
 
 
-# The forms that data comes in: for each file the names it may have, of which the first that is there is read.
+# The formats that data comes in: for each file its possible names, of which the first that exists is read.
 COMPETITION_CSVS, MNIST_CSVS = "the competition's CSVs", "MNIST's CSVs"
 NPZ, IDX = "mnist.npz", "MNIST's IDX files"
-FORMS = {
+FORMATS = {
     COMPETITION_CSVS: tuple((name,) for name in FILES),
     MNIST_CSVS: (("mnist_train.csv",), ("mnist_test.csv",)),
     NPZ: (("mnist.npz",),),
@@ -40,16 +41,11 @@ FORMS = {
     ),
 }
 
-_DOWNLOAD = 3  # the exit code that tells run_all.sh to run download.py
-
-_KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # elsewhere in a rehearsal of a session
-KAGGLE_INPUT = _KAGGLE / "input"
-KAGGLE_OUTPUT = _KAGGLE / "working"
-
 SAMPLE_NOTICE = (
     "THIS IS THE BUILT-IN SAMPLE, not the competition: 1,797 small digits, fewer folds and epochs. "
     "Put the competition's CSVs into input/ for the real thing."
 )
+_SILENT = "DIGITS_NO_NOTICE"  # set by run_all.sh, which prints the notice itself
 
 
 @dataclass(frozen=True)
@@ -66,70 +62,75 @@ class Places:
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """Prints, if so, that this is the sample: before the block, and after it where it ends well."""
+        """Prints that this is the sample, if it is: before the block, and after it where it ends well."""
         self.print_notice()
         yield
         self.print_notice()
 
     def print_notice(self) -> None:
-        """Prints, if so, that this is the sample."""
-        if self.is_sample:
+        """Prints that this is the sample, if it is, unless run_all.sh does so for all of its stages."""
+        if self.is_sample and _SILENT not in os.environ:
             print(SAMPLE_NOTICE, flush=True)
 
 
 def resolve(input: Path | None, output: Path | None) -> Places:
-    """The source for --input and --output, None where they were not given.
+    """Returns where to read and write.
 
-    Data in the input folder, else the built-in sample if no input was given and there is nothing that
-    scripts/download.py could get the CSVs with. Raises UserError otherwise: the sample never takes the
-    place of data that somebody meant.
+    Data in the input folder, else the built-in sample if no input was given and nothing is there to get
+    the CSVs with: no credentials, no archive.
+
+    Args:
+        input: the option --input, None where it was not given.
+        output: the option --output, None where it was not given.
+
+    Raises UserError where there is no data: the sample never takes the place of data that somebody meant.
     """
     folder = input_folder(input)
     if needs_download(input):
-        given = "" if input is None else f" --input {input}"
+        option = "" if input is None else f" --input {input}"
         raise UserError(
-            f"{folder} holds no data: run python scripts/download.py{given}, or {by_hand(COMPETITION, folder)}"
-            + ("" if given else " (the sample runs only without Kaggle credentials)")
+            f"{folder} holds no data: run python scripts/download.py{option}, or {by_hand(COMPETITION, folder)}"
+            + ("" if option else " (the sample runs only without Kaggle credentials)")
         )
-    if input is None and not forms(folder):
+    if input is None and not formats_in(folder):
         folder = None
     return Places(folder, output_folder(output, "sample" if folder is None else "run"))
 
 
 def needs_download(input: Path | None) -> bool:
-    """True if scripts/download.py has to run first, where --input is `input`.
+    """Returns whether scripts/download.py has to run first, where --input is `input`.
 
-    There is no data, but the competition's archive, put there by hand, or Kaggle credentials and no
-    --input: a folder that was given is one that somebody filled.
+    That is so where there is no data, but the competition's archive, put there by hand, or Kaggle credentials
+    and no --input: a folder that was given is one that somebody filled.
     """
     folder = input_folder(input)
-    if forms(folder) or _on_kaggle():
+    if formats_in(folder) or _on_kaggle():
         return False
     return (folder / f"{COMPETITION}.zip").exists() or (input is None and has_credentials())
 
 
 def input_folder(input: Path | None) -> Path:
-    """The folder of the data, wherever it is, where --input is `input`."""
-    return input or (_mounted_competition() if _on_kaggle() else _in_checkout("input"))
+    """Returns the folder of the data, existing or not, where --input is `input`."""
+    return input or (_mounted_competition() if _on_kaggle() else Path(os.path.relpath(ROOT / "input")))
 
 
 def output_folder(output: Path | None, name: str = "run") -> Path:
-    """The run directory where --output is `output`: without it, on this machine, the one of that name."""
-    return output or (KAGGLE_OUTPUT if _on_kaggle() else _in_checkout("output") / name)
+    """Returns the run directory where --output is `output`; `name` is its default in output/."""
+    return output or (KAGGLE / "working" if _on_kaggle() else Path(os.path.relpath(ROOT / "output" / name)))
 
 
 def by_hand(competition: str, folder: Path) -> str:
-    """How to do without the kaggle client."""
+    """Returns how to get the data without the kaggle client."""
     return f"download https://www.kaggle.com/competitions/{competition}/data and unpack it into {folder}"
 
 
 def in_notebook() -> bool:
-    """True in a notebook's cell, also for a command run with `!`, to which it looks like a terminal."""
+    """Returns whether this runs in a notebook's cell, also by `!`, which gives the command a terminal of its own."""
     return "JPY_PARENT_PID" in os.environ  # set by Jupyter for its kernels
 
 
 def on_terminal() -> bool:
-    """True where a bar on stderr moves; elsewhere each of its steps would be a line."""
+    """Returns whether a bar on stderr moves; elsewhere each of its steps would be a line."""
     return sys.stderr.isatty() and not in_notebook()
 
 
@@ -137,33 +138,28 @@ def _on_kaggle() -> bool:
     return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 
 
-def _in_checkout(name: str) -> Path:
-    """The path of a folder of the checkout, as one would type it from here."""
-    return Path(os.path.relpath(ROOT / name))
-
-
-def forms(folder: Path) -> list[str]:
-    """The keys of FORMS of which `folder` holds a file; one without the others is an error, not the sample."""
+def formats_in(folder: Path) -> list[str]:
+    """Returns the keys of FORMATS of which `folder` holds a file; sample_submission.csv alone does not count."""
     return [
-        form
-        for form, files in FORMS.items()
+        format
+        for format, files in FORMATS.items()
         if any((folder / name).exists() for names in files for name in names if name != FILES[-1])
     ]
 
 
 def data_files(folder: Path) -> tuple[str, list[Path]]:
-    """The form of the data in `folder` and its files, in the order of FORMS.
+    """Returns the format of the data in `folder` and its files, in the order of FORMATS.
 
-    Raises UserError where one of them is missing, and where there are files of two forms: nothing tells
+    Raises UserError where one of them is missing, and where there are files of two formats: nothing tells
     which of them is meant.
     """
-    found = forms(folder) or [COMPETITION_CSVS]
+    found = formats_in(folder) or [COMPETITION_CSVS]
     if len(found) > 1:
         raise UserError(
             f"{folder} holds {' and '.join(found)}: move all but one of them away, or take another --input"
         )
     paths = []
-    for names in FORMS[found[0]]:
+    for names in FORMATS[found[0]]:
         path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
             raise UserError(f"{folder / names[0]} is missing: {_belonging(found[0])}")
@@ -171,22 +167,22 @@ def data_files(folder: Path) -> tuple[str, list[Path]]:
     return found[0], paths
 
 
-def _belonging(form: str) -> str:
-    """What belongs to that form, and where it is to be had."""
-    together = f"{form} are {', '.join(names[0] for names in FORMS[form])} together"
-    if form != COMPETITION_CSVS:
+def _belonging(format: str) -> str:
+    """Returns which files belong together in that format, and where they are to be had."""
+    together = f"{format} are {', '.join(names[0] for names in FORMATS[format])} together"
+    if format != COMPETITION_CSVS:
         return together
     page = f"https://www.kaggle.com/competitions/{COMPETITION}/data"
     return f"{together}; run python scripts/download.py, or get them from {page}"
 
 
 def has_credentials() -> bool:
-    """True if the kaggle client would find credentials, valid or not, where it looks for them."""
+    """Returns whether the kaggle client would find credentials, valid or not."""
     return credentials_place() is not None
 
 
 def credentials_place() -> str | None:
-    """The variable or the file with the credentials that the kaggle client takes first, or None."""
+    """Returns the variable or the file with the credentials that the kaggle client takes first, or None."""
     environment, home = os.environ, Path.home() / ".kaggle"
     if environment.get("KAGGLE_API_TOKEN"):  # the token, or the path of a file with it
         return "KAGGLE_API_TOKEN"
@@ -204,29 +200,40 @@ def credentials_place() -> str | None:
 
 
 def _mounted_competition() -> Path:
-    """The competition's folder in a Kaggle session, or else another that holds data, CSVs of its kind first."""
-    usual = [KAGGLE_INPUT / "digit-recognizer", KAGGLE_INPUT / "competitions/digit-recognizer"]
-    names = {name for files in FORMS.values() for names in files for name in names}
-    found = {path.parent for path in KAGGLE_INPUT.glob("**/*") if path.name in names}
-    found = sorted(found, key=lambda folder: (COMPETITION_CSVS not in forms(folder), folder))
-    return next((folder for folder in [*usual, *found] if forms(folder)), KAGGLE_INPUT)
+    """Returns the competition's folder in a Kaggle session, else another with data, the competition's CSVs first.
+
+    The usual folders are looked at first: attached data sets may hold hundreds of thousands of files.
+    """
+    mounted = KAGGLE / "input"
+    for folder in (mounted / "digit-recognizer", mounted / "competitions/digit-recognizer"):
+        if formats_in(folder):
+            return folder
+    names = {name for files in FORMATS.values() for names in files for name in names}
+    found = {path.parent for path in mounted.glob("**/*") if path.name in names}
+    found = sorted(found, key=lambda folder: (COMPETITION_CSVS not in formats_in(folder), folder))
+    return next(filter(formats_in, found), mounted)
 
 
-def _main() -> None:
-    """What `run_all.sh` asks and says first: called with its --input and --output, code 3 is a download."""
-    options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
-    input, output = (Path(options[name]) if name in options else None for name in ("--input", "--output"))
-    if needs_download(input):
-        sys.exit(_DOWNLOAD)
-    try:
-        found = resolve(input, output)
-        if not found.is_sample:
-            data_files(found.input)
-        found.print_notice()
-    except UserError as error:
-        print(f"run_all.sh: error: {error}", file=sys.stderr)
-        sys.exit(2)
+def check() -> None:
+    """Checks what run_all.sh can before it installs anything, and prints the sample's notice.
+
+    Raises UserError where there is neither data nor a way to get it, or one of the data's files is missing.
+    """
+    parser = argparse.ArgumentParser(prog="run_all.sh", usage=argparse.SUPPRESS, allow_abbrev=False)
+    parser.add_argument("--input", type=Path)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    if needs_download(options.input):
+        return
+    place = resolve(options.input, options.output)
+    if not place.is_sample:
+        data_files(place.input)
+    place.print_notice()
 
 
 if __name__ == "__main__":
-    _main()
+    try:
+        check()
+    except UserError as error:
+        print(f"run_all.sh: error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,148 @@
+"""The competition's CSVs and MNIST's as arrays."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+
+from digit_recognizer.data.formats import Table, quoted, read_lines, split_header
+from digit_recognizer.errors import UserError
+
+SIDE = 28  # pixels of a picture, in each direction
+PIXELS = SIDE * SIDE
+CLASSES = 10
+
+
+def read_sample_submission(path: Path) -> tuple[tuple[str, str], list[str]]:
+    """Returns the names of the id and label columns, and the ids; the labels there are placeholders.
+
+    Raises UserError where it is no table of two columns, or an id is there twice.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = (row for row in csv.reader(file) if row)
+    except (ValueError, csv.Error) as error:
+        what = "it is empty" if path.stat().st_size == 0 else f"not a CSV ({error})"
+        raise UserError(f"{path}: {what}; download it again") from None
+    if len(header) != 2 or all(cell.isdigit() for cell in header):
+        raise UserError(
+            f"{path}: its first line is {quoted(','.join(header))}, not two names such as ImageId,Label"
+        )
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2:
+            raise UserError(f"{path}: row {number} (line {number + 1}) has {len(row)} columns, not 2")
+    ids = [row[0] for row in rows]
+    if not ids or len(set(ids)) != len(ids):
+        raise UserError(f"{path}: {'no rows' if not ids else 'an id is there twice'}; download it again")
+    return (header[0], header[1]), ids
+
+
+def read_train(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pictures uint8 (n, 28, 28) and labels uint8 (n,) of train.csv.
+
+    Args:
+        path: of the file.
+        label: the name of the label column.
+
+    Raises UserError for the first thing that is wrong.
+    """
+    return _labelled_pictures(_open_train(path, label))
+
+
+def read_train_labels(path: Path, label: str) -> np.ndarray:
+    """Returns the labels of `read_train`; parses and checks no pixel."""
+    return _labels(_open_train(path, label))
+
+
+def read_mnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pictures and labels of mnist_train.csv or mnist_test.csv, as `read_train` does."""
+    return _labelled_pictures(_open_mnist(path))
+
+
+def read_mnist_labels(path: Path) -> np.ndarray:
+    """Returns the labels of `read_mnist`; parses and checks no pixel."""
+    return _labels(_open_mnist(path))
+
+
+def read_test(path: Path, columns: tuple[str, str]) -> tuple[np.ndarray, list[str] | None]:
+    """Returns the pictures uint8 (n, 28, 28) of test.csv, and the ids where it has them before the pixels.
+
+    Args:
+        path: of the file.
+        columns: the names of the id and label columns.
+
+    Raises UserError for the first thing that is wrong.
+    """
+    table, first = _open(path)
+    ids = None
+    if first is not None:
+        if first != columns[0]:
+            hint = ": is it train.csv?" if first.casefold() == columns[1].casefold() else ""
+            raise UserError(
+                f"{path}: its first column is {quoted(first)}, not a pixel or {columns[0]!r}{hint}"
+            )
+        column, table = table.split_first_column()
+        ids = column.body.decode(errors="replace").split("\n")[:-1]
+    return table.parse([255] * PIXELS).reshape(-1, SIDE, SIDE), ids
+
+
+def _open_train(path: Path, label: str) -> Table:
+    table, first = _open(path)
+    if first is None or first.casefold() != label.casefold():
+        raise UserError(
+            f"{path}: its first column is {quoted(table.names[0])}, not {label!r}: is it test.csv?"
+        )
+    return table
+
+
+def _open_mnist(path: Path) -> Table:
+    """Returns a table with a header such as label,1x1,1x2,... or none."""
+    data = read_lines(path)
+    names, body = split_header(data)
+    if len(names) != 1 + PIXELS:
+        raise UserError(
+            f"{path}: its first line has {len(names)} columns, not {1 + PIXELS}: label and pixels"
+        )
+    if all(name.isdigit() for name in names):
+        names = ["label", *(f"pixel{number}" for number in range(PIXELS))]
+        return Table(path, names, data, first_line=1)
+    if names[0].casefold() != "label":
+        raise UserError(f"{path}: its first column is {quoted(names[0])}, not 'label'")
+    return Table(path, names, body, first_line=2)
+
+
+def _open(path: Path) -> tuple[Table, str | None]:
+    """Returns a table with the competition's header, and the name of the column before the pixels if there is one."""
+    names, body = split_header(read_lines(path))
+    return Table(path, names, body, first_line=2), _check_header(path, names)
+
+
+def _check_header(path: Path, names: list[str]) -> str | None:
+    """Returns the name of the column before the pixels, if there is one."""
+    first = None if re.fullmatch(r"pixel\d+", names[0]) else names[0]
+    pixels = names if first is None else names[1:]
+    start = int(pixels[0][5:]) if pixels and re.fullmatch(r"pixel[01]", pixels[0]) else 0
+    if not pixels or not pixels[0].startswith("pixel"):
+        raise UserError(
+            f"{path}: its first line is {quoted(','.join(names))}, not the header "
+            f"label,pixel0,...,pixel{PIXELS - 1}: is it the competition's file?"
+        )
+    if len(pixels) != PIXELS:
+        raise UserError(f"{path}: its header has {len(pixels)} pixel columns, not {PIXELS} ({SIDE} x {SIDE})")
+    for number, name in enumerate(pixels, start=start):
+        if name != f"pixel{number}":
+            raise UserError(f"{path}: its header has {quoted(name)} where pixel{number} belongs")
+    return first
+
+
+def _labelled_pictures(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pictures and labels of a table whose first column is the label."""
+    cells = table.parse([CLASSES - 1, *[255] * PIXELS])
+    return np.ascontiguousarray(cells[:, 1:]).reshape(-1, SIDE, SIDE), cells[:, 0].copy()
+
+
+def _labels(table: Table) -> np.ndarray:
+    """Returns the labels of a table whose first column is the label."""
+    column, _ = table.split_first_column()
+    return column.parse([CLASSES - 1])[:, 0]
