@@ -15,16 +15,13 @@ import pytest
 from kaggle_server import KEY, KaggleServer, forget_client, packed
 from sklearn.datasets import load_digits
 
-from digit_recognizer import cli, recipes
+from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import digits
-from digit_recognizer.data.digits import Dataset, Digits
+from digit_recognizer.data.digits import Dataset, Labels
 from digit_recognizer.data.folds import members, split
-from digit_recognizer.data.places import Places
-from digit_recognizer.kaggle import submissions
 from digit_recognizer.results import ensemble
 from digit_recognizer.run import Run
-from digit_recognizer.training import backend
-from digit_recognizer.training.session import Session, train
+from digit_recognizer.training import backend, session
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -76,24 +73,24 @@ def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test
 def dataset() -> Dataset:
     """80 labelled digits, 8 of each class, and 20 to predict."""
     whole = digits.sample()
-    rows = np.sort(np.concatenate([np.flatnonzero(whole.train.labels == label)[:8] for label in range(10)]))
-    ids = np.arange(1, 81).astype(str)
-    train = Digits(whole.train.images[rows], whole.train.labels[rows], ids)
-    return Dataset(train, Digits(whole.test.images[:20], None, ids[:20]), whole.columns, "competition")
+    rows = np.sort(np.concatenate([np.flatnonzero(whole.labels.train == label)[:8] for label in range(10)]))
+    ids = np.arange(1, 21).astype(str)
+    labels = Labels(whole.labels.train[rows], None, ids, whole.labels.columns, "competition")
+    return Dataset(whole.train_images[rows], whole.test_images[:20], labels)
 
 
 @pytest.fixture(scope="session")
 def labelled(dataset) -> Dataset:
     """The same, as MNIST's own files have it: with labels in the test rows too."""
     labels = load_digits().target[1300:1320].astype(np.uint8)
-    test = Digits(dataset.test_images, labels, dataset.labels.ids)
-    return Dataset(dataset.train, test, dataset.labels.columns, "mnist")
+    return dataclasses.replace(dataset, labels=dataclasses.replace(dataset.labels, test=labels, kind="mnist"))
 
 
 def write_npz(folder: Path, dataset: Dataset, **others) -> Path:
     """mnist.npz with that data, but for `others`."""
-    train, test = dataset.train, dataset.test
-    arrays = {"x_train": train.images, "y_train": train.labels, "x_test": test.images, "y_test": test.labels}
+    labels = dataset.labels
+    arrays = {"x_train": dataset.train_images, "y_train": labels.train}
+    arrays |= {"x_test": dataset.test_images, "y_test": labels.test}
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "mnist.npz", **(arrays | others))
     return folder
@@ -106,7 +103,7 @@ def csvs(dataset, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe():
-    return recipes.change(recipes.named("bn_cnn"), {"folds": 2, "epochs": 2, "batch_size": 16})
+    return recipes.change(named_recipes.named("bn_cnn"), {"folds": 2, "epochs": 2, "batch_size": 16})
 
 
 @pytest.fixture(scope="session")
@@ -116,16 +113,16 @@ def small_recipe(recipe):
 
     from digit_recognizer.training import networks
 
-    def small_bn_cnn(recipe, layout):
+    def small_bn_cnn(recipe, layer_set):
         """All that makes a state of bn_cnn's: augmentation, normalisation and dropout."""
-        pixels, x = networks._pixels(recipe)
+        pixels, x = networks.scaled_pixels(recipe)
         x = layers.Conv2D(4, 3, strides=2)(x)
-        x = layout.normalisation(momentum=recipe.momentum)(x)
-        return networks._classifier(recipe, layout, pixels, x)
+        x = layer_set.normalisation(momentum=recipe.batchnorm_momentum)(x)
+        return networks.classifier(recipe, layer_set, pixels, x)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(networks.NETWORKS, "small_bn_cnn", small_bn_cnn)
-        yield recipes.change(dataclasses.replace(recipe, network="small_bn_cnn"), {"hidden": (16,)})
+        yield recipes.change(dataclasses.replace(recipe, network="small_bn_cnn", filters=()), {"hidden": (16,)})
 
 
 @pytest.fixture(scope="session")
@@ -173,12 +170,18 @@ def finished(whole_way) -> tuple[Path, Path]:
 def light(dataset, tmp_path_factory) -> tuple[Path, Path]:
     """The CSVs, and the directory of an undisturbed run with the options LIGHT."""
     folder = tmp_path_factory.mktemp("light")
-    place, run = Places(write_csvs(folder / "csvs", dataset), folder / "run"), Run(folder / "run")
+    csvs, run = write_csvs(folder / "csvs", dataset), Run(folder / "run")
     options = {"folds": 2, "epochs": 2, "batch_size": 16}
-    train(Session(place, dataset, ["dropout_mlp"], options, threads=THREADS))
-    predictions = [ensemble.predict(run, cli.read_members(run, dataset), dataset)]
-    ensemble.write(run, dataset, predictions, ensemble.equal_weights(predictions))
-    return place.input, run.folder
+    session.train(run.folder, dataset, ["dropout_mlp"], options, threads=THREADS)
+    ensemble.blend(run, [run], dataset.labels, "equal")
+    return csvs, run.folder
+
+
+def train_member(recipe, dataset, member, folder, callbacks=(), identity=""):
+    """Trains a member as the first of its process."""
+    from digit_recognizer.training.fold import FoldTrainer
+
+    return FoldTrainer(recipe, len(member.train_rows)).train(member, dataset, folder, identity, callbacks)
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +214,6 @@ def server(monkeypatch, csvs, tmp_path):
         monkeypatch.setenv(name, value)
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
-    monkeypatch.setattr(submissions, "FIRST_PAUSE", 0.02)
     forget_client()
     yield server
     server.shutdown()

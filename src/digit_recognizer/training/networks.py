@@ -56,24 +56,24 @@ def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "flo
 
 def mlp(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     """Dense layers alone."""
-    pixels, x = _pixels(recipe)
-    return _classifier(recipe, layer_set, pixels, x)
+    pixels, x = scaled_pixels(recipe)
+    return classifier(recipe, layer_set, pixels, x)
 
 
 def shallow_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     """One convolution before the dense layers."""
-    pixels, x = _pixels(recipe)
+    pixels, x = scaled_pixels(recipe)
     x = layers.Conv2D(recipe.filters[0], 3, activation=_activation(recipe))(x)
-    return _classifier(recipe, layer_set, pixels, x)
+    return classifier(recipe, layer_set, pixels, x)
 
 
 def lenet(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     """Two convolutions, pooling and dropout before the dense layers."""
-    pixels, x = _pixels(recipe)
+    pixels, x = scaled_pixels(recipe)
     for filters in recipe.filters:
         x = layers.Conv2D(filters, 3, activation=_activation(recipe))(x)
     x = layer_set.pooling()(x)
-    return _classifier(recipe, layer_set, pixels, x)
+    return classifier(recipe, layer_set, pixels, x)
 
 
 def bn_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
@@ -81,7 +81,7 @@ def bn_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
 
     Source: 'Learn Computer Vision Fundamentals with the Famous MNIST Data', layer by layer as published.
     """
-    pixels, x = _pixels(recipe)
+    pixels, x = scaled_pixels(recipe)
     for filters, normalised in zip(recipe.filters, (True, True, False), strict=True):
         x = layer_set.convolution(filters, 3, padding="same")(x)
         if normalised:
@@ -89,7 +89,7 @@ def bn_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
         rest = [layers.Activation(_activation(recipe)), layer_set.pooling()]
         for layer in reversed(rest) if layer_set.pools_before_activation else rest:
             x = layer(x)
-    return _classifier(recipe, layer_set, pixels, x, normalised=True)
+    return classifier(recipe, layer_set, pixels, x, normalised=True)
 
 
 def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
@@ -99,7 +99,7 @@ def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     pixels, so three of them need no padding, which saves time for more filters. Pooling comes before the
     normalisation, which then has a quarter of the pixels.
     """
-    pixels, x = _pixels(recipe)
+    pixels, x = scaled_pixels(recipe)
     layouts = (  # padding, whether pooling follows; the height and width after both
         ("same", True),  # 14
         ("valid", False),  # 12
@@ -113,11 +113,11 @@ def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
             x = layer_set.pooling()(x)
         x = layer_set.normalisation(momentum=recipe.batchnorm_momentum)(x)
         x = layers.Activation(_activation(recipe))(x)
-    return _classifier(recipe, layer_set, pixels, x, normalised=True)
+    return classifier(recipe, layer_set, pixels, x, normalised=True)
 
 
-def _pixels(recipe: Recipe) -> tuple:
-    """The input, and its pixels as float (n, 28, 28, 1), augmented in training and scaled."""
+def scaled_pixels(recipe: Recipe) -> tuple:
+    """Returns the input, uint8 (n, 28, 28), and its pixels, float (n, 28, 28, 1), augmented in training and scaled."""
     pixels = keras.Input((SIDE, SIDE), dtype="uint8", name="pixels")
     x = layers.Reshape((SIDE, SIDE, 1))(pixels)
     x = layers.Rescaling(1.0 if recipe.scaling == "raw" else 1 / 255, dtype="float32")(x)
@@ -129,8 +129,8 @@ def _pixels(recipe: Recipe) -> tuple:
     return pixels, x
 
 
-def _classifier(recipe: Recipe, layer_set: LayerSet, pixels, x, normalised=False) -> keras.Model:
-    """The network from the input `pixels` through `x` and the recipe's dense layers to the classes."""
+def classifier(recipe: Recipe, layer_set: LayerSet, pixels, x, normalised=False) -> keras.Model:
+    """Returns the network from the input `pixels` through `x` and the recipe's dense layers to the classes."""
     if recipe.conv_dropout:
         x = layer_set.dropout(recipe.conv_dropout)(x)
     x = layers.Flatten()(x)

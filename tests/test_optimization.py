@@ -3,13 +3,15 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
-from digit_recognizer import recipes
+from digit_recognizer import named_recipes, recipes
 from digit_recognizer.training import networks, optimization
+from digit_recognizer.training.optimization import Muon, orthogonalize
 
 
 def recipe(**options):
-    return recipes.change(recipes.named("dropout_mlp"), {"hidden": (8,)} | options)
+    return recipes.change(named_recipes.named("dropout_mlp"), {"hidden": (8,)} | options)
 
 
 def rates(steps, **options):
@@ -33,7 +35,7 @@ def test_every_knob_learns(optimizer, loss, schedule, dataset):
     model = networks.build(
         chosen := recipe(optimizer=optimizer, loss=loss, schedule=schedule, learning_rate=0.01)
     )
-    optimization.compile(model, chosen, 5)
+    optimization.compile_model(model, chosen, 5)
     images, labels = dataset.train_images, dataset.labels.train
     before = model.evaluate(images, labels, verbose=0)[0]
     model.fit(images, labels, batch_size=16, epochs=2, verbose=0)
@@ -44,7 +46,7 @@ def test_every_knob_learns(optimizer, loss, schedule, dataset):
 def test_losses_and_accuracy_are_what_they_say(dataset):
     for loss in ("cross_entropy", "squared_error"):
         model = networks.build(chosen := recipe(loss=loss))
-        optimization.compile(model, chosen, 1)
+        optimization.compile_model(model, chosen, 1)
         images, labels = dataset.train_images, dataset.labels.train
         found, accuracy = model.evaluate(images, labels, batch_size=80, verbose=0)
         probabilities = model.predict(images, verbose=0)
@@ -68,32 +70,27 @@ def test_exponential_falls_once_an_epoch():
 @pytest.mark.parametrize("warmup", [0.3, 0.1])
 def test_one_cycle_rises_and_falls_over_all_epochs(warmup):
     found = rates(10, schedule="one_cycle", epochs=10, warmup=warmup, learning_rate=0.02)
-    top = found.argmax()
-    assert abs(top - 100 * warmup) <= 1 and found.max() == pytest.approx(0.02, rel=0.06)
-    assert 0 < found[0] == pytest.approx(0.02 * 0.5 / (100 * warmup)) and 0 < found[-1] < 1e-5
-    assert np.diff(found[:top]) == pytest.approx(0.02 / (100 * warmup), rel=1e-3)
-    assert (np.diff(found[top:]) < 0).all()
-
-
-def test_one_cycle_is_saved_by_its_arguments():
-    rate = optimization.OneCycle(0.02, 100, 0.3)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
-    assert again.get_config() == {"peak": 0.02, "steps": 100, "warmup": 0.3} == rate.get_config()
+    top = round(100 * warmup)
+    assert found.argmax() == top and found.max() == pytest.approx(0.02)
+    assert 0 < found[0] < 0.02 / top and 0 < found[-1] < 2e-5
+    assert np.diff(found[: top + 1]) == pytest.approx(0.02 / top, rel=0.06)
+    fall = np.cos(np.pi * (np.arange(top, 100) - top) / (100 - top)) / 2 + 0.5
+    assert found[top:] == pytest.approx(0.02 * fall, abs=1e-7)
 
 
 def test_plateau_is_a_callback_on_what_is_monitored():
     options = {"schedule": "plateau", "plateau_patience": 4, "plateau_factor": 0.3, "min_learning_rate": 1e-4}
-    (rule,) = optimization.callbacks(recipe(**options), "val_accuracy")
+    (rule,) = optimization.schedule_callbacks(recipe(**options), "val_accuracy")
     assert (rule.monitor, rule.patience, rule.factor, rule.min_lr) == ("val_accuracy", 4, 0.3, 1e-4)
-    assert optimization.callbacks(recipe(), "val_accuracy") == []
+    assert optimization.schedule_callbacks(recipe(), "val_accuracy") == []
 
 
 def epochs_until_stopped(values, **options):
     """How many epochs a training has whose monitored values are these."""
     chosen = recipe(**options)
-    (rule,) = optimization.callbacks(chosen, "val_accuracy")
+    (rule,) = optimization.schedule_callbacks(chosen, "val_accuracy")
     model = networks.build(chosen)
-    optimization.compile(model, chosen, 1)
+    optimization.compile_model(model, chosen, 1)
     model.stop_training = False
     rule.set_model(model)
     rule.on_train_begin()
@@ -118,3 +115,35 @@ def test_patience_counts_from_the_best(monitor):
         values = [-value for value in values]
     assert epochs_until_stopped(values, stopping_monitor=monitor, stopping_patience=2) == 4
     assert epochs_until_stopped(values, stopping_monitor=monitor, stopping_patience=3) == 5
+
+
+@pytest.mark.parametrize("shape", [(90, 12), (12, 90), (20, 20)])
+def test_orthogonalize_keeps_the_directions_and_evens_the_singular_values(shape):
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(size=shape) * generator.uniform(0.1, 10, shape[1])
+    u, _, v = np.linalg.svd(matrix, full_matrices=False)
+    found = u.T @ ops.convert_to_numpy(orthogonalize(ops.cast(matrix, "float32"))) @ v.T
+    assert found == pytest.approx(np.diag(np.diag(found)), abs=1e-3)
+    assert np.all((np.diag(found) > 0.6) & (np.diag(found) < 1.3))
+
+
+def test_muon_moves_kernels_by_its_momentum_and_the_rest_as_adam():
+    generator = np.random.default_rng(0)
+    shapes = (3, 3, 4, 8), (3, 3, 1, 8), (5, 6), (8,)  # the first is a kernel
+    starts = [generator.normal(size=shape).astype("float32") for shape in shapes]
+    ours, theirs = ([keras.Variable(start) for start in starts] for _ in range(2))
+    muon, adam = Muon(1e-3), keras.optimizers.Adam(1e-3)
+    average = 0
+    for _ in range(3):
+        gradients = [ops.cast(generator.normal(size=shape), "float32") for shape in shapes]
+        before = ops.convert_to_numpy(ours[0])
+        muon.apply(gradients, ours)
+        adam.apply(gradients, theirs)
+        for mine, other in zip(ours[1:], theirs[1:], strict=True):
+            assert ops.convert_to_numpy(mine) == pytest.approx(ops.convert_to_numpy(other), abs=1e-6)
+        gradient = ops.convert_to_numpy(gradients[0]).reshape(36, 8)
+        average = 0.9 * average + gradient
+        u, _, v = np.linalg.svd(gradient + 0.9 * average, full_matrices=False)
+        move = (before - ops.convert_to_numpy(ours[0])).reshape(36, 8)
+        sizes = np.diag(u.T @ move @ v.T)
+        assert np.all((sizes > 0.6e-2) & (sizes < 1.3e-2))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import affine_transform
 
-from digit_recognizer import recipes
+from digit_recognizer import named_recipes, recipes
 from digit_recognizer.recipes import change
 from digit_recognizer.training import networks
 from digit_recognizer.training.layers import RandomDistortion, read_bilinear
@@ -31,9 +31,9 @@ def test_bn_cnn_is_the_tutorials_network(recipe):
 
 
 def test_the_parameters_that_are_told():
-    for name, parameters in recipes.PARAMETERS.items():
-        assert networks.build(recipes.named(name)).count_params() == parameters
-    assert set(recipes.PARAMETERS) == set(recipes.RECIPES)
+    for name, parameters in named_recipes.PARAMETERS.items():
+        assert networks.build(named_recipes.named(name)).count_params() == parameters
+    assert set(named_recipes.PARAMETERS) == set(named_recipes.RECIPES)
 
 
 @pytest.mark.parametrize(
@@ -51,21 +51,21 @@ def test_the_parameters_that_are_told():
     ],
 )
 def test_the_other_tutorials_networks(name, parameters, order):
-    model = networks.build(recipes.named(name))
+    model = networks.build(named_recipes.named(name))
     assert model.count_params() == parameters
     assert [type(layer).__name__ for layer in model.layers[3:]] == order
     assert [type(layer).__name__ for layer in model.layers[1:3]] == ["Reshape", "Rescaling"]
 
 
 def test_every_network_has_a_recipe():
-    assert {recipe.network for recipe in recipes.RECIPES.values()} == set(networks.NETWORKS)
+    assert {recipe.network for recipe in named_recipes.RECIPES.values()} == set(networks.NETWORKS) - {"small_bn_cnn"}
 
 
 @pytest.mark.parametrize("scaling", ["unit", "raw", "columns"])
 def test_scaling(scaling, dataset):
     images = dataset.train_images[:20].copy()
     images[:, :, 3] = 0
-    model = networks.build(recipes.change(recipes.named("dropout_mlp"), {"scaling": scaling}))
+    model = networks.build(recipes.change(named_recipes.named("dropout_mlp"), {"scaling": scaling}))
     before = [type(layer).__name__ for layer in model.layers].index("Flatten") - 1
     scaled = keras.Model(model.input, model.layers[before].output).predict(images, verbose=0)[..., 0]
     whole = images.astype(np.float64)
@@ -76,7 +76,7 @@ def test_scaling(scaling, dataset):
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "leaky_relu", "elu"])
 def test_activations(activation, dataset, tmp_path):
     options = {"activation": activation, "hidden": (), "scaling": "raw"}
-    model = networks.build(recipes.change(recipes.named("shallow_cnn"), options))
+    model = networks.build(recipes.change(named_recipes.named("shallow_cnn"), options))
     convolution = model.layers[3]
     convolution.set_weights([np.full((3, 3, 1, 28), -1e-4), np.linspace(-1, 1, 28)])
     model.save(tmp_path / "model.keras")
@@ -106,7 +106,7 @@ def test_augmentation_trains_in_every_mode(dataset, mode):
     """The networks' own layers do in test_speed."""
     keras.utils.set_random_seed(0)
     options = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1, "shear": 0.1}
-    model = networks.build(change(recipes.named("dropout_mlp"), options))
+    model = networks.build(change(named_recipes.named("dropout_mlp"), options))
     model.compile("adam", "sparse_categorical_crossentropy", **MODES[mode])
     before = model.get_weights()[0]
     model.fit(dataset.train_images[:16], dataset.labels.train[:16], batch_size=8, verbose=0)
@@ -192,7 +192,7 @@ def test_seeds_repeat_the_draw():
 
 
 def test_recipe_reaches_the_layers(recipe):
-    draws = {"rotation": 3.0, "zoom": 0.2, "shift": 0.3, "shear": 0.1}
+    draws = {"rotation": 3.0, "zoom": 0.2, "shift": 0.3, "shear": 0.1, "elastic": 0.7}
     model = networks.build(change(recipe, draws | {"dropout": 0.4}))
     (augmentation,) = (layer for layer in model.layers if isinstance(layer, RandomDistortion))
     (dropout,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
