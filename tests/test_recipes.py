@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from digit_recognizer import named_recipes, recipes
+from digit_recognizer import identity, named_recipes, recipes
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe
 
@@ -42,7 +42,9 @@ def test_what_the_tutorials_do_while_training():
     )
     shallow = named_recipes.named("shallow_cnn")
     assert (shallow.decay, shallow.stopping_rule, shallow.stopping_monitor) == (0.9, "fall", "accuracy")
-    assert named_recipes.named("mlp").scaling == "columns" and named_recipes.named("lenet").conv_dropout == 0.25
+    assert (
+        named_recipes.named("mlp").scaling == "columns" and named_recipes.named("lenet").conv_dropout == 0.25
+    )
 
 
 @pytest.mark.parametrize("recipe", named_recipes.RECIPES.values(), ids=lambda recipe: recipe.name)
@@ -122,3 +124,47 @@ def test_set_takes_every_field_but_the_names():
 def test_set_refuses(setting):
     with pytest.raises(UserError, match=f"--set {setting}: "):
         recipes.parse_setting(setting)
+
+
+def test_a_recipe_json_of_an_earlier_version_is_the_same_recipe():
+    """The names have changed since, `momentum` was batch normalisation's, and there were no filters."""
+    old = recipes.to_json(named_recipes.named("fast"))
+    for now, before in (
+        ("citation", "source"),
+        ("reported_accuracy", "published"),
+        ("ema_epochs", "averaging"),
+        ("tta_shift", "test_shift"),
+    ):
+        old[before] = old.pop(now)
+    old["momentum"] = old.pop("batchnorm_momentum")
+    del old["filters"], old["elastic"], old["shear"]
+    recipe = recipes.from_json(identity.upgrade(old))
+    assert recipe == recipes.change(named_recipes.named("fast"), {"shear": 0.0})
+    assert (recipe.batchnorm_momentum, recipe.momentum) == (0.98, 0.9)
+    new = recipes.to_json(recipe) | {"threads": 2}
+    assert identity.upgrade(new) == new
+
+
+def test_set_takes_the_names_of_earlier_versions():
+    assert recipes.parse_setting("averaging=0.2") == ("ema_epochs", 0.2)
+    assert recipes.parse_setting("test_shift=1") == ("tta_shift", 1)
+
+
+def test_momentum_is_the_optimizers():
+    assert recipes.change(KFOLD, {"optimizer": "sgd", "momentum": 0.9}).momentum == 0.9
+    assert recipes.change(KFOLD, {"optimizer": "muon"}).momentum == 0.9  # the optimizer's usual one
+    with pytest.raises(UserError, match=r"momentum=0.9: adam has none \(.*batchnorm_momentum\)"):
+        recipes.change(KFOLD, {"momentum": 0.9})
+
+
+def test_filters_are_as_many_as_the_network_has():
+    assert recipes.change(KFOLD, {"filters": (8, 16, 24)}).filters == (8, 16, 24)
+    with pytest.raises(UserError, match="filters=8,16: bn_cnn takes 3 numbers, not 2"):
+        recipes.change(KFOLD, {"filters": (8, 16)})
+
+
+def test_the_listing_explains_every_field():
+    listing = named_recipes.listing()
+    for name, option in recipes.settable_fields().items():
+        assert f"\n{name}" in listing and option.metadata["help"] in listing
+    assert "a whole number, at least 0 and at most 4294967295 (default: 42)" in listing

@@ -1,23 +1,24 @@
 """The run directory: whole files, one owner, one identity."""
 
 import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+from digit_recognizer import identity, recipes
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic, read_json, write_json
+from digit_recognizer.files import atomic, read_json, write_arrays, write_json
+from digit_recognizer.named_recipes import named
 from digit_recognizer.run import Run
 
-SETTINGS = {
-    "name": "bn_cnn",
-    "epochs": 50,
-    "seed": 42,
+SETTINGS = recipes.to_json(named("bn_cnn")) | {
+    "data": "competition",
     "fingerprint": "a" * 64,
-    "threads": 2,
-    "versions": {"keras": "3"},
+    "split": "c" * 64,
 }
 
 
@@ -36,14 +37,6 @@ def test_a_damaged_json_is_refused(tmp_path):
         Run(tmp_path).settings()
 
 
-def test_claim_keeps_the_first_settings(tmp_path):
-    run = Run(tmp_path)
-    run.claim(SETTINGS)
-    assert run.claim(SETTINGS) == []
-    assert run.claim(SETTINGS | {"threads": 8, "versions": {}}) == ["threads", "versions"]
-    assert run.settings() == SETTINGS
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -51,19 +44,55 @@ def test_claim_keeps_the_first_settings(tmp_path):
         ({"seed": 1}, "with seed 42, not 1"),
         ({"fingerprint": "b" * 64}, "with fingerprint aaaaaaaaaaaa, not bbbbbbbbbbbb"),
         ({"epochs": 3}, "with epochs 50, not 3"),
+        ({"split": "d" * 64}, "with split cccccccccccc, not dddddddddddd"),
     ],
 )
 def test_another_run_is_refused_by_its_difference(tmp_path, change, message):
+    write_json(tmp_path / "recipe.json", SETTINGS)
     run = Run(tmp_path)
-    run.claim(SETTINGS)
     with pytest.raises(UserError, match=message):
-        run.claim(SETTINGS | change)
-    assert run.settings() == SETTINGS
+        run.check_settings(run.settings(), SETTINGS | change)
+    run.check_settings(run.settings(), SETTINGS | {"precision": "float32", "threads": 8, "citation": ""})
+
+
+def test_the_identity_follows_from_recipe_data_and_split():
+    own = identity.identity(SETTINGS)
+    for name, value in (
+        ("seed", 1),
+        ("data", "mnist"),
+        ("fingerprint", "b"),
+        ("split", "b"),
+        ("hidden", [9]),
+    ):
+        assert identity.identity(SETTINGS | {name: value}) != own
+    assert identity.identity(SETTINGS | {"threads": 4, "precision": "float16", "citation": "me"}) == own
+    # a field that a later version adds, with its default, changes nothing
+    without = {name: value for name, value in SETTINGS.items() if name not in ("elastic", "tta_shift")}
+    assert identity.identity(without) == own
+
+
+def test_members_of_another_run_are_refused(tmp_path):
+    """However they came there: recipe.json may be gone."""
+    run, own = Run(tmp_path), identity.identity(SETTINGS)
+    (tmp_path / "fold_00").mkdir()
+    write_json(tmp_path / "fold_00/metrics.json", {"identity": own})
+    run.check_members(own, may_lack_identity=False)
+    with pytest.raises(UserError, match="fold_00 was trained with another recipe, split or data"):
+        run.check_members(identity.identity(SETTINGS | {"seed": 1}), may_lack_identity=True)
+    write_json(tmp_path / "fold_00/metrics.json", {"accuracy": 1.0})  # of an earlier version
+    run.check_members(own, may_lack_identity=True)
+    with pytest.raises(UserError, match="another recipe"):
+        run.check_members(own, may_lack_identity=False)
+    (tmp_path / "fold_00/metrics.json").unlink()
+    write_arrays(tmp_path / "fold_00/state.npz", facts='{"identity": "x"}')
+    with pytest.raises(UserError, match="fold_00 was trained with another recipe"):
+        run.check_members(own, may_lack_identity=True)
 
 
 def test_two_processes_do_not_share_a_run(tmp_path):
     hold = f"""
 import sys
+from pathlib import Path
 sys.path.insert(0, {str(ROOT / "src")!r})
 from digit_recognizer.run import Run
 with Run({str(tmp_path / "run")!r}).lock():
@@ -89,6 +118,77 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Run(tmp_path / "file" / "run").lock(),
     ):
         pass
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError), Run(tmp_path / "a/b").lock():
+        raise UserError("refused")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError), Run(tmp_path / "a/b").lock():
+        (tmp_path / "a/b/mine.txt").write_text("")
+        raise UserError("refused")
+    assert (tmp_path / "a/b/mine.txt").exists()
+
+
+def test_a_name_is_on_the_disk_when_it_is_there(tmp_path, monkeypatch):
+    """The file's contents, then the folder that names it."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(str(Path(f"/proc/self/fd/{handle}").readlink())))
+    write_json(tmp_path / "a.json", {})
+    assert synced == [str(tmp_path / ".a.json"), str(tmp_path)]
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_an_overwrite_that_is_killed_leaves_no_finished_member(tmp_path, monkeypatch, stop):
+    """What is left is this run's until recipe.json, the last, is gone."""
+    for name in (
+        "recipe.json",
+        "folds.csv",
+        "fold_00/metrics.json",
+        "fold_00/model.keras",
+        "fold_01/metrics.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    unlink, removed = type(tmp_path).unlink, []
+
+    def die_after(path):
+        if len(removed) == stop - 1:
+            raise KeyboardInterrupt
+        removed.append(path)
+        unlink(path)
+
+    monkeypatch.setattr(type(tmp_path), "unlink", die_after)
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path).clear()
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    assert "recipe.json" in there
+    assert stop < 3 or not [name for name in there if name.endswith("metrics.json")]
+
+
+def test_take_over_copies_a_finished_member_whole(tmp_path):
+    """It replaces one that is in progress: the history here has one epoch of three."""
+    earlier, run = Run(tmp_path / "earlier"), Run(tmp_path / "run")
+    for folder, files in (
+        (earlier.folder, {"recipe.json": "{}", "fold_00/history.csv": "3", "fold_00/metrics.json": "{}"}),
+        (earlier.folder, {"fold_01/state.npz": "theirs", "fold_01/history.csv": "2"}),
+        (
+            earlier.folder,
+            {"fold_02/state.npz": "theirs", "fold_02/history.csv": "2", "fold_02/notes.txt": ""},
+        ),
+        (run.folder, {"fold_00/history.csv": "1", "fold_00/state.npz": "ours"}),
+        (run.folder, {"fold_01/state.npz": "ours", "fold_01/history.csv": "1"}),
+    ):
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    run.take_over(earlier)
+    found = {str(path.relative_to(run.folder)): path.read_text() for path in run.folder.rglob("*.*")}
+    assert found == {
+        **{"recipe.json": "{}", "fold_00/history.csv": "3", "fold_00/metrics.json": "{}"},
+        **{"fold_01/state.npz": "ours", "fold_01/history.csv": "1"},
+        **{"fold_02/state.npz": "theirs", "fold_02/history.csv": "2"},
+    }
 
 
 def test_clear_removes_a_run_and_nothing_else(tmp_path):

@@ -197,6 +197,8 @@ def change(recipe: Recipe, options: dict[str, Any]) -> Recipe:
         options = options | {"folds": 1}
     if options.get("folds", 1) > 1 and "holdout" not in options:
         options = options | {"holdout": 0.0}
+    if options.get("optimizer") == "muon" and not recipe.momentum:
+        options = {"momentum": 0.9} | options  # without it the optimizer is of little use
     changed = dataclasses.replace(recipe, **options)
     if options.get("momentum") and changed.optimizer in ("adam", "adagrad"):
         raise UserError(
