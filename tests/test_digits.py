@@ -1,7 +1,6 @@
-"""Reading the CSVs: what is accepted, what is refused and how, and the cache."""
+"""Reading the competition's CSVs: what is accepted, what is refused and how; labels without pixels."""
 
-import os
-import re
+import dataclasses
 
 import numpy as np
 import pandas as pd
@@ -9,17 +8,13 @@ import pytest
 from conftest import write_csvs
 
 from digit_recognizer.data import digits
-from digit_recognizer.data.digits import Dataset, Digits
+from digit_recognizer.data.digits import Dataset, Labels
 from digit_recognizer.data.places import FILES
 from digit_recognizer.errors import UserError
 
 
 def same(one: Dataset, other: Dataset) -> bool:
-    return one.fingerprint() == other.fingerprint() and one.columns == other.columns
-
-
-def read(folder):
-    return digits.read(folder, folder / "no cache")
+    return one.fingerprint() == other.fingerprint() and one.labels.kind == other.labels.kind
 
 
 def test_reads_what_pandas_reads(tmp_path):
@@ -29,15 +24,15 @@ def test_reads_what_pandas_reads(tmp_path):
     labels = random.integers(0, 10, 3000, dtype=np.uint8)
     ids = np.arange(1, 3001).astype(str)
     folder = write_csvs(
-        tmp_path, Dataset(Digits(images, labels, ids), Digits(images[::-1], None, ids), ("I", "Label"), "")
+        tmp_path, Dataset(images, images[::-1], Labels(labels, None, ids, ("I", "Label"), "competition"))
     )
-    result = read(folder)
+    result = digits.load(folder)
     table = pd.read_csv(folder / "train.csv").to_numpy()
-    assert (result.train.labels == table[:, 0]).all()
-    assert (result.train.images.reshape(3000, -1) == table[:, 1:]).all()
-    assert (result.test.images.reshape(3000, -1) == pd.read_csv(folder / "test.csv").to_numpy()).all()
-    assert result.train.images.dtype == result.train.labels.dtype == np.uint8
-    assert (result.test.ids == ids).all() and result.columns == ("I", "Label")
+    assert (result.labels.train == table[:, 0]).all()
+    assert (result.train_images.reshape(3000, -1) == table[:, 1:]).all()
+    assert (result.test_images.reshape(3000, -1) == pd.read_csv(folder / "test.csv").to_numpy()).all()
+    assert result.train_images.dtype == result.labels.train.dtype == np.uint8
+    assert (result.labels.ids == ids).all() and result.labels.columns == ("I", "Label")
 
 
 @pytest.mark.parametrize("eol", ["\n", "\r\n"])
@@ -48,16 +43,16 @@ def test_line_endings_and_bom_do_not_count(dataset, tmp_path, eol, bom, end):
     for name in FILES:
         whole = (tmp_path / name).read_bytes().decode().removesuffix(eol)
         (tmp_path / name).write_bytes((bom + whole + eol * len(end.split())).encode())
-    assert same(read(tmp_path), dataset)
+    assert same(digits.load(tmp_path), dataset)
 
 
 def test_another_competition_of_this_shape(dataset, tmp_path):
     """Kannada-MNIST: `id,label`, and the ids, from 0, are in test.csv too."""
     ids = np.arange(1000, 1020).astype(str)
-    kannada = Dataset(dataset.train, Digits(dataset.test_images, None, ids), ("id", "label"), "competition")
-    result = read(write_csvs(tmp_path, kannada, test_ids=True))
-    assert result.columns == ("id", "label")
-    assert (result.test.ids == ids).all() and (result.test.images == dataset.test_images).all()
+    labels = dataclasses.replace(dataset.labels, ids=ids, columns=("id", "label"))
+    folder = write_csvs(tmp_path, dataclasses.replace(dataset, labels=labels), test_ids=True)
+    assert same(digits.load(folder), dataclasses.replace(dataset, labels=labels))
+    assert digits.load_labels(folder).fingerprint() == labels.fingerprint()
 
 
 def cell(file, row, column, value):
@@ -68,7 +63,7 @@ def cell(file, row, column, value):
         cells = lines[row].split(",")
         cells[column] = value
         lines[row] = ",".join(cells)
-        (folder / file).write_text("\n".join(lines))
+        (folder / file).write_bytes("\n".join(lines).encode())
 
     return spoil
 
@@ -130,6 +125,61 @@ FAULTS = {
     "1000": (cell("train.csv", 80, 1, "1000"), "row 80 .*column pixel0: '1000'"),
     "12.5": (cell("train.csv", 2, 3, "12.5"), "row 2 .*column pixel2: '12.5'"),
     "hexadecimal": (cell("train.csv", 2, 3, "0x1f"), "row 2 .*column pixel2: '0x1f'"),
+    "a sign": (cell("train.csv", 2, 3, "+5"), r"row 2 .*column pixel2: '\+5'"),
+    "minus nothing": (cell("train.csv", 2, 3, "-0"), "row 2 .*column pixel2: '-0'"),
+    "12.0": (cell("train.csv", 2, 3, "12.0"), "row 2 .*column pixel2: '12.0'"),
+    "1e2": (cell("train.csv", 2, 3, "1e2"), "row 2 .*column pixel2: '1e2'"),
+    "a quoted number": (cell("train.csv", 2, 3, '"5"'), "row 2 .*column pixel2: '\"5\"'"),
+    "a quote that is not closed": (cell("train.csv", 2, 3, '"5'), "row 2 .*column pixel2: '\"5'"),
+    "a zero byte": (cell("train.csv", 2, 3, "5\0"), r"row 2 .*column pixel2: '5\\x00'"),
+    "True": (cell("train.csv", 2, 3, "True"), "row 2 .*column pixel2: 'True'"),
+    "NaN": (cell("test.csv", 2, 3, "NaN"), "row 2 .*column pixel3: 'NaN'"),
+    "two numbers": (cell("train.csv", 2, 3, "1 2"), "row 2 .*column pixel2: '1 2'"),
+    "a carriage return": (cell("train.csv", 2, 3, "1\r2"), r"row 2 .*column pixel2: '1\\r2'"),
+    "other digits": (cell("train.csv", 2, 3, "\u0665"), "row 2 .*column pixel2"),
+    "beyond int64": (cell("train.csv", 2, 3, "9" * 20), "row 2 .*column pixel2: '9{20}'"),
+    "beyond uint64": (
+        cell("train.csv", 2, 3, str(2**64 + 1)),
+        "row 2 .*column pixel2: '18446744073709551617'",
+    ),
+    "more digits than Python converts": (
+        cell("train.csv", 2, 3, "1" * 5000),
+        r"row 2 .*column pixel2: '1{40}\.\.\.'",
+    ),
+    "spaces alone": (cell("train.csv", 3, 2, "   "), "row 3 .*column pixel1: empty"),
+    "a byte order mark inside": (cell("train.csv", 2, 0, "\ufeff1"), "row 2 .*column label"),
+    "a blank line": (
+        text("train.csv", lambda whole: whole.replace("\n", "\n\n", 2).replace("\n\n", "\n", 1)),
+        r"row 2 \(line 3\) has 1 columns, not 785",
+    ),
+    "a long first row": (
+        text("train.csv", lambda whole: whole.replace("\n", ",1\n", 2).replace(",1\n", "\n", 1)),
+        r"row 1 \(line 2\) has 786 columns, not 785",
+    ),
+    "a comma after the first row": (
+        text("train.csv", lambda whole: whole.replace("\n", ",\n", 2).replace(",\n", "\n", 1)),
+        r"row 1 \(line 2\) has 786 columns, not 785",
+    ),
+    "a comma after every row": (
+        text("test.csv", lambda whole: whole.replace("\n", ",\n").replace(",\n", "\n", 1)),
+        r"row 1 \(line 2\) has 785 columns, not 784",
+    ),
+    "one more column in every row": (
+        text("test.csv", lambda whole: whole.replace("\n", "\n1,").removesuffix("1,")),
+        r"row 1 \(line 2\) has 785 columns, not 784",
+    ),
+    "one column less in every row": (
+        text("test.csv", lambda whole: whole.replace(",0\n", "\n")),
+        r"row 1 \(line 2\) has 783 columns, not 784",
+    ),
+    "a short row and a long one": (
+        text("test.csv", lambda whole: ",1\n".join(whole.replace(",0\n", "\n", 1).rsplit("\n", 1))),
+        r"row 1 \(line 2\) has 783 columns, not 784",
+    ),
+    "one label": (
+        text("train.csv", lambda whole: "\n".join([*whole.split("\n")[:1], *["3" + ",0" * 784] * 9, ""])),
+        r"train.csv: all rows \(9\) have the label 3: nothing can be learned",
+    ),
     "empty cell": (cell("train.csv", 3, 2, ""), "row 3 .*column pixel1: empty"),
     "empty first cell": (cell("test.csv", 1, 0, ""), "row 1 .*column pixel0: empty"),
     "label 10": (
@@ -191,7 +241,7 @@ def test_refuses(csvs, fault):
     spoil, message = FAULTS[fault]
     spoil(csvs)
     with pytest.raises(UserError, match=message) as refusal:
-        read(csvs)
+        digits.load(csvs)
     assert "\n" not in str(refusal.value)
 
 
@@ -201,50 +251,84 @@ def test_refuses_ids_that_differ(dataset, tmp_path):
     with pytest.raises(
         UserError, match=r"test.csv: row 3, column ImageId: '3', but sample_submission.csv has '77'"
     ):
-        read(tmp_path)
+        digits.load(tmp_path)
 
 
 def test_unusual_numbers_are_read_too(csvs, dataset):
     cell("train.csv", 2, 1, " 007 ")(csvs)
-    assert read(csvs).train.images[1, 0, 0] == 7
+    cell("train.csv", 3, 0, "0" * 5000 + "4")(csvs)
+    cell("test.csv", 2, 1, "\t9")(csvs)
+    result = digits.load(csvs)
+    assert (
+        result.train_images[1, 0, 0] == 7 and result.labels.train[2] == 4 and result.test_images[1, 0, 1] == 9
+    )
 
 
-def test_cache(csvs, dataset, tmp_path, monkeypatch):
-    cache = tmp_path / "run" / "cache" / "digits.npz"
-    digits.keep(digits.read(csvs, cache), csvs, cache)
-    with monkeypatch.context() as patch:
-        patch.setattr(digits, "_parse", None)  # would fail if it were needed
-        assert same(digits.read(csvs, cache), dataset)
-        os.utime(csvs / "train.csv")  # another time, the same contents
-        assert same(digits.read(csvs, cache), dataset)
+def test_labels_are_read_without_pixels(csvs, dataset):
+    """What is wrong with a pixel does not matter to the labels; what is wrong with a label does."""
+    cell("train.csv", 4, 18, "x")(csvs)
+    (csvs / "test.csv").write_text("no pixels\n")
+    labels = digits.load_labels(csvs)
+    assert labels.fingerprint() == dataset.labels.fingerprint() and labels.kind == "competition"
+    assert labels.train.dtype == np.uint8 and labels.train.shape == (80,) and labels.test is None
+    text("train.csv", lambda whole: whole[: whole.rstrip("\n").rindex("\n") + 1])(csvs)
+    assert len(digits.load_labels(csvs).train) == 79
+    text("sample_submission.csv", lambda whole: whole + "99,0\n")(csvs)
+    assert len(digits.load_labels(csvs).ids) == 21
 
-    old = (csvs / "train.csv").read_text()
-    first = old.index("\n") + 1
-    changed = old[:first] + ("1" if old[first] == "0" else "0") + old[first + 1 :]  # of the same size
-    (csvs / "train.csv").write_text(changed)
-    os.utime(csvs / "train.csv", ns=(1, 1))
-    assert not same(digits.read(csvs, cache), dataset)
 
-    (csvs / "train.csv").write_text(old)
-    cache.write_bytes(cache.read_bytes()[:-500])
-    assert same(digits.read(csvs, cache), dataset)
+LABEL_FAULTS = (
+    *(
+        "missing",
+        "one without the other",
+        "no sample submission",
+        "empty",
+        "header alone",
+        "not CSV",
+        "no header",
+    ),
+    *(
+        "wrong name",
+        "783 pixels",
+        "label 10",
+        "label -1",
+        "no label",
+        "one label",
+        "a byte order mark inside",
+    ),
+    *(
+        "test as train",
+        "another column",
+        "three columns",
+        "a cut sample",
+        "an id twice",
+        "no ids",
+        "not CSV sample",
+    ),
+)
+
+
+@pytest.mark.parametrize("fault", LABEL_FAULTS)
+def test_labels_are_refused_as_the_whole_is(csvs, fault):
+    spoil, message = FAULTS[fault]
+    spoil(csvs)
+    with pytest.raises(UserError, match=message):
+        digits.load_labels(csvs)
 
 
 def test_sample_looks_like_the_competition():
-    sample = digits.sample()
-    assert sample.is_sample and not re.search("competition", sample.source)
-    assert sample.train.images.shape[1:] == (28, 28) and sample.train.images.dtype == np.uint8
-    assert np.bincount(sample.train.labels).min() > 100
-    assert len(sample.test.images) == len(sample.test.ids) == 497 and sample.test.labels is None
-    border = sample.train.images.copy()
+    sample = digits.load(None)
+    assert sample.labels.is_sample and sample.labels.kind == "sample"
+    assert sample.train_images.shape[1:] == (28, 28) and sample.train_images.dtype == np.uint8
+    assert np.bincount(sample.labels.train).min() > 100
+    assert len(sample.test_images) == len(sample.labels.ids) == 497 and sample.labels.test is None
+    border = sample.train_images.copy()
     border[:, 4:24, 4:24] = 0
-    assert sample.train.images.max() == 255 and border.max() == 0
+    assert sample.train_images.max() == 255 and border.max() == 0
+    assert digits.load_labels(None).fingerprint() == sample.labels.fingerprint()
 
 
 def test_overlap_counts_test_rows_that_are_training_rows(dataset):
     assert dataset.overlap() == 0
     images = np.concatenate([dataset.test_images, dataset.train_images[[3, 3, 7]]])
-    twice = Dataset(
-        dataset.train, Digits(images, None, np.arange(23).astype(str)), dataset.labels.columns, "competition"
-    )
-    assert twice.overlap() == 3
+    assert dataclasses.replace(dataset, test_images=images).overlap() == 3

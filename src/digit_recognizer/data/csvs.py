@@ -82,8 +82,8 @@ def read_test(path: Path, columns: tuple[str, str]) -> tuple[np.ndarray, list[st
             raise UserError(
                 f"{path}: its first column is {quoted(first)}, not a pixel or {columns[0]!r}{hint}"
             )
-        column, table = table.split_first_column()
-        ids = column.body.decode(errors="replace").split("\n")[:-1]
+        ids = table.first_column().body.decode(errors="replace").split("\n")[:-1]
+        table = table.other_columns()
     return table.parse([255] * PIXELS).reshape(-1, SIDE, SIDE), ids
 
 
@@ -144,5 +144,4 @@ def _labelled_pictures(table: Table) -> tuple[np.ndarray, np.ndarray]:
 
 def _labels(table: Table) -> np.ndarray:
     """Returns the labels of a table whose first column is the label."""
-    column, _ = table.split_first_column()
-    return column.parse([CLASSES - 1])[:, 0]
+    return table.first_column().parse([CLASSES - 1])[:, 0]

@@ -100,14 +100,17 @@ class Table:
             rows.append(np.array(row, np.uint8))
         return np.array(rows)
 
-    def split_first_column(self) -> tuple["Table", "Table"]:
-        """Returns the first column and the other columns, unparsed."""
-        cells = [line.partition(b",") for line in self.body.split(b"\n")[:-1]]
-        first, rest = (b"".join(cell[part] + b"\n" for cell in cells) for part in (0, 2))
-        return (
-            Table(self.path, self.names[:1], first, self.first_line),
-            Table(self.path, self.names[1:], rest, self.first_line),
-        )
+    def first_column(self) -> "Table":
+        """Returns the first column, unparsed."""
+        return Table(self.path, self.names[:1], self._part(0), self.first_line)
+
+    def other_columns(self) -> "Table":
+        """Returns all columns but the first, unparsed."""
+        return Table(self.path, self.names[1:], self._part(2), self.first_line)
+
+    def _part(self, part: int) -> bytes:
+        """Returns the lines before their first comma, `part` 0, or after it, 2."""
+        return b"".join(line[:-1].partition(b",")[part] + b"\n" for line in io.BytesIO(self.body))
 
 
 def quoted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The forms that data comes in beside the competition's CSVs: each the same digits, and what is refused."""
+"""The formats that data comes in beside the competition's CSVs: each the same digits, and what is refused."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ from conftest import write_csvs, write_npz
 from digit_recognizer.data import digits, places
 from digit_recognizer.errors import UserError
 
-IDX = [names[0] for names in places.FORMS[places.IDX]]
+IDX = [names[0] for names in places.FORMATS[places.IDX]]
 
 
 def idx(array, magic=None) -> bytes:
@@ -31,8 +31,9 @@ def write_idx(folder, dataset, name=str, pack=bytes):
 
 def write_mnist_csvs(folder, dataset, header):
     folder.mkdir()
-    for name, part in (("mnist_train.csv", dataset.train), ("mnist_test.csv", dataset.test)):
-        rows = np.column_stack([part.labels, part.images.reshape(len(part.labels), -1)])
+    parts = ((dataset.train_images, dataset.labels.train), (dataset.test_images, dataset.labels.test))
+    for name, (images, labels) in zip(("mnist_train.csv", "mnist_test.csv"), parts, strict=True):
+        rows = np.column_stack([labels, images.reshape(len(labels), -1)])
         lines = [*header, *(",".join(map(str, row)) for row in rows)]
         (folder / name).write_text("\n".join(lines) + "\n")
     return folder
@@ -46,7 +47,7 @@ def gzipped(name):
     return f"{name}.gz"
 
 
-FORMS = {
+FORMATS = {
     "CSV": lambda folder, data: write_mnist_csvs(
         folder, data, columns(lambda i: f"{i // 28 + 1}x{i % 28 + 1}")
     ),
@@ -56,7 +57,7 @@ FORMS = {
     "CSV without header": lambda folder, data: write_mnist_csvs(folder, data, []),
     "npz": write_npz,
     "npz of int64": lambda folder, data: write_npz(
-        folder, data, y_train=data.train.labels.astype(int), x_test=np.asfortranarray(data.test.images, int)
+        folder, data, y_train=data.labels.train.astype(int), x_test=np.asfortranarray(data.test_images, int)
     ),
     "IDX": write_idx,
     "IDX with dots": lambda folder, data: write_idx(folder, data, lambda name: name.replace("-idx", ".idx")),
@@ -65,34 +66,53 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_each_form_is_the_same_digits(labelled, tmp_path, form):
-    folder, cache = FORMS[form](tmp_path / "input", labelled), tmp_path / "cache.npz"
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_format_is_the_same_digits(labelled, tmp_path, format):
+    folder = FORMATS[format](tmp_path / "input", labelled)
     (folder / "sample_submission.csv").write_text("id,label\n")  # alone it says nothing
-    found = digits.read(folder, cache)
-    expected = digits.read(write_csvs(tmp_path / "csvs", labelled), tmp_path / "no cache")
-    for part in ("train", "test"):
-        ours, theirs = getattr(found, part), getattr(expected, part)
-        assert (ours.images == theirs.images).all() and ours.images.flags.c_contiguous
-        assert ours.images.dtype == ours.labels.dtype == np.uint8 and (ours.ids == theirs.ids).all()
-    assert (found.train.labels == expected.train.labels).all() and expected.test.labels is None
-    assert (found.test.labels == labelled.test.labels).all()
-    assert found.columns == ("ImageId", "Label") and found.source == "mnist" and not found.is_sample
-    # a run is of the contents, whatever their form: it goes on with another
-    assert found.fingerprint() == labelled.fingerprint() != expected.fingerprint()
-    digits.keep(found, folder, cache)
-    kept = digits.read(folder, cache)
-    assert kept.fingerprint() == found.fingerprint() and kept.source == "mnist"
+    found = digits.load(folder)
+    assert (found.train_images == labelled.train_images).all() and (
+        found.test_images == labelled.test_images
+    ).all()
+    assert (found.labels.train == labelled.labels.train).all() and (
+        found.labels.ids == labelled.labels.ids
+    ).all()
+    assert (found.labels.test == labelled.labels.test).all()
+    for array in (found.train_images, found.test_images, found.labels.train, found.labels.test):
+        assert array.dtype == np.uint8 and array.flags.c_contiguous
+    assert found.labels.columns == ("ImageId", "Label") and found.labels.kind == "mnist"
+    # a run is of the contents, whatever their format: it goes on with another
+    competition = digits.load(write_csvs(tmp_path / "csvs", labelled))
+    assert found.fingerprint() == labelled.fingerprint() != competition.fingerprint()
+    assert competition.labels.test is None
 
 
-def test_the_cache_spares_the_reading(labelled, tmp_path, monkeypatch):
-    folder = write_npz(tmp_path, labelled)
-    digits.keep(digits.read(folder, tmp_path / "cache.npz"), folder, tmp_path / "cache.npz")
-    monkeypatch.setattr(digits, "_parse", None)  # would fail if it were needed
-    assert (digits.read(folder, tmp_path / "cache.npz").test.labels == labelled.test.labels).all()
-    write_npz(tmp_path, labelled, y_test=labelled.test.labels[::-1])
-    with pytest.raises(TypeError):
-        digits.read(folder, tmp_path / "cache.npz")
+@pytest.mark.parametrize("format", FORMATS)
+def test_labels_are_those_of_the_whole(labelled, tmp_path, format):
+    """Whatever is wrong with the pixels."""
+    folder = FORMATS[format](tmp_path / "input", labelled)
+    whole = digits.load(folder).labels
+    spoil_pixels(folder)
+    with pytest.raises(UserError):
+        digits.load(folder)
+    labels = digits.load_labels(folder)
+    assert labels.fingerprint() == whole.fingerprint() and labels.kind == whole.kind == "mnist"
+    for ours, theirs in ((labels.train, whole.train), (labels.test, whole.test)):
+        assert ours.dtype == theirs.dtype == np.uint8 and (ours == theirs).all()
+
+
+def spoil_pixels(folder):
+    """Makes the training pictures of any format unreadable, and leaves the labels."""
+    if (npz := folder / "mnist.npz").exists():
+        with np.load(npz) as file:
+            arrays = dict(file)
+        np.savez(npz, **(arrays | {"x_train": np.array([{}], object)}))
+    elif (table := folder / "mnist_train.csv").exists():
+        lines = table.read_text().split("\n")
+        table.write_text("\n".join([*lines[:40], lines[40] + "x", *lines[41:]]))
+    else:
+        (path,) = folder.glob("train-images*")
+        path.write_bytes(b"damaged")
 
 
 def changed(name, change, make=write_idx):
@@ -172,7 +192,7 @@ def npy(array) -> bytes:
 
 
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = IDX
-CSVS = FORMS["CSV without header"]
+CSVS = FORMATS["CSV without header"]
 
 FAULTS = {
     "three IDX files": (without(TEST_LABELS), rf"{TEST_LABELS} is missing: MNIST's IDX files are {IMAGES}, "),
@@ -293,6 +313,12 @@ FAULTS = {
         ),
         "mnist.npz: x_train is no array, or a damaged",
     ),
+    "an array alone": (
+        changed("mnist.npz", lambda data: npy(np.zeros(3)), write_npz),
+        "mnist.npz is no archive of arrays, but a single one",
+    ),
+    "empty npz": (changed("mnist.npz", lambda data: b"", write_npz), "npz is no whole archive"),
+    "one label": (npz(y_train=np.full(80, 6)), r"y_train: all rows \(80\) have the label 6: nothing can be"),
     "fractions": (
         npz(x_test=np.zeros((20, 28, 28))),
         "x_test holds float64, not whole numbers from 0 to 255",
@@ -321,7 +347,7 @@ FAULTS = {
         r"row 80 \(line 80\) has 78\d columns, not 785: is the file cut off",
     ),
     "a header alone": (
-        changed("mnist_test.csv", lambda data: data[: data.index(b"\n")], FORMS["CSV"]),
+        changed("mnist_test.csv", lambda data: data[: data.index(b"\n")], FORMATS["CSV"]),
         "mnist_test.csv has a header and no rows",
     ),
 }
@@ -332,29 +358,48 @@ def test_refuses(labelled, tmp_path, fault):
     make, message = FAULTS[fault]
     folder = make(tmp_path / "input", labelled)
     with pytest.raises(UserError, match=message) as refusal:
-        digits.read(folder, tmp_path / "no cache")
+        digits.load(folder)
     assert "\n" not in str(refusal.value) and str(folder) in str(refusal.value)
 
 
-def test_run_all_tells_before_anything_is_installed(labelled, tmp_path, monkeypatch, capsys):
-    folder = without(TEST_IMAGES)(tmp_path / "input", labelled)
-    monkeypatch.setattr("sys.argv", ["source", "--input", str(folder)])
-    with pytest.raises(SystemExit) as exit:
-        places._main()
-    assert (
-        exit.value.code == 2
-        and f"run_all.sh: error: {folder / TEST_IMAGES} is missing" in capsys.readouterr().err
-    )
-    (folder / f"{TEST_IMAGES}.gz").write_bytes(b"")  # whose contents are for later
-    places._main()
+LABEL_FAULTS = (
+    *("one CSV", "npz and IDX", "pictures as labels", "no IDX", "IDX with more", "gzip cut in its header"),
+    *("gzip of zip", "zip", "label 10", "npz cut", "no npz", "empty npz", "an array alone", "one label"),
+    *("a negative label", "no labels", "label 12 in a CSV", "a header alone"),
+)
 
 
-@pytest.mark.parametrize("form", ["CSV", "npz", "IDX gzipped"])
-def test_other_data_on_kaggle(labelled, tmp_path, monkeypatch, form):
+@pytest.mark.parametrize("fault", LABEL_FAULTS)
+def test_labels_are_refused_as_the_whole_is(labelled, tmp_path, fault):
+    make, message = FAULTS[fault]
+    folder = make(tmp_path / "input", labelled)
+    with pytest.raises(UserError, match=message):
+        digits.load_labels(folder)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.eye(20, 10), r"y_test has the shape \(20, 10\), not a label for each picture"),
+        (np.zeros(0, np.uint8), r"y_test has the shape \(0,\), not a label for each picture"),
+        (np.array(3), r"y_test has the shape \(\), not a label for each picture"),
+        (np.full(20, 0.5), "y_test holds float64, not whole numbers from 0 to 9"),
+        (np.array([{}], object), "y_test is pickled, which could run any program"),
+    ],
+)
+def test_label_arrays_that_are_none(labelled, tmp_path, array, message):
+    folder = write_npz(tmp_path, labelled, y_test=array)
+    with pytest.raises(UserError, match=message):
+        digits.load_labels(folder)
+
+
+@pytest.mark.parametrize("format", ["CSV", "npz", "IDX gzipped"])
+def test_other_data_on_kaggle(labelled, tmp_path, monkeypatch, format):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    monkeypatch.setattr(places, "KAGGLE_INPUT", tmp_path)
-    folder = FORMS[form](tmp_path / "a", labelled)
+    monkeypatch.setattr(places, "KAGGLE", tmp_path)
+    (tmp_path / "input").mkdir()
+    folder = FORMATS[format](tmp_path / "input/a", labelled)
     assert places.resolve(None, None).input == folder
     for name in ("other/competition", "digit-recognizer"):  # each comes before the one before
-        write_csvs(tmp_path / name, labelled)
-        assert places.resolve(None, None).input == tmp_path / name
+        write_csvs(tmp_path / "input" / name, labelled)
+        assert places.resolve(None, None).input == tmp_path / "input" / name
