@@ -12,7 +12,7 @@ from keras import ops
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training import backend, fold, networks
-from digit_recognizer.training.fold import FoldTrainer
+from digit_recognizer.training.fold import FoldTrainer, make_learner
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
@@ -198,7 +198,9 @@ def test_batches_per_call():
     assert batches_per_call("none", 5) == 5
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.02)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.02), ("float16", 0.02)]
+)
 def test_an_epoch_in_one_call_is_the_same_training(
     precision, tolerance, small_recipe, dataset, folds, tmp_path, monkeypatch
 ):
@@ -213,6 +215,17 @@ def test_an_epoch_in_one_call_is_the_same_training(
         found[part] = table, np.load(tmp_path / part / "test_probabilities.npy")
     for one, other in zip(found["epoch"], found["step"], strict=True):
         assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
+
+
+@pytest.mark.parametrize("scope", ["none", "step", "epoch"])
+def test_float16_trains_with_a_scaled_loss(scope):
+    """Whatever the way: small gradients would be 0, and steps that overflow would be taken."""
+    scaled = make_learner(change(named("fast"), {"precision": "float16"}), 1280, scope, "float16")
+    assert isinstance(scaled.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert type(scaled.optimizer.inner_optimizer).__name__ == "Muon"
+    for dtype in ("bfloat16", "float32"):
+        learner = make_learner(named("fast"), 1280, scope, dtype)
+        assert type(learner.optimizer).__name__ == "Muon"
 
 
 @pytest.mark.parametrize("name", ["fast", "dropout_mlp"])

@@ -2,9 +2,11 @@
 
 import dataclasses
 import gc
+import json
 import re
 import weakref
 import zipfile
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -18,7 +20,7 @@ from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training import backend, batches, fold, networks, optimization, predict
 from digit_recognizer.training.batches import Batches, ShuffledEpochs, stream
-from digit_recognizer.training.callbacks import HISTORY, Checkpoint, EvaluateEMA
+from digit_recognizer.training.callbacks import HISTORY, Checkpoint, EvaluateEMA, OutOfTimeError, TimeBudget
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.predict import predict_with_tta
 
@@ -87,7 +89,9 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
 
 def test_the_saved_model_is_the_one_that_predicted(undisturbed, dataset):
     model = keras.saving.load_model(undisturbed / "model.keras")
-    assert (predict_with_tta(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")).all()
+    assert (
+        predict_with_tta(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")
+    ).all()
 
 
 def test_the_schedules_worked(undisturbed, long_recipe):
@@ -316,3 +320,28 @@ def test_a_loss_that_is_no_number_is_refused(long_recipe, dataset, folds, tmp_pa
     with pytest.raises(UserError, match=r"the loss is (nan|inf) in epoch"):
         train_member(change(long_recipe, {"learning_rate": 1e30}), dataset, folds[0], tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_no_epoch_is_begun_for_which_there_is_no_time(small_recipe, dataset, folds, tmp_path):
+    """The time is over in the last epoch: the member is finished all the same. In the first: it is not."""
+    for epoch in (small_recipe.epochs - 1, 0):
+        budget = TimeBudget(float("inf"))
+
+        class TimePasses(keras.callbacks.Callback):
+            def on_epoch_begin(self, now, logs=None, epoch=epoch, budget=budget):
+                budget.deadline = 0 if now == epoch else budget.deadline
+
+        folder = tmp_path / str(epoch)
+        with nullcontext() if epoch else pytest.raises(OutOfTimeError):
+            train_member(small_recipe, dataset, folds[0], folder, [budget, TimePasses()])
+        assert (folder / "metrics.json").exists() == bool(epoch)
+        assert (folder / "state.npz").exists() != bool(epoch)
+
+
+def test_state_and_metrics_record_the_identity(small_recipe, dataset, folds, tmp_path):
+    with pytest.raises(Death):
+        train_member(small_recipe, dataset, folds[0], tmp_path, [DieAt(0, "after")], identity="own")
+    with np.load(tmp_path / "state.npz") as state:
+        assert json.loads(str(state["facts"]))["identity"] == "own"
+    train_member(small_recipe, dataset, folds[0], tmp_path, identity="own")
+    assert read_json(tmp_path / "metrics.json")["identity"] == "own"
