@@ -1,0 +1,94 @@
+"""Pictures of rows, with what the ensemble says of them, for the pages."""
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from digit_recognizer.results.evaluation import Evaluation
+from digit_recognizer.results.templating import percent
+
+MOST_ERRORS = 2000  # of a gallery: some 2 MB
+_MOST_LABELS = 3  # of which a picture has the probabilities
+_LEAST = 0.0005  # of a probability that is told
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture and its caption."""
+
+    image: str  # data URI
+    alt: str
+    title: str
+    lines: list[str]
+    note: str = ""
+    pair: str = ""  # "4-9" for label 4, predicted 9
+
+
+def data_uri(image: np.ndarray) -> str:
+    """Returns a picture uint8 (28, 28) as a PNG in an address, dark ink on white paper."""
+    buffer = io.BytesIO()
+    Image.fromarray(255 - image).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _probabilities(probabilities: np.ndarray) -> str:
+    """The highest probabilities, float (10,), in words."""
+    order = np.argsort(-probabilities, kind="stable")[:_MOST_LABELS]
+    told = [label for label in order if probabilities[label] >= _LEAST]
+    return ", ".join(f"{label}: {percent(float(probabilities[label]))}" for label in told)
+
+
+def training_items(evaluation: Evaluation, images: np.ndarray, rows: Iterable[int]) -> list[Item]:
+    """Returns an item for each of these training rows that is wrong out of fold.
+
+    Args:
+        evaluation: of the run.
+        images: uint8 (training rows, 28, 28).
+        rows: numbers of rows, from 0.
+    """
+    suspicious = {each["row"] for each in evaluation.report["likely_mislabelled"]}
+    items = []
+    for row in rows:
+        label, probabilities = int(evaluation.labels.train[row]), evaluation.oof[row]
+        predicted, votes = int(probabilities.argmax()), evaluation.votes[:, row]
+        lines = [_probabilities(probabilities), f"row {row}"]
+        if (votes >= 0).sum() > 1:
+            lines.append(f"{(votes == predicted).sum()} of {(votes >= 0).sum()} members")
+        items.append(
+            Item(
+                data_uri(images[row]),
+                f"Training row {row}: label {label}, predicted {predicted}",
+                f"{label} as {predicted}",
+                lines,
+                "label?" if int(row) in suspicious else "",
+                f"{label}-{predicted}",
+            )
+        )
+    return items
+
+
+def test_items(evaluation: Evaluation, images: np.ndarray) -> list[Item]:
+    """Returns an item for each test row of which the ensemble is least sure.
+
+    Args:
+        evaluation: of the run.
+        images: uint8 (test rows, 28, 28).
+    """
+    members = len(evaluation.members)
+    return [
+        Item(
+            data_uri(images[each["row"]]),
+            f"Test row {each['id']}: predicted {each['predicted']}",
+            str(each["predicted"]),
+            [
+                _probabilities(evaluation.test[each["row"]]),
+                f"id {each['id']}",
+                f"{each['votes']} of {members} members",
+            ],
+        )
+        for each in evaluation.report["least_sure"]
+    ]

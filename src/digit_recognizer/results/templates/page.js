@@ -1,0 +1,112 @@
+"use strict";
+
+// Values of a chart where the pointer is, or where the arrow keys go.
+const tip = document.getElementById("tip");
+const MOST_LINES = 12; // of the tip: with more series it shows the nearest alone
+
+function charts() {
+  for (const svg of document.querySelectorAll("svg[data-values]")) {
+    const series = JSON.parse(svg.dataset.values).filter((each) => each.points.length);
+    if (!series.length) continue;
+    const cursor = svg.querySelector(".cursor");
+    let at = null; // series, point
+
+    const show = (number, index, left, top) => {
+      at = [number, index];
+      const [x, y, name] = series[number].points[index];
+      cursor.setAttribute("cx", x);
+      cursor.setAttribute("cy", y);
+      cursor.setAttribute("visibility", "visible");
+      const lines = [`${svg.dataset.x} ${name}`];
+      series.forEach((each, other) => {
+        if (series.length > MOST_LINES && other !== number) return;
+        const point = each.points.find((candidate) => candidate[2] === name);
+        if (point) lines.push(`${other === number && series.length > 1 ? "\u25b8 " : ""}${each.name}: ${point[3]}`);
+      });
+      tip.textContent = lines.join("\n");
+      const box = tip.getBoundingClientRect();
+      tip.style.left = `${Math.max(4, Math.min(left + 14, window.innerWidth - box.width - 4))}px`;
+      tip.style.top = `${top + 14 + box.height > window.innerHeight ? Math.max(4, top - box.height - 10) : top + 14}px`;
+    };
+    const hide = () => {
+      cursor.setAttribute("visibility", "hidden");
+      tip.textContent = "";
+    };
+    const place = (number, index) => {
+      const box = svg.getBoundingClientRect();
+      const scale = box.width / svg.viewBox.baseVal.width;
+      const [x, y] = series[number].points[index];
+      show(number, index, box.left + x * scale, box.top + y * scale);
+    };
+
+    svg.addEventListener("pointermove", (event) => {
+      const box = svg.getBoundingClientRect();
+      const scale = box.width / svg.viewBox.baseVal.width;
+      const x = (event.clientX - box.left) / scale, y = (event.clientY - box.top) / scale;
+      let nearest = [Infinity, 0, 0];
+      series.forEach((each, number) => each.points.forEach((point, index) => {
+        const distance = Math.hypot(point[0] - x, point[1] - y);
+        if (distance < nearest[0]) nearest = [distance, number, index];
+      }));
+      show(nearest[1], nearest[2], event.clientX, event.clientY);
+    });
+    svg.addEventListener("pointerleave", hide);
+    svg.addEventListener("blur", hide);
+    svg.addEventListener("keydown", (event) => {
+      const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+      if (event.key === "Escape") hide();
+      if (!(event.key in steps)) return;
+      event.preventDefault();
+      if (!at) return place(0, 0);
+      const [down, along] = steps[event.key];
+      const number = (at[0] + down + series.length) % series.length;
+      place(number, Math.max(0, Math.min(at[1] + along, series[number].points.length - 1)));
+    });
+  }
+}
+
+// A click on a number of the matrix shows its errors alone; a second click, or the button, shows all again.
+function gallery() {
+  const buttons = document.querySelectorAll("button[data-filter]");
+  const figures = document.querySelectorAll("#errors-gallery .digit");
+  const status = document.getElementById("filter-status");
+  const all = document.getElementById("show-all");
+  if (!status) return;
+  const unfiltered = status.textContent;
+
+  const filter = (pair, name) => {
+    let count = 0;
+    for (const figure of figures) {
+      figure.hidden = pair !== null && figure.dataset.pair !== pair;
+      if (!figure.hidden) count += 1;
+    }
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.filter === pair));
+    status.textContent = pair === null ? unfiltered : `${count} of ${figures.length} errors: ${name}`;
+    all.hidden = pair === null;
+  };
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      if (button.getAttribute("aria-pressed") === "true") return filter(null);
+      filter(button.dataset.filter, button.dataset.name);
+      document.getElementById("errors").scrollIntoView();
+    });
+  }
+  all.addEventListener("click", () => {
+    filter(null);
+    status.focus();
+  });
+}
+
+// A page of an unfinished run reads itself again.
+function refresh() {
+  const seconds = Number(document.body.dataset.refresh);
+  const box = document.getElementById("refresh");
+  if (!seconds || !box) return;
+  setInterval(() => {
+    if (box.checked) location.reload();
+  }, seconds * 1000);
+}
+
+charts();
+gallery();
+refresh();
