@@ -1,1 +1,1 @@
-"""Measured comparisons with other ways to do the same; scripts/benchmark.py runs them."""
+"""Measured comparisons with the usual ways to do the same work, PyTorch's among them."""

@@ -1,4 +1,4 @@
-"""Times several ways to do the same thing beside each other, and shows what came out."""
+"""Times several ways to do the same work, in turns."""
 
 import itertools
 import resource
@@ -7,26 +7,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import matplotlib.figure
-import numpy as np
-import pandas as pd
-
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json
 
 Row = dict[str, Any]  # what, way, median, unit; where it has them ratio, cost, peak_mib and more
 
-_LEAST_ROUNDS, _LONGEST = 3, 240  # seconds: a slow machine makes fewer rounds
+_MIN_ROUNDS, _MAX_SECONDS = 3, 240  # a slow machine makes fewer rounds
 
 
 def timed(way: Callable[[], Any]) -> float:
-    """The seconds that a call of `way` takes, or, where it returns a float, that it says the work took."""
+    """Returns the seconds of a call of `way`: those that it returns as a float, else those of the clock."""
     began = time.perf_counter()
-    told = way()
-    return told if isinstance(told, float) else time.perf_counter() - began
+    own = way()
+    return own if isinstance(own, float) else time.perf_counter() - began
 
 
 def compare(
@@ -36,18 +28,26 @@ def compare(
     unit: str = "s",
     value: Callable[[float], float] = float,
 ) -> Iterator[Row]:
-    """Times the `ways` in turn, at most so many rounds; a row for each.
+    """Times the `ways` in turns, and yields a row for each.
 
-    They take turns so that a machine that is busy for a while is so for all of them. `ratio` is how many times
-    as fast as the first of them a way is, the median of the rounds'; `fastest` is the best round. `value` turns
-    a round's seconds into `unit`. A round before the others, which makes code and takes memory, is told only by
-    how much longer it took.
+    They take turns so that a machine that is busy for a while is so for all of them. A round before the
+    others makes code and takes memory; `start_seconds` is how much longer it took.
+
+    Args:
+        what: the work.
+        ways: functions that do it, by name; the first is the usual way.
+        rounds: how often, at most.
+        unit: of the medians.
+        value: makes that unit of a round's seconds.
+
+    In a row `ratio` is how many times as fast as the first way it is, the median of the rounds' ratios;
+    `fastest` is the best round.
     """
     first = {name: timed(way) for name, way in ways.items()}
     seconds = {name: [] for name in ways}
     began = time.perf_counter()
     for done in range(rounds):
-        if done >= _LEAST_ROUNDS and time.perf_counter() - began > _LONGEST:
+        if done >= _MIN_ROUNDS and time.perf_counter() - began > _MAX_SECONDS:
             break
         for name, way in ways.items():
             seconds[name].append(timed(way))
@@ -68,24 +68,25 @@ def compare(
 
 @dataclass(frozen=True)
 class Moment:
-    """The end of one of many things whose cost may grow."""
+    """The end of one of several pieces of work whose cost may grow."""
 
     clock: float  # seconds
-    probe: float  # the seconds that a work which is always the same took right after it
+    probe: float  # seconds of a fixed work, right after it
     peak_mib: float  # the most memory that this process has had so far
 
 
 def moment(probe: Callable[[], Any]) -> Moment:
-    """Now; `probe` is the work that tells how fast the machine is."""
+    """Returns the time, the seconds of `probe`, which tell how fast the machine is, and the peak memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Moment(time.perf_counter(), timed(probe), peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def growth(what: str, moments: list[Moment], group: int) -> Iterator[Row]:
-    """What one of many costs, in groups of so many; `cost` is that in parts of the first group's.
+    """Yields a row for each group of pieces of work, with its cost relative to the first group.
 
-    The cost is counted in probes, those before and after each, because a shared machine changes its speed;
-    `median` and `rounds` are seconds. The first of the `moments`, which warms up, is not counted.
+    The `cost` is counted in probes, those before and after each piece, because a shared machine changes its
+    speed; `median` and `rounds` are seconds. The first of the `moments` is the end of a piece that warms
+    up and does not count.
     """
     pairs = list(itertools.pairwise(moments))
     seconds = [later.clock - earlier.clock - earlier.probe for earlier, later in pairs]
@@ -104,63 +105,3 @@ def growth(what: str, moments: list[Moment], group: int) -> Iterator[Row]:
             "rounds": taken,
             "probes": probes[start:last],
         }
-
-
-def earlier(path: Path, machine: dict[str, Any]) -> dict[str, Any]:
-    """The machine, and the parts that the JSON file `path` has of it.
-
-    Raises UserError where they are another machine's, with which nothing can be compared.
-    """
-    known = read_json(path) if path.exists() else {"machine": machine, "parts": {}}
-    for name, value in machine.items():
-        if known["machine"].get(name) != value:
-            raise UserError(f"{path} was measured with another {name}: take another --output")
-    return known
-
-
-def line(row: Row) -> dict[str, str]:
-    """A row as the table has it."""
-    cells = {name: row[name] for name in ("what", "way", "unit")}
-    for name in ("median", "fastest"):
-        if name in row:
-            cells[name] = format(row[name], ".0f" if row[name] >= 100 else ".3g")
-    for key, name, form in (
-        ("ratio", "times as fast", ".2f"),
-        ("cost", "times the cost", ".2f"),
-        ("start_seconds", "start, s", ".1f"),
-        ("peak_mib", "peak, MiB", ".0f"),
-    ):
-        if key in row:
-            cells[name] = format(row[key], form)
-    return cells
-
-
-def table(rows: list[Row]) -> str:
-    """The rows as lines for a terminal."""
-    frame = pd.DataFrame([line(row) for row in rows]).fillna("")
-    for name in ("what", "way"):  # to the left, as words are
-        frame[name] = frame[name].str.ljust(frame[name].str.len().max())
-    return frame.to_string(index=False)
-
-
-def draw(rows: list[Row]) -> matplotlib.figure.Figure:
-    """The ratios as bars, a colour a comparison, without the first way of each."""
-    rows = [row for row in rows if "ratio" in row]
-    whats = [row["what"] for row in rows]
-    shown = [row for number, row in enumerate(rows) if row["what"] in whats[:number]]
-    figure = matplotlib.figure.Figure(figsize=(10, 0.9 + 0.28 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    ratios = np.array([row["ratio"] for row in shown])
-    colours = [f"C{list(dict.fromkeys(whats)).index(row['what']) % 10}" for row in shown]
-    bars = axes.barh(range(len(shown)), ratios - 1, left=1, color=colours)
-    axes.bar_label(bars, [f"{ratio:.3g}" for ratio in ratios], padding=3)
-    axes.set_yticks(range(len(shown)), [f"{row['what']}: {row['way']}" for row in shown])
-    axes.invert_yaxis()
-    ticks = [0.25, 0.5, 1, 2, 5, 10, 20, 50, 100]
-    axes.set_xscale("log")
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xlim(0.6 * min(1, *ratios), 2 * max(1, *ratios))
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set(xlabel="times as fast as the usual way")
-    return figure
