@@ -262,7 +262,7 @@ def test_a_submission_that_the_competition_would_not_take(server, call, run, csv
 
 
 def test_the_sample_is_never_sent(server, call, run, csvs, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
     places = ("--input", csvs, "--output", run.folder)
     write_json(run.recipe_json, read_json(run.recipe_json) | {"data": "sample"})
     assert refused(call("submit", *places), "the built-in sample, which is never sent")

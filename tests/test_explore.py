@@ -1,5 +1,6 @@
 """explore.py: what it says and draws of data with known faults, of the sample, and where it writes."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ from conftest import write_csvs, write_npz
 from kaggle_server import refused
 
 from digit_recognizer.data import digits, explore
-from digit_recognizer.data.digits import Dataset, Digits
+from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.places import SAMPLE_NOTICE
 from digit_recognizer.files import write_json
 from digit_recognizer.run import Run
@@ -18,30 +19,27 @@ PICTURES = {"labels.png", "first_15.png", "random_25.png", "means.png"}
 
 def repeated(dataset) -> Dataset:
     """Row 81 is row 4 with another label, row 82 row 8; a test row is there twice, the last is row 1."""
-    train, test = dataset.train, dataset.test
     rows = [*range(80), 3, 7]
-    labels = train.labels[rows]
+    labels = dataset.labels.train[rows]
     labels[80] = 9 - labels[80]
-    images = np.concatenate([test.images, test.images[:1], train.images[:1]])
+    images = np.concatenate([dataset.test_images, dataset.test_images[:1], dataset.train_images[:1]])
+    ids = np.arange(1, 23).astype(str)
     return Dataset(
-        Digits(train.images[rows], labels, np.arange(1, 83).astype(str)),
-        Digits(images, None, np.arange(1, 23).astype(str)),
-        dataset.labels.columns,
-        "competition",
+        dataset.train_images[rows], images, dataclasses.replace(dataset.labels, train=labels, ids=ids)
     )
 
 
 @pytest.fixture
 def without_keras(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
-    monkeypatch.delitem(sys.modules, "digit_recognizer.explore")
+    monkeypatch.delitem(sys.modules, "digit_recognizer.data.explore")
 
 
 def test_explore(call, dataset, labelled, tmp_path, without_keras):
     data, run = repeated(dataset), Run(tmp_path / "run")
     places = ("--input", write_csvs(tmp_path / "input", data), "--output", run.folder)
     run.folder.mkdir()
-    write_json(run.recipe_json, {"data": "competition", "fingerprint": data.fingerprint()})
+    write_json(run.recipe_json, {"data": "competition", "labels": data.labels.fingerprint()})
     outcome = call("explore", *places)
     assert (outcome.code, outcome.error) == (0, ""), outcome.error
     for line in (
@@ -66,7 +64,7 @@ def test_explore(call, dataset, labelled, tmp_path, without_keras):
 
 
 def test_explore_the_sample(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
     outcome = call("explore")
     assert outcome.code == 0 and outcome.out.splitlines()[0] == outcome.out.splitlines()[-1] == SAMPLE_NOTICE
     assert "1300 x 28 x 28" in outcome.out and "497 x 28 x 28" in outcome.out
@@ -74,32 +72,39 @@ def test_explore_the_sample(call, tmp_path, monkeypatch):
 
 
 def test_label_counts_are_those_of_the_rows(labelled):
-    rows = np.flatnonzero(labelled.train.labels != 2)
-    train = Digits(labelled.train.images[rows], labelled.train.labels[rows], labelled.train.ids[rows])
-    some = Dataset(train, labelled.test, labelled.columns, "mnist")
-    lines = explore.text(some).splitlines()
+    rows = np.flatnonzero(labelled.labels.train != 2)
+    labels = dataclasses.replace(labelled.labels, train=labelled.labels.train[rows])
+    some = Dataset(labelled.train_images[rows], labelled.test_images, labels)
+    lines = explore.describe(some).splitlines()
     assert "the most frequent label is 0 (8 rows), the rarest 2 (0 rows)" in lines
     assert any(line.split()[:4] == ["test", "labels", "20", "uint8"] for line in lines)
     start = next(number for number, line in enumerate(lines) if line.startswith("label"))
     table = np.array([line.split() for line in lines[start + 1 : start + 11]], float)
-    counts = np.array([[8, 8, 0, 8, 8, 8, 8, 8, 8, 8], np.bincount(labelled.test.labels, minlength=10)])
+    counts = np.array([[8, 8, 0, 8, 8, 8, 8, 8, 8, 8], np.bincount(labels.test, minlength=10)])
     assert (table[:, [1, 3]] == counts.T).all()
-    bars = [[bar.get_height() for bar in bars] for bars in explore.draw_labels(some).axes[0].containers]
+    bars = [[bar.get_height() for bar in bars] for bars in explore.draw_labels(labels).axes[0].containers]
     for percent in (table[:, [2, 4]].T, bars):
         assert percent == pytest.approx(100 * counts / counts.sum(axis=1, keepdims=True), abs=0.01)
 
 
 def test_pictures_show_their_rows(labelled):
     """The ink on a sheet is that of its pictures, whatever their number."""
+    images, labels = labelled.train_images, labelled.labels.train
     for count in (1, 15, 25):
-        figure = explore.draw_pictures(labelled.train, np.arange(count), "")
+        figure = explore.draw_pictures(images, labels, np.arange(count), "")
         (axes,) = figure.axes
-        assert axes.images[0].get_array().sum() == labelled.train.images[:count].astype(int).sum()
-        assert [text.get_text().split()[0] for text in axes.texts] == [
-            str(label) for label in labelled.train.labels[:count]
-        ]
+        assert axes.images[0].get_array().sum() == images[:count].astype(int).sum()
+        assert [text.get_text().split()[0] for text in axes.texts] == [str(label) for label in labels[:count]]
     sample = digits.sample()
-    sheet = explore.draw_means(sample.train).axes[0].images[0].get_array()
-    mean = sample.train.images[sample.train.labels == 7].mean(axis=0)
+    sheet = explore.draw_means(sample.train_images, sample.labels.train).axes[0].images[0].get_array()
+    mean = sample.train_images[sample.labels.train == 7].mean(axis=0)
     windows = np.lib.stride_tricks.sliding_window_view(sheet, (28, 28))
     assert (np.abs(windows - mean).max(axis=(2, 3)) < 1e-9).sum() == 1
+
+
+def test_explore_waits_for_no_other_command(call, csvs, tmp_path):
+    """One process writes a run directory at a time."""
+    run = Run(tmp_path / "run")
+    with run.lock():
+        outcome = call("explore", "--input", csvs, "--output", run.folder)
+    assert outcome.code == 2 and not run.explore.exists()

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from digit_recognizer import recipes
+from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import folds
 from digit_recognizer.errors import UserError
 
@@ -13,14 +13,14 @@ LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 40 + np.a
 
 
 def recipe(**options):
-    return recipes.change(recipes.named("mlp"), options)
+    return recipes.change(named_recipes.named("mlp"), options)
 
 
 def test_each_row_validates_once_a_repeat():
     for fold in (members := folds.members(folds.split(LABELS, recipe(folds=5, repeats=3)))):
         assert not set(fold.train_rows) & set(fold.validation_rows)
         assert len(fold.train_rows) + len(fold.validation_rows) == len(LABELS)
-    assert [fold.number for fold in members] == list(range(15))
+    assert [fold.index for fold in members] == list(range(15))
     assert members[7].name == "fold_07" and (members[7].repeat, members[7].fold) == (1, 2)
     for repeat in range(3):
         rows = np.concatenate([fold.validation_rows for fold in members if fold.repeat == repeat])
@@ -64,6 +64,14 @@ def test_a_class_with_fewer_rows_than_folds():
         folds.split(np.repeat(np.arange(10), 2), recipe(holdout=0.15))
 
 
+def test_a_label_without_rows_is_said(capsys):
+    labels = LABELS[(LABELS != 3) & (LABELS != 8)]
+    assert (folds.split(labels, recipe(folds=2)) >= 0).all()
+    assert capsys.readouterr().out == "no training row has the label 3, 8: no network will predict it\n"
+    folds.split(LABELS, recipe(folds=2))
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     "options",
     [{"folds": 3, "repeats": 2}, {"holdout": 0.15}, {"holdout": 0.15, "holdout_rows": "first"}],
@@ -103,7 +111,10 @@ def test_rounding_is_no_other_holdout():
         (lambda text: "\n".join(text.split("\n")[:-9]), "its labels are not those of the training rows"),
         (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels are not those of the training rows"),
         (lambda text: text.replace(",1\n", ",7\n"), "its folds are not numbered"),
-        (lambda text: text.replace(",1\n", ",x\n", 1), "invalid literal|could not convert"),
+        *(
+            (lambda text, cell=cell: text.replace(",1\n", f",{cell}\n", 1), "no whole number from -1 to 127")
+            for cell in ("x", "", "1.5", "-2", "257", "1e400", "9" * 20, str(2**63), str(-(2**63)))
+        ),
     ],
 )
 def test_a_damaged_csv_is_refused(tmp_path, spoil, message):
