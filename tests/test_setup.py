@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS
+from conftest import SCRIPTS, finish, start, write_npz
 
 from digit_recognizer.data import places
 from digit_recognizer.errors import UserError
@@ -97,6 +97,67 @@ def test_requirements_that_are_met_and_that_are_not(programs):
     )
 
 
+def installed(folder, **distributions):
+    """A folder for PYTHONPATH with distributions: for each its version and what it requires."""
+    for name, (version, *requires) in distributions.items():
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", "Provides-Extra: and-cuda"]
+        (folder / f"{name}-{version}.dist-info").mkdir(parents=True)
+        (folder / f"{name}-{version}.dist-info/METADATA").write_text(
+            "\n".join([*lines, *(f"Requires-Dist: {line}" for line in requires)]) + "\n"
+        )
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("wheels", "plain", "with_extra"),
+    [
+        ({}, True, False),  # TensorFlow without its CUDA wheels
+        ({"some_cublas": ("12.9",)}, True, False),  # one of two
+        ({"some_cublas": ("12.9",), "some_cudnn": ("8.0", 'deep; extra == "x"')}, True, False),  # too old
+        ({"some_cublas": ("12.9",), "some_cudnn": ("9.5", 'deep; extra == "x"')}, True, False),
+        ({"some_cublas": ("12.9",), "some_cudnn": ("9.5",)}, True, True),
+        ({"some_cublas": ("12.9",), "some_cudnn": ("9.5", 'deep; extra == "x"'), "deep": ("1",)}, True, True),
+    ],
+)
+def test_the_wheels_of_an_extra_are_requirements(programs, tmp_path, wheels, plain, with_extra):
+    """tensorflow[and-cuda] is not there before its CUDA wheels are."""
+    requires = (
+        'some-cublas<13,>=12.5; extra == "and-cuda"',
+        'some-cudnn[x]>=9; extra == "and-cuda"',
+        "not-looked-at>=1",
+        'not-looked-at-either; python_version > "3"',
+    )
+    path = installed(tmp_path / "site", some_flow=("2.21", *requires), **wheels)
+
+    def has(line):
+        command = f"echo '{line}' | has_requirements {sys.executable}"
+        return sourced(command, programs.folder, PYTHONPATH=path).returncode == 0
+
+    assert has("some-flow>=2.20") == plain and not has("some-flow>=3")
+    assert has("some-flow[and-cuda]>=2.20") == with_extra and not has("some-flow[and-cuda]>=3")
+
+
+def test_a_gpu_machine_with_plain_tensorflow_installs_the_wheels(programs, tmp_path):
+    programs("nvidia-smi", "exit 0")
+    (tmp_path / "requirements.txt").write_text("tensorflow>=2.20\n")
+    site = installed(tmp_path / "site", tensorflow=("2.21", 'some-cublas>=12; extra == "and-cuda"'))
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "venv/bin/python").write_text(
+        f'#!/bin/bash\n[ "$2" != pip ] || {{ echo "$@"; cat /dev/stdin; exit; }}\nexec {sys.executable} "$@"\n'
+    )
+    (tmp_path / "venv/bin/python").chmod(0o755)
+    programs("python3", "exit 0")
+
+    def set_up():
+        places = {"VIRTUAL_ENV": str(tmp_path / "venv"), "PYTHONPATH": site}
+        return sourced(f"ROOT={tmp_path}; set_up", programs.folder, **places)
+
+    outcome = set_up()
+    assert outcome.returncode == 0 and "tensorflow[and-cuda]>=2.20" in outcome.stderr, outcome
+    installed(tmp_path / "site", some_cublas=("12.9",))
+    assert (set_up().returncode, set_up().stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     "where",
     [
@@ -145,38 +206,113 @@ def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("csv", "archive", "credentials", "given", "expected"),
     [
-        (False, False, False, False, 0),  # the sample
-        (False, False, True, False, 3),
-        (False, True, False, False, 3),
-        (False, True, False, True, 3),
-        (False, False, True, True, 2),  # nothing is there
-        (True, True, True, False, 2),  # test.csv is missing
+        (False, False, False, False, "sample"),
+        (False, False, True, False, "download"),
+        (False, True, False, False, "download"),
+        (False, True, False, True, "download"),
+        (False, False, True, True, "nothing is there"),
+        (True, True, True, False, "test.csv is missing"),
     ],
 )
-def test_when_run_all_downloads(tmp_path, monkeypatch, csv, archive, credentials, given, expected):
-    monkeypatch.setattr(places, "_in_checkout", lambda name: tmp_path / name)
-    (tmp_path / "input").mkdir()
+def test_when_run_all_downloads(
+    call, tmp_path, monkeypatch, capsys, csv, archive, credentials, given, expected
+):
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    folder = tmp_path / "input"
+    folder.mkdir()
     for name in ["train.csv"] * csv + ["digit-recognizer.zip"] * archive:
-        (tmp_path / "input" / name).write_text("")
+        (folder / name).write_text("")
     if credentials:
         monkeypatch.setenv("KAGGLE_API_TOKEN", "x")
-    options = ["--input", str(tmp_path / "input")] if given else []
-    monkeypatch.setattr(sys, "argv", ["source", *options])
-    try:
-        places._main()
-        code = 0
-    except SystemExit as exit:
-        code = exit.code
-    assert code == expected
+    options = ["--input", str(folder)] if given else []
+    monkeypatch.setattr(sys, "argv", ["places", *options])
+    needed = expected == "download"
+    assert places.needs_download(folder if given else None) == needed
+    if expected in ("sample", "download"):
+        places.check()
+        assert capsys.readouterr().out == (f"{places.SAMPLE_NOTICE}\n" if expected == "sample" else "")
+    else:
+        with pytest.raises(UserError, match="test.csv is missing" if csv else "holds no data|is missing"):
+            places.check() if csv else places.data_files(places.resolve(folder, None).input)
+    monkeypatch.setattr("digit_recognizer.kaggle.download.download", lambda *_: print("downloading"))
+    assert call("download", "--if-needed", *options).out == ("downloading\n" if needed else "")
+
+
+def test_run_all_tells_before_anything_is_installed(labelled, csvs, tmp_path):
+    """With the Python at hand, without one package."""
+    folder = write_npz(tmp_path / "input", labelled)
+    (csvs / "test.csv").unlink()
+    check = [sys.executable, "-S", "-m", "digit_recognizer.data.places"]
+    environment = {"PYTHONPATH": str(SCRIPTS.parent / "src"), "PATH": "/usr/bin:/bin"}
+
+    def run(*options):
+        outcome = subprocess.run([*check, *options], capture_output=True, text=True, env=environment)
+        return outcome.returncode, outcome.stdout + outcome.stderr
+
+    assert run("--input", str(folder), "--output", "run") == (0, "")
+    code, text = run(f"--input={csvs}")
+    assert code == 2 and text.startswith(f"run_all.sh: error: {csvs / 'test.csv'} is missing: ")
+    assert run("--input") == (2, "run_all.sh: error: argument --input: expected one argument\n")
+
+
+@pytest.mark.parametrize("option", ["--list", "--help", "-h"])
+def test_run_all_lists_and_stops(csvs, tmp_path, option):
+    """Whatever run is there: nothing is ensembled or reported anew."""
+    outcome = finish(
+        start("run_all.sh", option, "--input", csvs, "--output", tmp_path / "run", VIRTUAL_ENV=sys.prefix)
+    )
+    assert (outcome.code, outcome.error) == (0, "")
+    assert ("dropout_mlp" if option == "--list" else "--time-budget") in outcome.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_all_says_once_first_and_once_last_that_it_is_the_sample(programs, tmp_path):
+    """The stages are stand-ins; each says what `announced` makes it say."""
+    checkout = tmp_path / "checkout"
+    (checkout / "scripts").mkdir(parents=True)
+    (checkout / "src").symlink_to(SCRIPTS.parent / "src")
+    for name in ("run_all.sh", "setup.sh"):
+        (checkout / "scripts" / name).write_text((SCRIPTS / name).read_text())
+    (checkout / "requirements.txt").write_text("")
+    for name in ("download", "train", "ensemble", "report"):
+        (checkout / f"scripts/{name}.py").write_text(
+            "import sys\nfrom digit_recognizer.data.places import Places\n"
+            f"with Places(None, None).announced():\n    print('{name}', *sys.argv[1:])\n"
+        )
+    programs("python3", f'exec {sys.executable} "$@"')
+    environment = {"PATH": str(programs.folder), "HOME": str(tmp_path), "VIRTUAL_ENV": sys.prefix}
+    environment["PYTHONPATH"] = str(checkout / "src")
+    line = ["/bin/bash", str(checkout / "scripts/run_all.sh"), "--output", "there", "--epochs", "3"]
+    outcome = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=checkout)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.splitlines() == [
+        places.SAMPLE_NOTICE,
+        "download --if-needed --output there",
+        "train --output there --epochs 3",
+        "ensemble --output there",
+        "report --output there",
+        places.SAMPLE_NOTICE,
+    ]
 
 
 @pytest.mark.parametrize("folder", ["digit-recognizer", "competitions/digit-recognizer", "some/dataset"])
 def test_kaggles_folders(csvs, tmp_path, monkeypatch, folder):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    monkeypatch.setattr(places, "KAGGLE_INPUT", tmp_path / "kaggle")
-    (tmp_path / "kaggle" / folder).parent.mkdir(parents=True)
-    csvs.rename(tmp_path / "kaggle" / folder)
-    assert places.resolve(None, None) == places.Places(tmp_path / "kaggle" / folder, places.KAGGLE_OUTPUT)
+    monkeypatch.setattr(places, "KAGGLE", tmp_path / "kaggle")
+    target = tmp_path / "kaggle/input" / folder
+    target.parent.mkdir(parents=True)
+    csvs.rename(target)
+    assert places.resolve(None, None) == places.Places(target, tmp_path / "kaggle/working")
+
+
+def test_the_usual_folder_spares_the_walk_through_all_data_sets(csvs, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    monkeypatch.setattr(places, "KAGGLE", tmp_path / "kaggle")
+    (tmp_path / "kaggle/input").mkdir(parents=True)
+    csvs.rename(tmp_path / "kaggle/input/digit-recognizer")
+    for name in ("glob", "rglob", "iterdir", "walk"):
+        monkeypatch.setattr(Path, name, None, raising=False)  # fails where it is called
+    assert places.resolve(None, None).input == tmp_path / "kaggle/input/digit-recognizer"
 
 
 def test_a_notebooks_cell_is_no_terminal(monkeypatch):
@@ -190,11 +326,11 @@ def test_a_notebooks_cell_is_no_terminal(monkeypatch):
 def test_backends_that_are_not_there(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     with pytest.raises(UserError, match="KERAS_BACKEND=torch: this program runs on tensorflow and jax"):
-        backend.chosen()
+        backend.choose()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for name in ("jax", ""):
         monkeypatch.setenv("KERAS_BACKEND", name)
         with pytest.raises(UserError, match=r"is not installed: pip install -r requirements.txt"):
-            backend.chosen()
+            backend.choose()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name in ("jax", "keras") or None)
-    assert backend.chosen() == "jax"
+    assert backend.choose() == "jax"
