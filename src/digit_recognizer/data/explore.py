@@ -1,4 +1,4 @@
-"""What the data looks like before anything is trained: a text for the terminal, and pictures."""
+"""Describes the data before anything is trained: a text for the terminal, and pictures."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,12 +12,15 @@ from digit_recognizer.data.plan import check_data
 from digit_recognizer.files import write_figure
 from digit_recognizer.run import Run
 
-_SHOWN = 5  # examples in a line
-_SEED = 42  # of the random rows that are drawn
+_EXAMPLES = 5  # rows named in a line
+_SEED = 42  # of the choice of random rows
 
 
 def explore(run: Run, dataset: Dataset) -> None:
-    """Prints `describe` and draws the pictures into the run directory; raises UserError if it is of other data."""
+    """Prints `describe` and draws the pictures into the run directory.
+
+    Raises UserError where the directory holds a run on other data.
+    """
     with run.lock():
         if run.settings():
             check_data(run, dataset.labels)
@@ -26,7 +29,7 @@ def explore(run: Run, dataset: Dataset) -> None:
 
 
 def describe(dataset: Dataset) -> str:
-    """Returns shapes, types, value ranges and missing values; label counts; duplicates; the leak check."""
+    """Returns shapes, types, value ranges, label counts, duplicates, and the test rows that are training rows."""
     train, test = dataset.train_images, dataset.test_images
     unused = PIXELS - np.count_nonzero(train.any(axis=0))
     return "\n".join(
@@ -47,7 +50,7 @@ def describe(dataset: Dataset) -> str:
 
 
 def _arrays(dataset: Dataset) -> pd.DataFrame:
-    """A line for each array."""
+    """Returns a line for each array."""
     arrays = {
         "training pictures": dataset.train_images,
         "training labels": dataset.labels.train,
@@ -73,7 +76,7 @@ def _blank(images: np.ndarray) -> int:
 
 
 def _label_counts(labels: Labels) -> pd.DataFrame:
-    """Rows of each label, and their part, in the training rows and in the test rows that have labels."""
+    """Returns the count and the percentage of each label, in the training rows and in labelled test rows."""
     table = pd.DataFrame(index=pd.Index(range(CLASSES), name="label"))
     for name, each in (("training", labels.train), ("test", labels.test)):
         if each is not None:
@@ -91,7 +94,7 @@ def _balance(labels: np.ndarray) -> str:
 
 
 def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str:
-    """Which of these rows are there more than once, pixel for pixel."""
+    """Returns a line on the rows whose picture is in an earlier row too, pixel for pixel."""
     groups: dict[bytes, list[int]] = {}
     for row, image in enumerate(images):
         groups.setdefault(image.tobytes(), []).append(row)
@@ -104,7 +107,7 @@ def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str
 
 
 def _leak(train: np.ndarray, test: np.ndarray) -> str:
-    """Which test rows are training rows too."""
+    """Returns a line on the test pictures that are training pictures too, pixel for pixel."""
     known = {image.tobytes(): row for row, image in enumerate(train)}
     pairs = [
         f"{row + 1} = {known[image.tobytes()] + 1}"
@@ -115,14 +118,14 @@ def _leak(train: np.ndarray, test: np.ndarray) -> str:
 
 
 def _listed(found: Iterable[str]) -> str:
-    """The first of what was found, in brackets."""
+    """Returns the first examples, in brackets."""
     found = list(found)
-    more = ", ..." if len(found) > _SHOWN else ""
-    return f" (rows {', '.join(found[:_SHOWN])}{more})" if found else ""
+    more = ", ..." if len(found) > _EXAMPLES else ""
+    return f" (rows {', '.join(found[:_EXAMPLES])}{more})" if found else ""
 
 
 def write_pictures(dataset: Dataset, folder: Path) -> list[Path]:
-    """Draws the label counts, 15 and 25 training pictures and the mean of each label into `folder`."""
+    """Draws label counts, 15 and 25 training pictures and the mean of each label into `folder`; returns the files."""
     images, labels = dataset.train_images, dataset.labels.train
     drawn = np.random.default_rng(_SEED).permutation(len(images))[:25]
     figures = {
@@ -140,7 +143,7 @@ def write_pictures(dataset: Dataset, folder: Path) -> list[Path]:
 
 
 def draw_labels(labels: Labels) -> matplotlib.figure.Figure:
-    """A bar for each label: its part of the training rows, and of the test rows that have labels."""
+    """Returns a bar chart: the percentage of each label in the training rows, and in labelled test rows."""
     table = _label_counts(labels).filter(like="%")
     figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -156,20 +159,27 @@ def draw_labels(labels: Labels) -> matplotlib.figure.Figure:
 def draw_pictures(
     images: np.ndarray, labels: np.ndarray, rows: np.ndarray, title: str
 ) -> matplotlib.figure.Figure:
-    """The pictures of these rows, int (n,), five to a line, each with its label and its row from 1."""
+    """Returns a sheet of pictures, five to a line, each with its label and its row number from 1.
+
+    Args:
+        images: uint8 (m, 28, 28).
+        labels: uint8 (m,).
+        rows: which to draw, int (n,), from 0.
+        title: of the sheet.
+    """
     titles = [f"{labels[row]}  (row {row + 1})" for row in rows]
     return _draw_grid(images[rows], titles, title)
 
 
 def draw_means(images: np.ndarray, labels: np.ndarray) -> matplotlib.figure.Figure:
-    """The mean picture of each label that there is."""
+    """Returns a sheet with the mean picture of each label that occurs."""
     there = np.unique(labels)
     means = [images[labels == label].mean(axis=0) for label in there]
     return _draw_grid(means, [str(label) for label in there], "the mean training picture of each label")
 
 
 def _draw_grid(images: Iterable[np.ndarray], titles: list[str], title: str) -> matplotlib.figure.Figure:
-    """One picture of all, which draws several times as fast as axes for each."""
+    """Returns a sheet of pictures, drawn as one image: axes for each picture take several times as long."""
     columns, (height, width) = 5, (SIDE + 10, SIDE + 8)  # pixels of a cell; above the digit is its title
     lines = -(-len(titles) // columns)
     sheet = np.zeros((lines * height, columns * width))
