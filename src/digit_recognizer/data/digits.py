@@ -1,7 +1,7 @@
 """Digits: pictures of 28 x 28 pixels with their labels, read from any format that they come in, and checked.
 
 train.csv, test.csv and sample_submission.csv may come from any competition of this shape: the names of
-the id and label columns and the ids are those of sample_submission.csv (Kannada-MNIST has `id,label`).
+the id and label columns and the ids come from sample_submission.csv (Kannada-MNIST has `id,label`).
 """
 
 import hashlib
@@ -129,7 +129,7 @@ def _read_mnist_csvs_labels(train_csv: Path, test_csv: Path) -> Labels:
 
 
 def _mnist_labels(name: str | Path, train: np.ndarray, test: np.ndarray) -> Labels:
-    """Returns the labels of MNIST's own files, where the ids are 1 to n; `name` is where those of training are."""
+    """Returns the labels of MNIST's own files, with the ids 1 to n; `name` is the file of the training labels."""
     _check_several(name, train)
     return Labels(train, test, np.arange(1, len(test) + 1).astype(str), COLUMNS, "mnist")
 

@@ -139,7 +139,7 @@ def to_csv(path: Path, validated_in: np.ndarray, labels: np.ndarray) -> None:
 
 
 def from_csv(path: Path, labels: np.ndarray) -> np.ndarray:
-    """Returns the table of `split` that folds.csv holds; `labels` are those of the training rows.
+    """Returns the table of `split` that folds.csv holds; `labels` belong to the training rows.
 
     Raises UserError where the file is damaged or made for other rows.
     """
