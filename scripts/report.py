@@ -6,8 +6,10 @@ from _src import cli
 
 from digit_recognizer.data import digits, places
 from digit_recognizer.errors import UserError
-from digit_recognizer.results.compare import compare_runs, format_comparison, write_tables
+from digit_recognizer.results.compare import format_comparison
+from digit_recognizer.results.comparison_page import write_comparison
 from digit_recognizer.results.report import format_report, write_report
+from digit_recognizer.results.watch import watch_comparison, watch_run
 from digit_recognizer.run import Run
 
 
@@ -20,20 +22,28 @@ def main() -> None:
         nargs="*",
         help="run directories to compare; the comparison goes into --output (default: the run in --output)",
     )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="while the training goes on: write the page anew after each epoch, until all folds are finished",
+    )
     options = parser.parse_args()
     if options.runs and options.output is None:
         raise UserError("the comparison goes into a directory of its own: give --output DIR")
     place = places.resolve(options.input, options.output)
     with place.announced():
         run, dataset = Run(place.output), digits.load(place.input)
-        if options.runs:
-            comparison = compare_runs([Run(folder) for folder in options.runs], dataset.labels)
-            print(format_comparison(comparison))
-            run.report.mkdir(parents=True, exist_ok=True)
-            print(", ".join(map(str, write_tables(run.report, comparison))))
+        runs = [Run(folder) for folder in options.runs]
+        if options.watch:
+            watch_comparison(run, runs, dataset) if runs else watch_run(run, dataset)
+        elif runs:
+            print(format_comparison(write_comparison(run, runs, dataset)))
+            print(f"{run.report / 'index.html'}, runs.csv and pairs.csv beside it")
         else:
             print(format_report(write_report(run, dataset)))
-            print(f"{run.cv_report_json}, {run.cv_report_csv}, pictures in {run.report}")
+            print(
+                f"{run.report / 'index.html'}, {run.cv_report_json}, {run.cv_report_csv}, pictures in {run.report}"
+            )
 
 
 if __name__ == "__main__":

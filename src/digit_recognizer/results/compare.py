@@ -25,7 +25,7 @@ from digit_recognizer.run import Run
 
 _RESAMPLES = 2000
 _CHUNK = 50  # resamples at a time: 50 x 42,000 weights are 8 MB
-_LEAST = 1e-15  # a probability of 0 has no logarithm
+_LEAST = np.finfo(float).eps  # a probability of 0 has no logarithm; scikit-learn clips at the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,11 @@ class Comparison:
     pairs: pd.DataFrame
     members: list[list[MemberResult]]  # of each run
     probabilities: np.ndarray  # float32 (runs, training rows, 10), out of fold, NaN where not predicted
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no member of any run is left to train."""
+        return all(member.finished for members in self.members for member in members)
 
 
 def compare_runs(runs: Sequence[Run], labels: Labels) -> Comparison:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,27 +35,31 @@ def data_uri(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _probabilities(probabilities: np.ndarray) -> str:
-    """The highest probabilities, float (10,), in words."""
-    order = np.argsort(-probabilities, kind="stable")[:_MOST_LABELS]
-    told = [label for label in order if probabilities[label] >= _LEAST]
-    return ", ".join(f"{label}: {percent(float(probabilities[label]))}" for label in told)
+def _probabilities(probabilities: np.ndarray, label: int | None = None) -> str:
+    """The highest probabilities, float (10,), and that of `label`, in words."""
+    order = np.argsort(-probabilities, kind="stable").tolist()
+    told = [each for each in order[:_MOST_LABELS] if probabilities[each] >= _LEAST]
+    if label is not None and label not in told:
+        told = [*told[: _MOST_LABELS - 1], label]
+    return ", ".join(f"{each}:\N{NO-BREAK SPACE}{percent(float(probabilities[each]))}" for each in told)
 
 
-def training_items(evaluation: Evaluation, images: np.ndarray, rows: Iterable[int]) -> list[Item]:
+def training_items(
+    evaluation: Evaluation, images: np.ndarray, rows: Iterable[int], marked: Container[int] = ()
+) -> list[Item]:
     """Returns an item for each of these training rows that is wrong out of fold.
 
     Args:
         evaluation: of the run.
         images: uint8 (training rows, 28, 28).
         rows: numbers of rows, from 0.
+        marked: rows that are marked as likely mislabelled.
     """
-    suspicious = {each["row"] for each in evaluation.report["likely_mislabelled"]}
     items = []
     for row in rows:
         label, probabilities = int(evaluation.labels.train[row]), evaluation.oof[row]
         predicted, votes = int(probabilities.argmax()), evaluation.votes[:, row]
-        lines = [_probabilities(probabilities), f"row {row}"]
+        lines = [_probabilities(probabilities, label), f"row {row}"]
         if (votes >= 0).sum() > 1:
             lines.append(f"{(votes == predicted).sum()} of {(votes >= 0).sum()} members")
         items.append(
@@ -64,7 +68,7 @@ def training_items(evaluation: Evaluation, images: np.ndarray, rows: Iterable[in
                 f"Training row {row}: label {label}, predicted {predicted}",
                 f"{label} as {predicted}",
                 lines,
-                "label?" if int(row) in suspicious else "",
+                "label?" if int(row) in marked else "",
                 f"{label}-{predicted}",
             )
         )
@@ -92,3 +96,27 @@ def test_items(evaluation: Evaluation, images: np.ndarray) -> list[Item]:
         )
         for each in evaluation.report["least_sure"]
     ]
+
+
+def compared_items(
+    images: np.ndarray,
+    labels: np.ndarray,
+    rows: Iterable[int],
+    names: tuple[str, str],
+    probabilities: tuple[np.ndarray, np.ndarray],
+) -> list[Item]:
+    """Returns an item for each of these training rows, with what each of two runs says of it.
+
+    Args:
+        images: uint8 (training rows, 28, 28).
+        labels: uint8 (training rows,).
+        rows: numbers of rows, from 0.
+        names: of the runs.
+        probabilities: of the runs, out of fold, each float (training rows, 10).
+    """
+    items = []
+    for row in rows:
+        said = [f"{name}: {_probabilities(own[row])}" for name, own in zip(names, probabilities, strict=True)]
+        alt = f"Training row {row}: label {labels[row]}"
+        items.append(Item(data_uri(images[row]), alt, f"label {labels[row]}", [*said, f"row {row}"]))
+    return items

@@ -60,10 +60,10 @@ def percent(share: float | None, digits: int = 1) -> str:
         return "\N{EN DASH}"
     least = 10**-digits
     if 0 < share * 100 < least / 2:
-        return f"<{least:g} %"
+        return f"<{least:g}\N{NO-BREAK SPACE}%"
     if 100 - least / 2 < share * 100 < 100:
-        return f">{100 - least:g} %"
-    return f"{share * 100:.{digits}f} %"
+        return f">{100 - least:g}\N{NO-BREAK SPACE}%"
+    return f"{share * 100:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def p_value(p: float) -> str:

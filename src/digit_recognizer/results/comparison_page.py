@@ -1,0 +1,124 @@
+"""Several runs side by side as one page, report/index.html of the comparison's directory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from digit_recognizer.data.digits import Dataset
+from digit_recognizer.errors import UserError
+from digit_recognizer.files import atomic
+from digit_recognizer.results.charts import Axis, Chart, Series, line_chart
+from digit_recognizer.results.compare import Comparison, compare_runs, write_tables, wrong_rows
+from digit_recognizer.results.ensemble import covered_rows
+from digit_recognizer.results.gallery import Item, compared_items
+from digit_recognizer.results.members import MemberResult
+from digit_recognizer.results.templating import render
+from digit_recognizer.run import Run
+
+_SHOWN = 100  # rows, at most, that one run has right and the other wrong
+_PAIRS = 10  # of which such rows are shown
+_SECTIONS = [("runs", "Runs"), ("pairs", "Pairs"), ("curves", "Learning curves"), ("rows", "Rows")]
+
+
+def write_comparison(
+    home: Run, runs: Sequence[Run], dataset: Dataset, refresh: int | None = None
+) -> Comparison:
+    """Compares runs, and writes index.html, runs.csv and pairs.csv into the folder report/ of `home`.
+
+    Args:
+        home: the directory of the comparison.
+        runs: to compare.
+        dataset: that they were trained on.
+        refresh: seconds after which the page reads itself again, as long as a run is not finished; or None.
+
+    Raises UserError as `compare_runs` does, and where `home` holds a run, whose report this would replace.
+    """
+    if home.recipe_json.exists():
+        raise UserError(f"{home.folder} holds a run: give the comparison an --output of its own")
+    comparison = compare_runs(runs, dataset.labels)
+    page = render(
+        "comparison.html.j2",
+        sections=_SECTIONS,
+        comparison=comparison,
+        runs=comparison.runs.reset_index().to_dict("records"),
+        pairs=_pair_lines(comparison.pairs),
+        curves=_curves(comparison),
+        rows=_rows(comparison, dataset),
+        shown=_SHOWN,
+        refresh=None if comparison.is_finished else refresh,
+    )
+    home.report.mkdir(parents=True, exist_ok=True)
+    write_tables(home.report, comparison)
+    with atomic(home.report / "index.html") as file:
+        file.write_text(page, encoding="utf-8")
+    return comparison
+
+
+def _pair_lines(pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table of pairs, with the places of each interval in a drawing 200 wide around 100 for no difference."""
+    known = pairs[pairs["rows"] > 0]
+    most = float(known[["low", "high"]].abs().max().max()) if len(known) else 0
+    axis = Axis(-most or -1, most or 1, 5, 195)
+    return [
+        line | {"places": {name: axis(line[name]) for name in ("low", "difference", "high")}}
+        for line in pairs.to_dict("records")
+    ]
+
+
+def _mean_history(members: list[MemberResult]) -> pd.DataFrame:
+    """The mean of the members' histories, a line for each epoch that each finished member has."""
+    histories = [member.history() for member in members if member.finished]
+    table = pd.concat(histories).groupby("epoch").agg(["mean", "size"])
+    whole = table[("loss", "size")] == len(histories)
+    return table.loc[whole].xs("mean", axis=1, level=1).reset_index()
+
+
+def _curves(comparison: Comparison) -> list[Chart]:
+    """The mean learning curves of the runs' finished members, over each other."""
+    histories = {
+        name: _mean_history(members)
+        for name, members in zip(comparison.names, comparison.members, strict=True)
+    }
+    charts = []
+    for quantity in ("loss", "accuracy"):
+        series = []
+        for number, (name, history) in enumerate(histories.items()):
+            epochs = history["epoch"].tolist()
+            series += [
+                Series(f"{name}, training", epochs, history[quantity].tolist(), number, dashed=True),
+                Series(name, epochs, history[f"val_{quantity}"].tolist(), number),
+            ]
+        best = max(history["val_accuracy"].max() for history in histories.values())
+        chart = line_chart(
+            f"curve-{quantity}",
+            quantity.capitalize(),
+            f"Mean {quantity} in training and validation over the epochs, of {len(histories)} runs.",
+            ("epoch", quantity),
+            series,
+            log=quantity == "loss",
+            # the first epochs would flatten all that follows
+            y_range=(max(0.0, 1 - 10 * (1 - best)), 1.0) if quantity == "accuracy" else None,
+        )
+        chart.legend[:] = chart.legend[1::2]
+        charts.append(chart)
+    return charts
+
+
+def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list[Item]]]:
+    """For each pair and order: what the rows are, how many there are, and pictures of those."""
+    labels, oof = dataset.labels.train, dict(zip(comparison.names, comparison.probabilities, strict=True))
+    found = []
+    for pair in comparison.pairs.head(_PAIRS).itertuples():
+        for wrong, right in ((pair.first, pair.second), (pair.second, pair.first)):
+            inside = (
+                covered_rows(oof[right]) & wrong_rows(oof[wrong], labels) & ~wrong_rows(oof[right], labels)
+            )
+            rows = np.flatnonzero(inside)
+            rows = rows[np.argsort(-oof[wrong][rows].max(axis=1), kind="stable")]
+            items = compared_items(
+                dataset.train_images, labels, rows[:_SHOWN].tolist(), (wrong, right), (oof[wrong], oof[right])
+            )
+            found.append((f"{wrong} wrong, {right} right", len(rows), items))
+    return found
