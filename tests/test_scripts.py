@@ -17,9 +17,10 @@ import pytest
 from conftest import LIGHT, ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs, write_npz
 from kaggle_server import refused
 
-import digit_recognizer.layers  # noqa: F401  of saved models
-from digit_recognizer import cli, recipes
+import digit_recognizer.training.layers  # noqa: F401  of saved models
+from digit_recognizer import cli, named_recipes
 from digit_recognizer.data.places import SAMPLE_NOTICE
+from digit_recognizer.data.plan import SAMPLE_CUTS
 from digit_recognizer.files import read_json
 from digit_recognizer.run import Run
 
@@ -45,7 +46,7 @@ def test_the_files_of_a_run(finished):
     }
     assert names == {
         *("recipe.json", "folds.csv", "oof_probabilities.npy", "ensemble.json", "submission.csv"),
-        *("cv_report.json", "cv_report.csv", "cache/digits.npz"),
+        *("cv_report.json", "cv_report.csv", "report/index.html"),
         *("report/curves.png", "report/learning_rate.png", "report/confusion_matrix.png"),
         *(f"fold_0{number}/{name}" for number in range(2) for name in fold),
     }
@@ -152,26 +153,28 @@ def test_a_second_process_in_the_same_run_is_refused(finished, call, tmp_path):
             )
 
 
-def test_jax_without_tensorflow_and_with_tensorflows_models(finished, call, tmp_path):
+def test_jax_without_tensorflow_and_with_tensorflows_models(finished, call, dataset, tmp_path):
     """One process trains on JAX, and predicts with a model.keras of TensorFlow to the same but for rounding."""
     csvs, run = finished
+    np.save(tmp_path / "images.npy", dataset.test_images)
     program = f"""
 import runpy, sys
 {NO_TENSORFLOW}
+sys.path.insert(0, {str(SCRIPTS)!r})
 sys.argv = ["train.py", "--input", {str(csvs)!r}, "--output", {str(tmp_path / "run")!r}, "--fold", "0", *{TINY!r}]
 try:
     runpy.run_path({str(SCRIPTS / "train.py")!r}, run_name="__main__")
 except SystemExit as exit:
     assert exit.code == 0
 import keras, numpy as np
-images = np.load({str(run / "cache/digits.npz")!r})["test_images"]
+images = np.load({str(tmp_path / "images.npy")!r})
 model = keras.saving.load_model({str(run / "fold_00/model.keras")!r}, safe_mode=True)
 np.save({str(tmp_path / "predicted.npy")!r}, model.predict(images, verbose=0))
 """
     environment = os.environ | {"KERAS_BACKEND": "jax"}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
     model = keras.saving.load_model(run / "fold_00/model.keras", safe_mode=True)
-    expected = model.predict(np.load(run / "cache/digits.npz")["test_images"], verbose=0)
+    expected = model.predict(dataset.test_images, verbose=0)
     assert np.abs(np.load(tmp_path / "predicted.npy") - expected).max() < 1e-5
     settings = read_json(tmp_path / "run/recipe.json")
     assert settings["backend"] == "jax" and "jax" in settings["versions"]
@@ -189,11 +192,15 @@ def test_output_that_nobody_reads_on_is_no_error():
 
 def test_only_training_needs_keras():
     """The other stages run where neither backend is installed, and start at once."""
-    modules = "command, competition, ensemble, kernel, report, session, submission"
-    program = (
-        f"import sys; from digit_recognizer import {modules}; "
-        "sys.exit(not {'keras', 'tensorflow', 'jax'}.isdisjoint(sys.modules))"
-    )
+    program = """
+import sys
+from digit_recognizer import cli
+from digit_recognizer.data import digits, explore, plan
+from digit_recognizer.kaggle import download, kernel, submissions
+from digit_recognizer.results import ensemble, leaderboard, report
+from digit_recognizer.training import session
+sys.exit(not {"keras", "tensorflow", "jax"}.isdisjoint(sys.modules))
+"""
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT / "src")
 
 
@@ -205,7 +212,7 @@ def test_labels_of_test_rows_change_nothing_but_the_report(light, call, labelled
     outcomes.append(call("report", *places))
     assert [outcome.code for outcome in outcomes] == [0, 0, 0], outcomes
     assert arrays(tmp_path / "run") == arrays(run)
-    errors = int((pd.read_csv(run / "submission.csv")["Label"] != labelled.test.labels).sum())
+    errors = int((pd.read_csv(run / "submission.csv")["Label"] != labelled.labels.test).sum())
     assert read_json(tmp_path / "run/cv_report.json")["test"]["errors"] == errors
     assert f"test accuracy {1 - errors / 20:.5f}" in outcomes[-1].out
     assert refused(call("submit", *places), "is of MNIST's own files, which is never sent")
@@ -226,9 +233,9 @@ def test_run_all_stops_at_a_mistake(csvs, tmp_path):
 
 
 def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
-    monkeypatch.setitem(cli.SAMPLE_CUTS, "epochs", 1)
-    monkeypatch.setattr(recipes, "DEFAULT", "mlp")
+    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
+    monkeypatch.setitem(SAMPLE_CUTS, "epochs", 1)
+    monkeypatch.setattr(named_recipes, "DEFAULT", "mlp")
     for name, options in (("train", ("--fold", 0, "--threads", 2)), ("ensemble", ()), ("report", ())):
         outcome = call(name, *options)
         assert outcome.code == 0, outcome.error
@@ -240,7 +247,7 @@ def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
 
 
 def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret")
     outcome = call("train")
     words = ("holds no data", "python scripts/download.py", "kaggle.com/competitions/digit-recognizer/data")
@@ -249,7 +256,7 @@ def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkey
 
 
 def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places._in_checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
     (csvs / "test.csv").unlink()
     csvs.rename(tmp_path / "input")
     assert refused(call("train"), "input/test.csv is missing")
@@ -337,7 +344,7 @@ def test_overwrite_starts_anew(finished, call, tmp_path):
     options = ("--overwrite", "--recipe", "mlp", "--folds", 1, "--holdout", 0.25, "--threads", 2)
     assert call("train", *places, *options).code == 0
     left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").iterdir()}
-    assert left == {"notes.txt", "recipe.json", "folds.csv", "fold_00", "cache"}
+    assert left == {"notes.txt", "recipe.json", "folds.csv", "fold_00"}
     assert call("ensemble", *places).code == 0 and "(80 training rows)" in call("report", *places).out
 
 
@@ -433,12 +440,12 @@ def test_list_tells_every_recipe_without_keras(tmp_path):
     outcome = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
     assert outcome.returncode == 0 and not [*tmp_path.iterdir()]
     assert not re.search(r"\b(keras|tensorflow|jax)$", outcome.stderr, re.M)
-    for name, recipe in recipes.RECIPES.items():
+    for name, recipe in named_recipes.RECIPES.items():
         assert re.search(
-            rf"^{name} +{recipe.network}, .* {recipes.PARAMETERS[name]:,} parameters", outcome.stdout, re.M
+            rf"^{name} +{recipe.network}, .* {named_recipes.PARAMETERS[name]:,} parameters", outcome.stdout, re.M
         )
-        assert recipe.published in outcome.stdout and recipe.source in outcome.stdout
-    assert "activation         relu, sigmoid, tanh, leaky_relu, elu\n" in outcome.stdout
+        assert recipe.reported_accuracy in outcome.stdout and recipe.citation in outcome.stdout
+    assert "relu, sigmoid, tanh, leaky_relu, elu (default: relu)\n" in outcome.stdout
 
 
 def test_help_is_no_error(call):
