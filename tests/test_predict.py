@@ -1,4 +1,7 @@
-"""predict.py as a person runs it, with an ensemble trained here on the sample."""
+"""predict.py as a person runs it, with runs that were trained here on the sample."""
+
+import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -7,71 +10,66 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from test_pictures import coverage, half_in_shadow, scaled, sheet
 
-from digit_recognizer.data import digits
+from digit_recognizer import named_recipes, recipes
+from digit_recognizer.data import digits, places
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import write_json
-from digit_recognizer.pictures import find
+from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.results import ensemble
 from digit_recognizer.run import Run
-from digit_recognizer.training import backend
+from digit_recognizer.training import backend, session
+from digit_recognizer.training.predict import load_model, predict_ensemble
 
-
-def network(seed):
-    """A small network without batch normalisation: that of the recipe needs ten times the steps to be of use."""
-    import keras
-
-    from digit_recognizer.training.layers import RandomDistortion
-
-    keras.utils.set_random_seed(seed)
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((28, 28), dtype="uint8"),
-            layers.Reshape((28, 28, 1)),
-            layers.Rescaling(1 / 255),
-            RandomDistortion(rotation=10, zoom=0.2, shift=0.1),
-            layers.Conv2D(16, 3, strides=2, activation="relu"),
-            layers.Conv2D(32, 3, strides=2, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10, activation="softmax"),
-        ]
-    )
+SPLIT = {"folds": 2, "batch_size": 16, "learning_rate": 2e-3}
+AUGMENTED = {"epochs": 10, "filters": (8, 16), "dropout": 0.2, "rotation": 10.0, "zoom": 0.2, "shift": 0.1}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of two small networks, each trained for seconds on the sample's training rows."""
-    import keras
+def board(tmp_path_factory):
+    """A folder with the runs of two recipes, as train.py makes them: one is augmented, with shifts at prediction."""
+    folder = tmp_path_factory.mktemp("board")
+    for name, options in (("lenet", AUGMENTED | {"tta_shift": 1}), ("mlp", {"epochs": 2})):
+        session.train(folder / name, digits.sample(), [name], SPLIT | options, threads=THREADS)
+    return folder
 
-    run, train = Run(tmp_path_factory.mktemp("predict")), digits.sample().train
-    for seed in (0, 1):
-        folder = run.folder / f"fold_{seed:02}"
-        folder.mkdir()
-        model = network(seed)
-        model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy")
-        model.fit(train.images, train.labels, batch_size=32, epochs=7, verbose=0)
-        model.save(folder / "model.keras")
-        write_json(folder / "metrics.json", {})
-    write_json(run.recipe_json, {"data": "sample", "threads": THREADS})
-    return run
+
+@pytest.fixture(scope="module")
+def run(board):
+    return Run(board / "lenet")
 
 
 @pytest.fixture(scope="module")
 def scans():
     """100 of the sample's digits that no network has seen, in ten rows on a sheet, and their labels."""
-    drawn = [scaled(image, 4) for image in digits.sample().test.images[:100]]
+    drawn = [scaled(image, 4) for image in digits.sample().test_images[:100]]
     labels = load_digits().target[1300:1400]
     return sheet([drawn[row : row + 10] for row in range(0, 100, 10)], pitch=118, noise=3), labels
 
 
+@pytest.fixture
+def scan(scans, tmp_path):
+    """The first two rows of them as a file."""
+    path = tmp_path / "scan.png"
+    Image.fromarray(scans[0][:236]).save(path)
+    return path
+
+
+def table(outcome, path):
+    """The rows of predict.py's table: digits int (n,), probabilities float (n,)."""
+    rows = [line.split() for line in outcome.out.splitlines() if line.lstrip().startswith(str(path))]
+    assert [int(row[1]) for row in rows] == list(range(1, len(rows) + 1))
+    return np.array([int(row[2]) for row in rows]), np.array([float(row[3]) for row in rows])
+
+
 def test_clean_scans_are_read(run, scans):
     picture, labels = scans
-    found = find.find(picture)
+    found = find_digits(picture)
     assert len(found) == 100
-    given = ensemble.predict_images(ensemble.trained_models(run), np.array([each.image for each in found]))
-    assert given.shape == (100, 10) and given.sum(axis=1) == pytest.approx(np.ones(100), abs=1e-5)
-    assert (given.argmax(axis=1) == labels).mean() >= 0.95
+    images = np.array([each.image for each in found])
+    probabilities = predict_ensemble(ensemble.trained_models(run), images)
+    assert probabilities.shape == (100, 10)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(100), abs=1e-5)
+    assert (probabilities.argmax(axis=1) == labels).mean() >= 0.95
 
 
 def test_the_table_and_the_picture(call, run, scans, tmp_path):
@@ -86,14 +84,79 @@ def test_the_table_and_the_picture(call, run, scans, tmp_path):
     assert outcome.code == 0, outcome.error
     lines = outcome.out.splitlines()
     assert lines[0] == lines[-1] and lines[0].startswith("THIS IS THE BUILT-IN SAMPLE")
-    rows = [line.split() for line in lines if line.lstrip().startswith(str(paths[0]))]
-    assert [int(row[1]) for row in rows] == list(range(1, 21))
-    assert (np.array([int(row[2]) for row in rows]) == scans[1][:20]).mean() >= 0.9
-    assert all(row[2] != row[4] and 0 < float(row[3]) <= 1 for row in rows)
+    found, probabilities = table(outcome, paths[0])
+    assert len(found) == 20 and (found == scans[1][:20]).mean() >= 0.9
+    assert (probabilities > 0).all() and (probabilities <= 1).all()
     assert f"{paths[1]}: no digit" in outcome.out
     assert f"{paths[2]}: number 1 is wider than a digit is" in outcome.out
     with Image.open(run.predictions) as picture:
         assert picture.format == "PNG" and picture.width == 1210
+
+
+def by_hand(path, images, shift):
+    """The probabilities of a saved network, averaged over the shifts of every uncertain picture."""
+    network = load_model(path)
+    probabilities = np.array(network(images))
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift)))
+    moves = itertools.product((0, shift, 2 * shift), repeat=2)
+    views = [np.array(network(padded[:, y : y + 28, x : x + 28])) for y, x in moves]
+    uncertain = probabilities.max(axis=1) < 0.999
+    assert uncertain.any()
+    probabilities[uncertain] = np.mean(views, axis=0)[uncertain]
+    return probabilities
+
+
+def test_photographs_are_predicted_as_test_rows_are(call, run, scan, scans):
+    images = np.array([each.image for each in find_digits(scans[0][:236])])
+    networks = [run.folder / name / "model.keras" for name in ("fold_00", "fold_01")]
+    expected = np.mean([by_hand(path, images, 1) for path in networks], axis=0)
+    found, probabilities = table(call("predict", scan, "--output", run.folder), scan)
+    assert list(found) == list(expected.argmax(axis=1))
+    assert probabilities == pytest.approx(expected.max(axis=1), abs=2e-4)
+
+
+@pytest.mark.parametrize("place", ["board", "elsewhere"])
+def test_a_blend_reads_with_the_members_of_its_runs(call, board, scan, scans, tmp_path, place):
+    """Each member predicts with its own recipe's shifts, wherever the blend is."""
+    home = tmp_path / "board" if place == "board" else tmp_path / "blends" / "best"
+    runs = shutil.copytree(board, tmp_path / "board")
+    if place == "board":
+        outcome = call("predict", scan, "--output", home)
+        assert outcome.code == 2 and "holds several runs (lenet, mlp)" in outcome.error
+        assert "scripts/ensemble.py --output" in outcome.error
+    ensemble.blend(Run(home), [Run(runs / "lenet"), Run(runs / "mlp")], digits.sample().labels, "oof")
+    members = ensemble.read_json(home / "ensemble.json")["members"]
+    assert len(members) == 4 and all(("lenet" in each["member"]) or each["weight"] < 0.2 for each in members)
+
+    outcome = call("predict", scan, "--output", home)
+    assert outcome.code == 0, outcome.error
+    assert outcome.out.startswith("THIS IS THE BUILT-IN SAMPLE")
+    images = np.array([each.image for each in find_digits(scans[0][:236])])
+    expected = sum(
+        each["weight"]
+        * by_hand(home / each["member"] / "model.keras", images, 1 if "lenet" in each["member"] else 0)
+        for each in members
+    )
+    found, probabilities = table(outcome, scan)
+    assert list(found) == list(expected.argmax(axis=1))
+    assert probabilities == pytest.approx(expected.max(axis=1), abs=2e-4)
+    assert (home / "report" / "predictions.png").exists()
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_a_run_is_enough(call, run, scan, tmp_path, monkeypatch, token):
+    """No data, with or without credentials: the default run predicts, or the sample's where it alone is there."""
+    monkeypatch.setattr(places, "ROOT", tmp_path / "checkout")
+    if token:
+        monkeypatch.setenv("KAGGLE_API_TOKEN", "secret")
+    outcome = call("predict", scan)
+    assert outcome.code == 2 and "holds no run (no recipe.json)" in outcome.error
+    for name in ("sample", "run"):
+        shutil.copytree(run.folder, tmp_path / "checkout" / "output" / name)
+        outcome = call("predict", scan)
+        assert outcome.code == 0, outcome.error
+        assert (tmp_path / "checkout" / "output" / name / "report" / "predictions.png").exists()
+        assert f"{name}/report/predictions.png: what was found" in outcome.out
 
 
 def test_a_picture_without_ink_needs_no_network(call, run, tmp_path, monkeypatch):
@@ -126,7 +189,7 @@ def test_refusals_come_first_and_write_nothing(call, run, tmp_path, monkeypatch)
 
 def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):
     run = Run(tmp_path)
-    write_json(run.recipe_json, {})
+    write_json(run.recipe_json, recipes.to_json(named_recipes.named("fast")))
     with pytest.raises(UserError, match="no finished fold yet"):
         ensemble.trained_models(run)
     for name in ("fold_00", "fold_01", "fold_02"):
@@ -135,11 +198,16 @@ def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):
     for name in ("fold_00", "fold_02"):
         (tmp_path / name / "metrics.json").write_text("{}")
     models = ensemble.trained_models(run)
-    assert models == {tmp_path / name / "model.keras": 0.5 for name in ("fold_00", "fold_02")}
+    assert [(each.path.parent.name, each.weight, each.tta_shift) for each in models] == [
+        ("fold_00", 0.5, 1),
+        ("fold_02", 0.5, 1),
+    ]
     with pytest.raises(UserError, match=r"fold_00/model.keras is damaged \(.*metrics.json and train again"):
-        ensemble.predict_images(models, np.zeros((1, 28, 28), np.uint8))
+        predict_ensemble(models, np.zeros((1, 28, 28), np.uint8))
     write_json(run.ensemble_json, {"members": [{"member": "fold_01", "weight": 1.0}], "missing": []})
-    assert ensemble.trained_models(run) == {tmp_path / "fold_01/model.keras": 1.0}
+    assert [(each.path.parent.name, each.weight) for each in ensemble.trained_models(run)] == [
+        ("fold_01", 1.0)
+    ]
     (tmp_path / "fold_01/model.keras").unlink()
     with pytest.raises(UserError, match=r"fold_01/model.keras is missing"):
         ensemble.trained_models(run)

@@ -65,13 +65,15 @@ def build():
 
     Normalisation has Keras' epsilon and momentum, the weights have Keras' initial distribution.
     """
+    import torch
     from torch import nn
 
     def convolution(inputs: int, filters: int) -> nn.Module:
         return nn.Conv2d(inputs, filters, 3, padding=1)
 
     def rest(normalisation: nn.Module | None) -> list[nn.Module]:
-        return [*([normalisation] if normalisation else []), nn.ReLU(), nn.MaxPool2d(2)]
+        # pooling first gives the same values as ReLU first, at a quarter of the work
+        return [*([normalisation] if normalisation else []), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
 
     keras_defaults = {"eps": 1e-3, "momentum": 0.01}  # of 1 - momentum, as PyTorch has it
     network = nn.Sequential(
@@ -92,8 +94,6 @@ def build():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-    import torch
-
     return network.to(memory_format=torch.channels_last)
 
 
