@@ -89,7 +89,7 @@ def measure_reading(workload: Workload) -> Iterator[Row]:
         return
     ways = {
         "pandas.read_csv": lambda: [pd.read_csv(path) for path in paths],
-        "ours, checked": lambda: digits.read(workload.input),
+        "ours, checked": lambda: digits.load(workload.input),
     }
     yield from compare("reading the CSVs", ways, workload.rounds)
 
