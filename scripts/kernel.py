@@ -3,68 +3,43 @@
 Options of train.py come last, after --, such as: -- --folds 10 --time-budget 11h
 """
 
-import os
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from _src import cli
 
-from digit_recognizer import cli
-from digit_recognizer.data import places
-from digit_recognizer.kaggle import kernel as kernels
-from digit_recognizer.kaggle.client import connect
-
-BUDGET = "11h"  # a session ends after 12
+from digit_recognizer.kaggle import kernel, packing
 
 
-def owner() -> str:
-    """The user's name at Kaggle, as the client knows it."""
-    return connect().get_config_value("username")
-
-
-def kernel() -> None:
+def main() -> None:
     parser = cli.Parser(__doc__, places=False)
     add = parser.add_argument
     cli.add_competition_option(parser)
     add("--title", default="Digit Recognizer k-fold ensemble", help="the kernel's (default: %(default)s)")
     add("--owner", metavar="NAME", help="your name at Kaggle (default: as the client knows it)")
-    add("--accelerator", choices=kernels.ACCELERATORS, default="t4x2", help="(default: %(default)s)")
+    add("--accelerator", choices=packing.ACCELERATORS, default="t4x2", help="(default: %(default)s)")
     add("--internet", action="store_true", help="let the session use the internet, which nothing here needs")
     add("--previous", metavar="OWNER/KERNEL", help="go on from the output of an earlier kernel")
+    add("--notebook", action="store_true", help="pack a notebook that ends with the report, not a script")
     add("--pack-only", action="store_true", help="leave the packed kernel to look at, and push nothing")
     add("--no-wait", action="store_true", help="push, and neither wait nor fetch")
-    add(
-        "--output",
-        metavar="DIR",
-        type=Path,
-        help="for the packed kernel and what it makes (default: output/kernel)",
-    )
+    add("--output", metavar="DIR", type=Path, help="for the kernel and its output (default: output/kernel)")
     add("options", metavar="OPTION", nargs="*", help="options of train.py")
     options = parser.parse_args()
-    folder = options.output or Path(os.path.relpath(places.ROOT / "output" / "kernel"))
-    train = list(options.options)
-    if "--time-budget" not in train:
-        train += ["--time-budget", BUDGET]
-    if options.previous:
-        train += ["--resume-from", "/kaggle/input"]
-    name = options.owner or ("OWNER" if options.pack_only else owner())
-    metadata = kernels.describe(
-        name, options.title, options.competition, options.accelerator, options.internet, options.previous
+    packed = packing.Kernel(
+        owner=options.owner or ("OWNER" if options.pack_only else kernel.owner_name()),
+        title=options.title,
+        competition=options.competition,
+        accelerator=options.accelerator,
+        internet=options.internet,
+        previous=options.previous,
+        notebook=options.notebook,
     )
-    code = kernels.pack(folder, metadata, train)
-    print(f"{code}: {code.stat().st_size:,} bytes; {folder / kernels.METADATA}: {metadata['id']}")
-    if options.pack_only:
-        return
-    pushed = kernels.push(folder)
-    if options.no_wait:
-        print(f"look at it at https://www.kaggle.com/code/{pushed}")
-        return
-    kernels.follow(pushed)
-    kernels.fetch(pushed, folder / "output")
-    print(
-        f"its output is in {folder / 'output'}; python scripts/submit.py --output {folder / 'output'} sends it"
+    training_options = packing.training_options(options.options, bool(options.previous))
+    folder = options.output or kernel.default_folder()
+    kernel.pack_and_run(
+        folder, packed, training_options, push=not options.pack_only, wait=not options.no_wait
     )
 
 
 if __name__ == "__main__":
-    cli.main(kernel, kept="the kernel goes on at Kaggle; its page shows it")
+    cli.main(main, kept="the kernel goes on at Kaggle; its page shows it")

@@ -1,4 +1,4 @@
-"""The kaggle client, from its version 2.0 on: authenticated, with no secret in what it says, its errors in words.
+"""The kaggle client, from version 2.0 on: authenticated, without secrets in its output, its errors in words.
 
 It is imported where it is used, because it authenticates on import, which in 2.0 ends a process that
 has no credentials.
@@ -6,12 +6,15 @@ has no credentials.
 
 import errno
 import io
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from digit_recognizer.data import places
 from digit_recognizer.errors import UserError
@@ -21,13 +24,20 @@ SETTINGS = "https://www.kaggle.com/settings/api"
 _AGAIN = "try the same command again"
 
 
+class NotDoneError(UserError):
+    """Kaggle has refused what was asked, or never got it: nothing has changed there."""
+
+
 def page(competition: str, name: str) -> str:
-    """The address of a page of the competition."""
+    """Returns the address of a page of the competition."""
     return f"https://www.kaggle.com/competitions/{competition}/{name}"
 
 
-def connect(instead: str = "") -> Any:
-    """The kaggle client, authenticated; `instead` tells how to do without it.
+def connect(alternative: str = "") -> Any:
+    """Returns the kaggle client, authenticated.
+
+    Args:
+        alternative: the end of an error message that tells how to do without the client.
 
     Raises UserError where it is not installed, finds no credentials, or Kaggle does not take them.
     """
@@ -36,39 +46,44 @@ def connect(instead: str = "") -> Any:
         raise UserError(
             f'no Kaggle credentials: make a token at {SETTINGS} ("Generate New Token") and put it into '
             "~/.kaggle/access_token or the variable KAGGLE_API_TOKEN; the client also takes KAGGLE_USERNAME "
-            "and KAGGLE_KEY, kaggle.json in ~/.kaggle or KAGGLE_CONFIG_DIR, and `kaggle auth login`" + instead
+            "and KAGGLE_KEY, kaggle.json in ~/.kaggle or KAGGLE_CONFIG_DIR, and `kaggle auth login`"
+            + alternative
         )
     if place.endswith("credentials.json"):
         os.environ["KAGGLE_ENABLE_OAUTH"] = "1"  # without which 2.0 does not look there
-    said = io.StringIO()
-    with telling("authentication", instead), _quiet_about_headers(), redirect_stdout(said):
+    output = io.StringIO()
+    with kaggle_errors("authentication", alternative), _no_verbose_requests(), redirect_stdout(output):
         try:
             import kaggle
 
             kaggle.api.authenticate()
         except SystemExit:  # after a page of help, for which a line is enough
-            raise UserError(_refused("wrong, expired or not whole")) from None
+            raise UserError(_credentials_refused("wrong, expired or not whole")) from None
         except ValueError as error:
             if "Missing" not in str(error):
                 raise
-            raise UserError(_refused("not whole")) from None
+            raise UserError(_credentials_refused("not whole")) from None
         except ModuleNotFoundError as error:
             raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
-    for line in dict.fromkeys(said.getvalue().splitlines()):  # a kaggle.json that others can read
-        print(_clean(line), flush=True)
+    for line in dict.fromkeys(output.getvalue().splitlines()):  # a kaggle.json that others can read
+        print(redacted(line), flush=True)
     return kaggle.api
 
 
-def _refused(why: str) -> str:
+def _credentials_refused(why: str) -> str:
     return (
-        f"Kaggle does not take the credentials of {places.credentials_place()} ({why}): make a new token at "
+        f"Kaggle does not take the credentials of {_named_place()} ({why}): make a new token at "
         f"{SETTINGS} and put it there"
     )
 
 
+def _named_place() -> str:
+    return places.credentials_place() or "this machine"
+
+
 @contextmanager
-def _quiet_about_headers() -> Iterator[None]:
-    """Hides the variables with which the client would print its requests, the Authorization header too."""
+def _no_verbose_requests() -> Iterator[None]:
+    """Hides the variables with which the client prints its requests, the Authorization header too."""
     hidden = {name: os.environ.pop(name) for name in ("VERBOSE", "VERBOSE_OUTPUT") if name in os.environ}
     try:
         yield
@@ -76,53 +91,81 @@ def _quiet_about_headers() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-class _Clean(io.TextIOBase):
-    """Standard output without what nobody else may read."""
+class _RedactedStream(io.TextIOBase):
+    """A text stream that leaves secrets out."""
 
     def __init__(self, stream: Any):
         self.stream = stream
 
     def write(self, text: str) -> int:
-        self.stream.write(_clean(text))
+        self.stream.write(redacted(text))
         return len(text)
 
     def flush(self) -> None:
         self.stream.flush()
 
 
-def _clean(text: str) -> str:
-    """`text` without secrets: those of the variables, signatures of addresses, and a proxy's password."""
-    for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY"):
-        if os.environ.get(name):
-            text = text.replace(os.environ[name], "...")
+def redacted(text: str) -> str:
+    """Returns `text` without the credentials, signatures of addresses and a proxy's password."""
+    for secret in _secrets():
+        text = text.replace(secret, "...")
     return re.sub(r"//[^/@\s]+@", "//...@", re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", text))
 
 
+def _secrets() -> list[str]:
+    """The tokens and keys of the variables, and of the file that the client takes."""
+    found = [os.environ.get(name, "") for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")]
+    place = places.credentials_place() or ""
+    try:
+        text = Path(found[0] if place == "KAGGLE_API_TOKEN" else place).read_text().strip()
+        values = json.loads(text)
+        found += [values.get(name) for name in ("key", "access_token", "refresh_token")]
+    except (OSError, UnicodeError):  # a variable, or a file that the client can't read either
+        pass
+    except (ValueError, AttributeError):  # no JSON object: the token itself
+        found.append(text)
+    return [each for each in found if isinstance(each, str) and len(each) > 3]
+
+
 @contextmanager
-def speaking() -> Iterator[None]:
-    """Lets the client tell what it does, its bar only where there is a terminal."""
+def filtered_output() -> Iterator[None]:
+    """Lets the client print what it does, without secrets; its bar only where there is a terminal."""
     errors = sys.stderr if places.on_terminal() else io.StringIO()
-    with redirect_stdout(_Clean(sys.stdout)), redirect_stderr(errors):
+    with redirect_stdout(_RedactedStream(sys.stdout)), redirect_stderr(errors):
         yield
 
 
 @contextmanager
-def telling(competition: str, instead: str = "", cut: str = _AGAIN) -> Iterator[None]:
+def kaggle_errors(competition: str, alternative: str = "", broken: str = _AGAIN) -> Iterator[None]:
     """Turns whatever the client raises into a UserError that says what to do.
 
-    `instead` is another way to the same end, or nothing; `cut` what to do about a connection that broke off.
-    Nothing of the client's own message but what Kaggle itself has answered is told: the rest may hold
-    an address with its signature.
+    Of the client's own message only what Kaggle has answered is kept: the rest may hold an address with
+    its signature.
+
+    Args:
+        competition: or kernel OWNER/KERNEL, which the message names.
+        alternative: the end of the message: another way to the same end.
+        broken: what to do about a connection that broke off.
+
+    Raises NotDoneError where nothing has changed at Kaggle for sure, else UserError.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_clean(_sentence(error, competition, instead, cut))) from None
+        kind = NotDoneError if _is_without_effect(error) else UserError
+        raise kind(redacted(_sentence(error, competition, alternative, broken))) from None
 
 
-def _sentence(error: Exception, competition: str, instead: str, cut: str) -> str:
+def _is_without_effect(error: Exception) -> bool:
+    """Whether the request was refused, or is not the last one of a submission, which alone makes one."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    address = str(getattr(getattr(error, "request", None), "url", None) or "CreateSubmission")
+    return 400 <= status < 500 or not urlsplit(address).path.endswith("CreateSubmission")
+
+
+def _sentence(error: Exception, competition: str, alternative: str, broken: str) -> str:
     from requests.exceptions import ConnectionError, RequestException
     from urllib3.exceptions import HTTPError
 
@@ -130,19 +173,19 @@ def _sentence(error: Exception, competition: str, instead: str, cut: str) -> str
     if response is not None:
         # the client asks Kaggle with POST, and is sent on to the file itself, which is a GET
         if response.request.method == "GET":
-            return f"the file's own address answers {response.status_code}: {cut}{instead}"
+            return f"the file's own address answers {response.status_code}: {broken}{alternative}"
         return _answer(response, competition)
     if isinstance(error, ConnectionError) and request is not None and request.method == "POST":
-        return f"no connection to Kaggle: look at the network and at HTTPS_PROXY{instead}"
+        return f"no connection to Kaggle: look at the network and at HTTPS_PROXY{alternative}"
     if isinstance(error, RequestException | HTTPError) or "does not match expected size" in str(error):
-        return f"the connection to Kaggle broke off: {cut}{instead}"
+        return f"the connection to Kaggle broke off: {broken}{alternative}"
     if isinstance(error, OSError):
         return unwritable(error)
-    return f"the kaggle client failed with {type(error).__name__}: pip install --upgrade kaggle{instead}"
+    return f"the kaggle client failed with {type(error).__name__}: pip install --upgrade kaggle{alternative}"
 
 
 def unwritable(error: OSError) -> str:
-    """What to do about a full disk, or what else the file system refuses."""
+    """Returns what to do about a full disk, or what else the file system refuses."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full: make room, then the same command goes on"
     return f"{error.filename or 'the folder'} can't be written ({error.strerror or error})"
@@ -154,7 +197,9 @@ def _answer(response: Any, competition: str) -> str:
     if status in (400, 403) and re.search(r"allowance|limit|daily|per day", message, re.IGNORECASE):
         return f"the daily limit of {competition} is reached, 0 are left until 00:00 UTC{message}"
     if status == 401:
-        return _refused("401")
+        return _credentials_refused("401")
+    if status in (403, 404) and "/" in competition:
+        return f"Kaggle refuses the kernel {competition} ({status}): is --owner your name there?{message}"
     if status == 403:
         return (
             f"Kaggle refuses {competition} (403): accept its rules at {page(competition, 'rules')}, "

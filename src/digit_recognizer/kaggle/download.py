@@ -1,51 +1,86 @@
 """Downloads the competition's files, or unpacks the archive that somebody has put there."""
 
+import errno
+import filecmp
+import lzma
+import os
 import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from digit_recognizer.data import archive, places
+from digit_recognizer.data import places
 from digit_recognizer.data.places import FILES
 from digit_recognizer.errors import UserError
-from digit_recognizer.kaggle.client import connect, speaking, telling, unwritable
+from digit_recognizer.kaggle.client import connect, filtered_output, kaggle_errors, unwritable
 
 _STAGING = ".download"  # in the input folder: what is not whole yet
 
+# What zipfile and its decompressors raise; RuntimeError for a compression or a password that it does not know.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_DAMAGED += (EOFError, ValueError, OverflowError, RuntimeError)
+
+
+class ArchiveError(UserError):
+    """An archive that is not what it should be: another copy of it may be."""
+
 
 def download(competition: str, folder: Path) -> None:
-    """Puts the competition's files into `folder`, unless they are there, and tells which.
+    """Puts the competition's files into `folder`, unless they are there, and prints which.
 
     An archive that somebody has put there, COMPETITION.zip, is taken instead of a download. A download
     that was cut goes on. Raises UserError where it fails, and leaves no file half written.
     """
     staging, given = folder / _STAGING, folder / f"{competition}.zip"
     try:
-        archive.finish(folder, staging)
+        move_unpacked(folder, staging)
         if all((folder / name).is_file() for name in FILES):
+            shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed before it was done
             print(
                 f"{', '.join(FILES)} are in {folder} already: nothing is downloaded (another competition takes "
                 "another --input)"
             )
             return
         if given.exists():
-            files = _unpack_given(given, folder, staging)
+            _unpack_given(given, folder)
         else:
-            files = _unpack_fetched(_fetch(competition, folder, staging), folder, staging)
+            _unpack_fetched(competition, folder)
         shutil.rmtree(staging)
     except OSError as error:
         raise UserError(f"{folder}: {unwritable(error)}") from None
     finally:
         if staging.is_dir() and not any(staging.iterdir()):
             staging.rmdir()
-    print("\n".join(f"{path}: {path.stat().st_size:,} bytes" for path in files))
+    print("\n".join(f"{folder / name}: {(folder / name).stat().st_size:,} bytes" for name in FILES))
+
+
+def _unpack_given(archive: Path, folder: Path) -> None:
+    print(f"unpacking {archive}", flush=True)
+    try:
+        unpack(archive, folder, folder / _STAGING)
+    except ArchiveError as error:
+        raise UserError(f"{error}: remove it, then download it again") from None
+
+
+def _unpack_fetched(competition: str, folder: Path) -> None:
+    archive = _fetch(competition, folder, folder / _STAGING)
+    try:
+        unpack(archive, folder, folder / _STAGING)
+    except ArchiveError as error:
+        archive.unlink()
+        raise UserError(f"{error}: it is removed, and the same command downloads it again") from None
 
 
 def _fetch(competition: str, folder: Path, staging: Path) -> Path:
     """Downloads the archive into `staging`, or goes on with what is there, and returns its path."""
-    instead = f"; or {places.by_hand(competition, folder)}"
-    cut = "trying again did not help; what has arrived is kept, and the same command goes on with it"
-    api = connect(instead)
+    alternative = f"; or {places.by_hand(competition, folder)}"
+    broken = "trying again did not help; what has arrived is kept, and the same command goes on with it"
+    api = connect(alternative)
     staging.mkdir(parents=True, exist_ok=True)
-    with telling(competition, instead, cut), speaking():
+    with kaggle_errors(competition, alternative, broken), filtered_output():
         api.competition_download_files(competition, path=str(staging), quiet=False)
     path = staging / f"{competition}.zip"
     if not path.exists():
@@ -53,17 +88,74 @@ def _fetch(competition: str, folder: Path, staging: Path) -> Path:
     return path
 
 
-def _unpack_fetched(path: Path, folder: Path, staging: Path) -> list[Path]:
+def unpack(archive: Path, folder: Path, staging: Path) -> None:
+    """Unpacks the competition's files, and nothing else, from `archive` into `folder`.
+
+    A process that dies leaves `folder` as it was or, once all is unpacked, what `move_unpacked` needs.
+    zipfile writes a member nowhere but below `staging`, never as a link, and checks its CRC.
+
+    Args:
+        archive: a zip archive.
+        folder: where the files go; one that is there already with the same bytes stays.
+        staging: a folder on the same disk for what is not whole yet.
+
+    Raises ArchiveError where the archive is damaged or lacks a file, UserError for a full disk and for a file
+    of that name with other contents; `folder` stays as it was.
+    """
+    unpacking = staging / "unpacking"
+    staging.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(unpacking, ignore_errors=True)
     try:
-        return archive.unpack(path, folder, staging, FILES)
-    except archive.ArchiveError as error:
-        path.unlink()
-        raise UserError(f"{error}: it is removed, and the same command downloads it again") from None
+        with _archive_errors(archive), zipfile.ZipFile(archive) as file:
+            names = file.namelist()
+            missing = [name for name in FILES if name not in names]
+            if missing:
+                raise ArchiveError(f"{archive} holds no {missing[0]}, only {', '.join(names) or 'nothing'}")
+            _check_room(staging, sum(file.getinfo(name).file_size for name in FILES))
+            for name in FILES:
+                path = Path(file.extract(name, unpacking))
+                with path.open("rb") as extracted:
+                    os.fsync(extracted.fileno())
+        unpacking.rename(staging / "unpacked")
+    finally:
+        shutil.rmtree(unpacking, ignore_errors=True)
+    move_unpacked(folder, staging)
 
 
-def _unpack_given(path: Path, folder: Path, staging: Path) -> list[Path]:
-    print(f"unpacking {path}", flush=True)
+@contextmanager
+def _archive_errors(path: Path) -> Iterator[None]:
+    """Turns what zipfile raises for a damaged archive into ArchiveError."""
     try:
-        return archive.unpack(path, folder, staging, FILES)
-    except archive.ArchiveError as error:
-        raise UserError(f"{error}: remove it, then download it again") from None
+        yield
+    except _DAMAGED as error:
+        raise ArchiveError(f"{path} is no whole archive ({error or 'it ends early'})") from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # a wrong offset, or bz2's
+            raise
+        raise ArchiveError(f"{path} is no whole archive (a wrong offset or stream)") from None
+
+
+def _check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UserError(
+            f"the disk of {folder.parent} is full: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB free; "
+            "make room, then the same command goes on"
+        )
+
+
+def move_unpacked(folder: Path, staging: Path) -> None:
+    """Moves what `unpack` has unpacked whole into `folder`; nothing where there is nothing to move.
+
+    Raises UserError, before any is moved, for a file of that name with other contents.
+    """
+    unpacked = [path for path in ((staging / "unpacked" / name) for name in FILES) if path.is_file()]
+    for path in unpacked:
+        target = folder / path.name
+        if target.exists() and not (target.is_file() and filecmp.cmp(path, target, shallow=False)):
+            raise UserError(
+                f"{target} has other contents than the competition's: move it away, or take another --input"
+            )
+    for path in unpacked:
+        path.replace(folder / path.name)
+    shutil.rmtree(staging / "unpacked", ignore_errors=True)

@@ -1,172 +1,113 @@
-"""This project as a Kaggle kernel: packed into the one code file that Kaggle takes, pushed, followed, fetched."""
+"""A Kaggle kernel that runs this project: packed, pushed, followed to its end, its output fetched."""
 
-import base64
-import io
 import json
-import re
-import time
-import zipfile
+import os
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from digit_recognizer.data.places import ROOT
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic, write_json
-from digit_recognizer.kaggle.client import connect, speaking, telling
+from digit_recognizer.kaggle.client import connect, filtered_output, kaggle_errors
+from digit_recognizer.kaggle.packing import METADATA, Kernel, pack
+from digit_recognizer.kaggle.polling import poll
 
-CODE_FILE = "digit_recognizer_kernel.py"
-METADATA = "kernel-metadata.json"
-
-# Kaggle's names of its machines (kaggle-cli, docs/kernels.md); T4 x2 is the GPU there.
-ACCELERATORS = {"none": None, "t4x2": "NvidiaTeslaT4", "tpu": "TpuV5E8"}
-
-# Between two looks at a kernel, in seconds: it runs for minutes or hours.
-FIRST_PAUSE, LONGEST_PAUSE, BACK_OFF = 5.0, 120.0, 1.5
-
-_PACKED = ("scripts/*.sh", "scripts/*.py", "src/digit_recognizer/**/*.py", "requirements.txt")
-
-_KERNEL = '''"""{title}: a kernel packed by scripts/kernel.py. Edit the project, not this file.
-
-It unpacks the project, runs scripts/run_all.sh on the competition's files, and leaves submission.csv and
-the report in the working directory.
-"""
-
-import base64
-import io
-import os
-import pathlib
-import subprocess
-import sys
-import tempfile
-import zipfile
-
-OPTIONS = {options}
-PACKAGE = """
-{package}
-"""
-
-with tempfile.TemporaryDirectory() as folder:
-    zipfile.ZipFile(io.BytesIO(base64.b64decode(PACKAGE))).extractall(folder)
-    # The Python that runs this kernel comes first; where this is a test and not Kaggle, it says so itself.
-    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {{"KAGGLE_KERNEL_RUN_TYPE": "Batch", **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}}
-    command = ["bash", f"{{folder}}/scripts/run_all.sh", *OPTIONS]
-    run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in run.stdout:  # a notebook shows what Python prints, not what its child processes do
-        print(line, end="", flush=True)
-if run.wait():
-    raise SystemExit(run.returncode)
-'''
+_PATIENCE = 10  # looks in a row that may fail
 
 
-def pack(folder: Path, metadata: dict[str, Any], options: list[str]) -> Path:
-    """Writes the kernel's code and its kernel-metadata.json to `folder`, and returns the code's path.
-
-    `metadata` is what `describe` returns, `options` are those of train.py. The same project and options
-    give the same bytes.
-    """
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        for path in sorted(path for pattern in _PACKED for path in ROOT.glob(pattern)):
-            # an entry of a fixed date and mode: only the contents count
-            entry = zipfile.ZipInfo(str(path.relative_to(ROOT)), (2020, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            packed.writestr(entry, path.read_bytes())
-    package = re.sub("(.{100})", r"\1\n", base64.b64encode(archive.getvalue()).decode())
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / CODE_FILE) as file:
-        file.write_text(_KERNEL.format(title=metadata["title"], options=json.dumps(options), package=package))
-    write_json(folder / METADATA, metadata)
-    return folder / CODE_FILE
+def default_folder() -> Path:
+    """Returns output/kernel of the checkout, as one would type it from here."""
+    return Path(os.path.relpath(ROOT / "output" / "kernel"))
 
 
-def describe(
-    owner: str, title: str, competition: str, accelerator: str, internet: bool, earlier: str | None
-) -> dict[str, Any]:
-    """The contents of kernel-metadata.json.
+def owner_name() -> str:
+    """Returns the user's name at Kaggle, as the client knows it."""
+    return connect().get_config_value("username")
+
+
+def pack_and_run(folder: Path, kernel: Kernel, options: list[str], *, push: bool, wait: bool) -> None:
+    """Packs the project as a kernel, pushes it, waits for its end and fetches its output.
 
     Args:
-        owner: a Kaggle user's name.
-        title: from which Kaggle derives the kernel's address; at least five letters or digits.
-        competition: whose files are mounted.
-        accelerator: a key of ACCELERATORS.
-        internet: whether the session may use it.
-        earlier: OWNER/KERNEL, whose output is mounted too, or None.
+        folder: for the packed kernel, and below it the output.
+        kernel: what to pack it as.
+        options: of train.py.
+        push: push it; without that, it is only packed.
+        wait: wait for its end and fetch its output.
 
-    Raises UserError for a title that Kaggle does not take.
+    Raises UserError where Kaggle does not take the kernel, or it ends with an error.
     """
-    slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-    if len(slug) < 5:
-        raise UserError(f"--title {title!r}: Kaggle wants at least five letters or digits")
-    return {
-        "id": f"{owner}/{slug}",
-        "title": title,
-        "code_file": CODE_FILE,
-        "language": "python",
-        "kernel_type": "script",
-        "is_private": True,
-        "enable_gpu": accelerator == "t4x2",
-        "enable_tpu": accelerator == "tpu",
-        "enable_internet": internet,
-        "machine_shape": ACCELERATORS[accelerator] or "",
-        "dataset_sources": [],
-        "competition_sources": [competition],
-        "kernel_sources": [earlier] if earlier else [],
-        "model_sources": [],
-    }
+    code = pack(folder, kernel, options)
+    name, output = kernel.metadata()["id"], folder / "output"
+    print(f"{code}: {code.stat().st_size:,} bytes; {folder / METADATA}: {name}", flush=True)
+    if not push:
+        return
+    push_kernel(folder)
+    if not wait:
+        print(f"look at it at {_page(name)}")
+        return
+    wait_for_end(name)
+    fetch_output(name, output)
+    print(f"its output is in {output}; python scripts/submit.py --output {output} sends it")
 
 
-def push(folder: Path) -> str:
-    """Pushes what `pack` wrote to `folder`, which starts it; returns OWNER/KERNEL.
+def _page(name: str) -> str:
+    return f"https://www.kaggle.com/code/{name}"
+
+
+def push_kernel(folder: Path) -> None:
+    """Pushes the kernel that `pack` wrote to `folder`, which starts it.
 
     Raises UserError where Kaggle does not take it.
     """
-    kernel = json.loads((folder / METADATA).read_text())["id"]
+    name = json.loads((folder / METADATA).read_text())["id"]
     api = connect()
-    with telling(kernel), speaking():
+    with kaggle_errors(name), filtered_output():
         answer = api.kernels_push(str(folder))
     if answer is None or answer.error:
-        raise UserError(
-            f"Kaggle does not take the kernel {kernel}: {answer.error if answer else 'no answer'}"
-        )
+        raise UserError(f"Kaggle does not take the kernel {name}: {answer.error if answer else 'no answer'}")
     refused = [*answer.invalid_competition_sources, *answer.invalid_kernel_sources]
     if refused:
         raise UserError(
-            f"{kernel} is pushed, but without {', '.join(refused)}: accept the rules, or mend the name"
+            f"{name} is pushed, but without {', '.join(refused)}: accept the rules, or mend the name"
         )
-    print(f"{kernel} is pushed: {answer.url}", flush=True)
-    return kernel
+    print(f"{name} is pushed: {answer.url}", flush=True)
 
 
-def follow(kernel: str) -> None:
-    """Waits until the kernel has ended; raises UserError if it did not end well.
+def wait_for_end(name: str) -> None:
+    """Waits until the kernel OWNER/KERNEL has ended; raises UserError if it did not end well.
 
-    An interruption ends the waiting alone: the kernel goes on at Kaggle.
+    An interruption ends the waiting alone: the kernel goes on at Kaggle. Looks may fail a few times in a row, but
+    not the first one.
     """
-    api, pause, began, last = connect(), FIRST_PAUSE, time.monotonic(), ""
-    while True:
-        with telling(kernel), speaking():
-            answer = api.kernels_status(kernel)
+    api, failure, failed_looks = connect(), "", _PATIENCE
+
+    def look() -> tuple[str, bool]:
+        nonlocal failure, failed_looks
+        try:
+            with kaggle_errors(name), filtered_output():
+                answer = api.kernels_status(name)
+        except UserError as error:
+            failed_looks += 1
+            if failed_looks > _PATIENCE:
+                raise
+            return str(error), False
+        failed_looks = 0
         status = str(getattr(answer.status, "name", answer.status)).lower()
-        if status != last:
-            print(f"{tqdm.format_interval(time.monotonic() - began)} {status}", flush=True)
-            last = status
-        if status == "complete":
-            return
         if status == "error" or status.startswith("cancel"):
-            raise UserError(
-                f"{kernel} ended with {status}: {answer.failure_message or 'no message'}; its log is at "
-                f"https://www.kaggle.com/code/{kernel}"
-            )
-        time.sleep(pause)
-        pause = min(pause * BACK_OFF, LONGEST_PAUSE)
+            failure = f"{name} ended with {status}: {answer.failure_message or 'no message'}"
+        return status, bool(failure) or status == "complete"
+
+    poll(look, "the kernel")
+    if failure:
+        raise UserError(f"{failure}; its log is at {_page(name)}")
 
 
-def fetch(kernel: str, folder: Path) -> None:
-    """Downloads what the kernel left in its working directory to `folder`."""
+def fetch_output(name: str, folder: Path) -> None:
+    """Downloads what the kernel OWNER/KERNEL left in its working directory to `folder`."""
     api = connect()
     folder.mkdir(parents=True, exist_ok=True)
-    with telling(kernel), speaking():
-        api.kernels_output(kernel, str(folder))
+    with kaggle_errors(name), filtered_output():
+        _, rest = api.kernels_output(name, str(folder))
+    if rest:  # client 2.0 fetches one page of the list
+        raise UserError(
+            f"{folder} holds only some of the output: pip install --upgrade kaggle, or get it at {_page(name)}"
+        )

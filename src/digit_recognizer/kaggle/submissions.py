@@ -1,30 +1,90 @@
-"""A competition on Kaggle: its files, submissions to it, and their scores."""
+"""A submission to a competition: checked, told what was sent before, sent, recorded."""
 
-import hashlib
-import time
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from digit_recognizer.data import places
+from digit_recognizer.data import digits, places
 from digit_recognizer.data.digits import Labels
-from digit_recognizer.data.places import Source
+from digit_recognizer.data.places import Places
+from digit_recognizer.data.plan import check_data
+from digit_recognizer.data.scores import scores
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import commit, read_json, write_json
-from digit_recognizer.kaggle.client import connect, page, speaking, telling
+from digit_recognizer.files import commit, read_json
+from digit_recognizer.kaggle.client import NotDoneError, connect, filtered_output, kaggle_errors, page
+from digit_recognizer.kaggle.public_score import format_score, update_record
+from digit_recognizer.kaggle.records import (
+    UNDECIDED,
+    Record,
+    add_record,
+    last_of_same_bytes,
+    new_record,
+    replace_record,
+    sha256,
+)
+from digit_recognizer.results import submission
+from digit_recognizer.results.ensemble import covered_rows, load_oof
 from digit_recognizer.run import Run
 
-# Between two looks at a submission, in seconds: most are scored within ten, the rest may take minutes.
-FIRST_PAUSE, LONGEST_PAUSE, BACK_OFF = 2.0, 30.0, 1.5
 
-_CLOCKS = timedelta(minutes=10)  # by which Kaggle's and ours may differ
+def submit(
+    place: Places,
+    competition: str,
+    message: str | None = None,
+    *,
+    seconds: float = 0,
+    resend: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Checks a run's submission.csv, sends it, waits for its score and prints it.
+
+    Args:
+        place: the data that the run was trained on, and the run directory.
+        competition: the last part of its address on Kaggle.
+        message: that Kaggle shows with the submission; None: made of the run.
+        seconds: to wait for the score at most.
+        resend: send bytes that were sent before without asking.
+        dry_run: do all but send.
+
+    Raises UserError where the competition would not take the file, Kaggle refuses it or can't score it, or the
+    user does not want the same bytes sent again.
+    """
+    run = Run(place.output)
+    refuse_other_data(place, run)
+    labels = digits.load_labels(place.input)
+    check_data(run, labels)
+    submission.check(run.submission, labels)
+    checked = sha256(run.submission)
+    accuracy = out_of_fold_accuracy(run, labels)
+    message = message or default_message(run, accuracy)
+    print(f"{run.submission}: {len(labels.ids)} rows, as the competition takes them", flush=True)
+    print(f"message: {message}", flush=True)
+    sent = already_submitted(run, competition, look=not dry_run)
+    if dry_run:
+        print(f"--dry-run: nothing is sent to {competition}")
+        return
+    if sent and not resend:
+        confirm_resending(run)
+    with run.lock():
+        if sha256(run.submission) != checked or last_of_same_bytes(run, competition) != sent:
+            raise UserError(f"{run.folder} was written meanwhile: run the same command again")
+        record = send(run, competition, message, accuracy)
+    if seconds:
+        record = update_record(run, record, seconds) or record
+    _print_outcome(run, record)
 
 
-def refuse_other_data(place: Source, run: Run) -> None:
-    """Raises UserError where `run` is not one of a competition, or nothing is there to check it with."""
+def _print_outcome(run: Run, record: Record) -> None:
+    outcome, own_page = format_score(record), page(record["competition"], "submissions")
+    if record["status"] == "error":
+        raise UserError(f"{outcome} (see {own_page})")
+    if record["status"] == "pending":
+        later = f"python scripts/submit.py --score --output {run.folder}"
+        outcome += f": {later} looks later, and {own_page} shows it"
+    print(outcome)
+
+
+def refuse_other_data(place: Places, run: Run) -> None:
+    """Raises UserError where `run` is not of a competition's data, or there is no data to check it with."""
     data = "sample" if place.is_sample else (run.settings() or {}).get("data")
     what = {"sample": "the built-in sample", "mnist": "MNIST's own files"}.get(data)
     if what:
@@ -35,20 +95,16 @@ def refuse_other_data(place: Source, run: Run) -> None:
 
 
 def out_of_fold_accuracy(run: Run, labels: Labels) -> float | None:
-    """Of the predictions that submission.csv is made of; None where the run has none of validated rows."""
+    """Returns the accuracy over the rows that a member predicted; None where there are none."""
     if not run.oof_probabilities.exists():
         return None
-    try:
-        oof = np.load(run.oof_probabilities, allow_pickle=False)
-        covered = np.isfinite(oof).all(axis=1)
-        right = oof[covered].argmax(axis=1) == labels.train[covered]
-    except (ValueError, EOFError, IndexError):
-        raise UserError(f"{run.oof_probabilities} is damaged: run scripts/ensemble.py again") from None
-    return float(right.mean()) if covered.any() else None
+    oof = load_oof(run, len(labels.train))
+    covered = covered_rows(oof)
+    return scores(labels.train[covered], oof[covered])["accuracy"] if covered.any() else None
 
 
 def default_message(run: Run, accuracy: float | None) -> str:
-    """What a submission is called: recipe, folds, seed, out-of-fold accuracy and the commit."""
+    """Returns recipe, folds, seed, out-of-fold accuracy and commit of a run, in words."""
     settings = run.settings() or {}
     ensemble = read_json(run.ensemble_json) if run.ensemble_json.exists() else {"members": [], "missing": []}
     parts = [settings.get("name", "run")]
@@ -69,67 +125,90 @@ def default_message(run: Run, accuracy: float | None) -> str:
     return ", ".join(parts + ([f"commit {made_by}"] if made_by else []))
 
 
-def sent(run: Run) -> list[dict[str, Any]]:
-    """What submissions.json records, the first submission first."""
-    return read_json(run.submissions_json, list) if run.submissions_json.exists() else []
+def already_submitted(run: Run, competition: str, look: bool) -> Record | None:
+    """Prints when the same bytes were sent to the competition; returns that record, or None.
+
+    Args:
+        run: whose submission.csv counts.
+        competition: where to.
+        look: look up at Kaggle what the record leaves open.
+    """
+    record = last_of_same_bytes(run, competition)
+    if record and look and record["status"] in UNDECIDED:
+        record = update_record(run, record, 0) or last_of_same_bytes(run, competition)
+    if record:
+        print(
+            f"the same bytes were sent to {competition} at {record['time']}: {format_score(record)}",
+            flush=True,
+        )
+    return record
 
 
-def sent_before(run: Run, competition: str) -> dict[str, Any] | None:
-    """The record of the last submission of the same bytes to the same competition, or None."""
-    same = {"sha256": _hash(run.submission), "competition": competition}
-    return next((record for record in reversed(sent(run)) if same.items() <= record.items()), None)
+def confirm_resending(run: Run) -> None:
+    """Raises UserError unless the user wants the same bytes sent again; a notebook's cell can't be answered."""
+    try:
+        answer = "" if places.in_notebook() else input("Send them again? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise UserError(f"{run.submission} is not sent a second time: --yes sends it without asking")
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def send(run: Run, competition: str, message: str, accuracy: float | None) -> Record:
+    """Sends submission.csv, and returns its record in submissions.json; the run's lock has to be held.
 
-
-def submit(run: Run, competition: str, message: str, accuracy: float | None) -> dict[str, Any]:
-    """Sends submission.csv, and returns what it records of that in submissions.json.
+    The record is there before anything is sent. It is removed where Kaggle has not taken the submission. Where
+    that is not known, it stays, and a later look decides.
 
     Raises UserError where Kaggle does not take it, naming the daily limit if it is that.
     """
     api = connect()
     _check_limit(api, competition)
-    record = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "competition": competition,
-        "sha256": _hash(run.submission),
-        "message": message,
-        "ref": None,
-        "status": "pending",
-        "public_score": None,
-        "out_of_fold_accuracy": accuracy,
-    }
-    with telling(competition, f"; {page(competition, 'submissions')} shows what Kaggle has"), speaking():
+    record = new_record(run, competition, message, accuracy)
+    add_record(run, record)
+    try:
+        ref = _upload(api, run, competition, message)
+    except NotDoneError:
+        replace_record(run, record, None)
+        raise
+    accepted = record | {"ref": ref, "status": "pending"}
+    try:
+        replace_record(run, record, accepted)
+    except OSError as error:
+        raise UserError(
+            f"{run.submission} is sent to {competition}, but {run.submissions_json} can't be written "
+            f"({error.strerror}): once that is mended, submit.py --score finds the submission and its score"
+        ) from None
+    left = _limits(api, competition)
+    rest = f"; {left.num_allowed_now} left today" if left else ""
+    print(f"{run.submission} is sent to {competition}{rest}", flush=True)
+    return accepted
+
+
+def _upload(api: Any, run: Run, competition: str, message: str) -> int | None:
+    """Sends submission.csv, and returns Kaggle's number of the submission, None where it tells none."""
+    alternative = f"; {page(competition, 'submissions')} shows what Kaggle has"
+    with kaggle_errors(competition, alternative), filtered_output():
         answer = api.competition_submit(str(run.submission), message, competition, quiet=False)
     # the client does not raise where the upload fails: it answers so
     if not answer.ref and not answer.message.lower().startswith("success"):
-        raise UserError(
+        raise NotDoneError(
             f"the upload failed, and nothing is submitted (the client says: {answer.message}): "
             "try the same command again"
         )
-    record["ref"] = answer.ref or None
-    write_json(run.submissions_json, [*sent(run), record])
-    left = _limits(api, competition)
-    print(
-        f"{run.submission} is sent to {competition}"
-        + (f"; {left.num_allowed_now} left today" if left else ""),
-        flush=True,
-    )
-    return record
+    return answer.ref or None
 
 
 def _limits(api: Any, competition: str) -> Any | None:
-    """How many submissions are left, or None where the client or Kaggle does not know."""
+    """The submissions that are left, or None where the client or Kaggle does not know."""
     if not hasattr(api, "competition_get_submission_limits"):  # before 2.1
         return None
     try:
-        with telling(competition), speaking():
+        with kaggle_errors(competition), filtered_output():
             limits = api.competition_get_submission_limits(competition)
-    except UserError:  # that it can't be looked up is no reason not to send
+    except UserError:  # sending does not need them
         return None
-    # all zeros are those of someone who has not entered yet
+    # all are zero for someone who has not entered yet
     return limits if limits.num_allowed_now or limits.num_total else None
 
 
@@ -146,80 +225,3 @@ def _check_limit(api: Any, competition: str) -> None:
         f"the daily limit of {competition} is reached: {limits.num_today} sent today, 0 are left until 00:00 UTC, "
         f"in {minutes // 60} h {minutes % 60} min"
     )
-
-
-def wait_for_score(record: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What Kaggle says of a recorded submission once it is scored, or after so many seconds: a new record."""
-    api = connect()
-    deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
-    form = "waiting for the score |{bar}| {elapsed} of at most " + tqdm.format_interval(seconds)
-    lines = not places.on_terminal()
-    with tqdm(total=seconds, bar_format=form, disable=lines, leave=False) as bar:
-        while True:
-            record, state = _look(api, record)
-            left = deadline - time.monotonic()
-            if record["status"] != "pending" or left <= 0:
-                return record
-            if lines:
-                print(f"waiting for the score: {state}, {tqdm.format_interval(left)} left", flush=True)
-            wake = time.monotonic() + min(pause, left)
-            while (rest := wake - time.monotonic()) > 0:
-                time.sleep(min(rest, 0.5))  # so that the bar moves
-                bar.n = min(seconds, seconds - deadline + time.monotonic())
-                bar.refresh()
-            pause = min(pause * BACK_OFF, LONGEST_PAUSE)
-
-
-def _look(api: Any, record: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A submission's record with what Kaggle says of it now, and its state in words."""
-    try:
-        with telling(record["competition"]), speaking():
-            listed = api.competition_submissions(record["competition"]) or []
-    except UserError as error:  # what is sent is sent: the next look may be luckier
-        return record, str(error)
-    ours = next((each for each in listed if each is not None and _is_it(each, record)), None)
-    if ours is None:
-        return record, "not listed yet"
-    record = record | {"ref": ours.ref or None, "status": ours.status.name.lower()}
-    if record["status"] == "complete":
-        record["public_score"] = _number(ours.public_score)
-    if record["status"] == "error":
-        record["error"] = " ".join(ours.error_description.split()) or "no reason given"
-    return record, record["status"]
-
-
-def _is_it(submission: Any, record: dict[str, Any]) -> bool:
-    """True if that is the recorded submission, by its number, else by its message and time."""
-    if record["ref"]:
-        return submission.ref == record["ref"]
-    # Kaggle's times are UTC and say nothing of it
-    date = submission.date.replace(tzinfo=UTC) if submission.date else datetime.now(UTC)
-    recent = date > datetime.fromisoformat(record["time"]) - _CLOCKS
-    return recent and submission.description == record["message"]
-
-
-def _number(text: str) -> float | str | None:
-    try:
-        return float(text)
-    except ValueError:
-        return text or None
-
-
-def keep(run: Run, record: dict[str, Any], found: dict[str, Any]) -> None:
-    """Puts `found` in the place of `record` in submissions.json."""
-    write_json(run.submissions_json, [found if each == record else each for each in sent(run)])
-
-
-def result(record: dict[str, Any]) -> str:
-    """A submission's score beside the run's own accuracy, or why it has none, in words."""
-    if record["status"] == "error":
-        return f"Kaggle could not score it: {record['error']}"
-    if record["status"] == "pending":
-        return "no score yet"
-    score, accuracy = record["public_score"], record["out_of_fold_accuracy"]
-    line = f"public score {'not shown by Kaggle' if score is None else score}"
-    if accuracy is not None:
-        line += f", out-of-fold accuracy {accuracy:.5f}"
-    if accuracy is not None and isinstance(score, float):
-        line += f" ({score - accuracy:+.5f})"
-    return line

@@ -1,0 +1,131 @@
+"""The score that Kaggle shows of a submission: looked up, waited for, recorded, put into words."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from digit_recognizer.errors import UserError
+from digit_recognizer.kaggle.client import connect, filtered_output, kaggle_errors
+from digit_recognizer.kaggle.polling import poll
+from digit_recognizer.kaggle.records import UNDECIDED, Record, read_records, replace_record
+from digit_recognizer.run import Run
+
+_CLOCK_DIFFERENCE = timedelta(minutes=10)  # between Kaggle's clock and ours, at most
+_DELAY = timedelta(minutes=2)  # after which Kaggle lists whatever has reached it
+
+
+def look_up_scores(run: Run, seconds: float) -> None:
+    """Prints the outcome of each submission that the run records, and waits for the scores still to come.
+
+    Args:
+        run: whose submissions.json is read and kept up to date.
+        seconds: to wait for each score at most.
+
+    Raises UserError where nothing was sent.
+    """
+    records = read_records(run)
+    if not records:
+        raise UserError(f"{run.submissions_json} records no submission: give --output, or leave --score out")
+    for record in records:
+        if record["status"] in UNDECIDED:
+            updated = update_record(run, record, seconds)
+            if updated is None:
+                continue
+            record = updated
+        print(f"{record['time']}, {record['competition']}: {format_score(record)}", flush=True)
+
+
+def update_record(run: Run, record: Record, seconds: float) -> Record | None:
+    """Waits for a submission's score, and records what is found; others may write the run meanwhile.
+
+    Returns the new record, or None where the submission never reached Kaggle: its record is removed then.
+    """
+    found = wait_for_score(record, seconds)
+    words = format_score(found) if found else _never_sent(record)
+    try:
+        with run.lock():
+            replace_record(run, record, found)
+    except UserError as error:
+        raise UserError(f"{words}; that is not recorded: {error}") from None
+    if found is None:
+        print(words, flush=True)
+    return found
+
+
+def _never_sent(record: Record) -> str:
+    return (
+        f"the submission to {record['competition']} that was begun at {record['time']} never reached Kaggle"
+    )
+
+
+def wait_for_score(record: Record, seconds: float) -> Record | None:
+    """Returns a new record of a submission once it is scored, or of what is known when the time is up.
+
+    None stands for a submission that did not reach Kaggle.
+    """
+    api, found = connect(), record
+
+    def look() -> tuple[str, bool]:
+        nonlocal found
+        found, state = look_up(api, found)
+        return state, found is None or found["status"] not in UNDECIDED
+
+    poll(look, "the score", seconds)
+    return found
+
+
+def look_up(api: Any, record: Record) -> tuple[Record | None, str]:
+    """Returns a submission's record with what Kaggle knows now, None if it knows none, and the state in words.
+
+    A submission may be listed a little later than it is sent. One whose sending was cut, and which is not listed
+    then, did not arrive.
+    """
+    try:
+        with kaggle_errors(record["competition"]), filtered_output():
+            listed = api.competition_submissions(record["competition"]) or []
+    except UserError as error:  # the submission is at Kaggle all the same: the next look may succeed
+        return record, str(error)
+    ours = next((each for each in listed if each is not None and _is_recorded(each, record)), None)
+    if ours is None:
+        age = datetime.now(UTC) - datetime.fromisoformat(record["time"])
+        lost = record["status"] == "sending" and age > _DELAY
+        return (None, "never sent") if lost else (record, "not listed yet")
+    record = record | {"ref": ours.ref or None, "status": ours.status.name.lower()}
+    if record["status"] == "complete":
+        record["public_score"] = _number(ours.public_score)
+    if record["status"] == "error":
+        record["error"] = " ".join(ours.error_description.split()) or "no reason given"
+    return record, record["status"]
+
+
+def _is_recorded(submission: Any, record: Record) -> bool:
+    """Whether that is the recorded submission, by its number, else by its message and time."""
+    if record["ref"]:
+        return submission.ref == record["ref"]
+    # Kaggle's times are UTC and do not say so
+    date = submission.date.replace(tzinfo=UTC) if submission.date else datetime.now(UTC)
+    recent = date > datetime.fromisoformat(record["time"]) - _CLOCK_DIFFERENCE
+    return recent and submission.description == record["message"]
+
+
+def _number(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def format_score(record: Record) -> str:
+    """Returns a submission's score beside the run's own accuracy, or why it has none, in words."""
+    if record["status"] == "error":
+        return f"Kaggle could not score it: {record.get('error')}"
+    if record["status"] == "sending":
+        return "not known whether it reached Kaggle"
+    if record["status"] == "pending":
+        return "no score yet"
+    score, accuracy = record["public_score"], record["out_of_fold_accuracy"]
+    line = f"public score {'not shown by Kaggle' if score is None else score}"
+    if accuracy is not None:
+        line += f", out-of-fold accuracy {accuracy:.5f}"
+    if accuracy is not None and isinstance(score, float):
+        line += f" ({score - accuracy:+.5f})"
+    return line
