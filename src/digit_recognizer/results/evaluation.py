@@ -92,11 +92,11 @@ def _report(
     """The contents of cv_report.json; cv_report.schema.json describes them."""
     run, labels = evaluation.run, dataset.labels
     ensemble = read_json(run.ensemble_json) if run.ensemble_json.exists() else {}
-    missing = [each.name for each in evaluation.unfinished]
+    missing = [each.name for each in evaluation.unfinished] or ensemble.get("missing", [])
     report = {
         "name": str(evaluation.settings.get("name", "")),
         "finished": not missing,
-        "missing": missing or ensemble.get("missing", []),
+        "missing": missing,
         "submissions": _submissions(run),
         "test_rows": len(dataset.test_images),
         "test_rows_also_in_train_csv": dataset.overlap(),
