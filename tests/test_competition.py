@@ -1,18 +1,23 @@
 """submit.py, and what the client's words become, through the real kaggle client against a stand-in server."""
 
+import base64
+import errno
 import io
+import os
 import signal
 import sys
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from conftest import finish, start
-from kaggle_server import KEY, PAGE, SIGNATURE, refused
+from kaggle_server import KEY, PAGE, SIGNATURE, forget_client, refused
 
 from digit_recognizer import cli, recipes
+from digit_recognizer.data import plan
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json, write_json
-from digit_recognizer.kaggle import client, submissions
+from digit_recognizer.kaggle import client, public_score, records, submissions
 from digit_recognizer.results import submission
 from digit_recognizer.run import Run
 
@@ -22,19 +27,19 @@ def run(dataset, csvs, recipe, tmp_path):
     """A run directory as ensemble.py leaves it, with one of 80 rows predicted wrong."""
     run = Run(tmp_path / "run")
     run.folder.mkdir()
-    write_json(run.recipe_json, recipes.to_json(recipe) | cli.identity(dataset))
+    write_json(run.recipe_json, recipes.to_json(recipe) | plan.data_settings(dataset))
     write_json(run.ensemble_json, {"members": [{"member": "fold_00"}, {"member": "fold_01"}], "missing": []})
     oof = np.eye(10, dtype=np.float32)[dataset.labels.train]
     oof[0] = np.roll(oof[0], 1)
     np.save(run.oof_probabilities, oof)
-    submission.write(run.submission, dataset, np.eye(10)[np.arange(20) % 10])
+    submission.write(run.submission, dataset.labels, np.eye(10)[np.arange(20) % 10])
     return run
 
 
 def test_a_submission_and_its_score(server, call, run, csvs):
     outcome = call("submit", "--input", csvs, "--output", run.folder)
     assert (outcome.code, outcome.error) == (0, ""), outcome
-    [record] = read_json(run.submissions_json)
+    [record] = read_json(run.submissions_json, list)
     message = "bn_cnn, 2 folds, seed 42, out-of-fold accuracy 0.98750, commit "
     assert record["message"].startswith(message) and record["message"] in outcome.out
     assert record | {"time": "", "sha256": "", "message": ""} == {
@@ -49,7 +54,7 @@ def test_a_submission_and_its_score(server, call, run, csvs):
     }
     assert record["time"].endswith("+00:00") and len(record["sha256"]) == 64
     assert "public score 0.99571, out-of-fold accuracy 0.98750 (+0.00821)" in outcome.out
-    assert "waiting for the score: pending" in outcome.out
+    assert "waiting for the score, 00:00 of at most 10:00: pending" in outcome.out
     assert server.asked_for("blob")[0][1] == run.submission.read_bytes()
     told = outcome.out + outcome.error + "".join(path.read_text() for path in run.folder.glob("*.json"))
     assert KEY not in told and SIGNATURE not in told
@@ -60,7 +65,7 @@ def test_a_submission_as_a_process(server, run, csvs):
     outcome = finish(start("submit", *places, "--message", "mine", VERBOSE="1"))
     assert (outcome.code, outcome.error) == (0, "") and "public score 0.99571" in outcome.out
     assert KEY not in outcome.out and "Authorization" not in outcome.out
-    assert read_json(run.submissions_json)[0]["message"] == "mine"
+    assert read_json(run.submissions_json, list)[0]["message"] == "mine"
 
 
 def test_what_is_left_today_is_told(server, call, run, csvs):
@@ -111,7 +116,7 @@ def test_kaggle_cannot_score_it(server, call, run, csvs):
     server.score = {"status": "ERROR", "errorDescription": "Submission must have\n28000 rows"}
     outcome = call("submit", "--input", csvs, "--output", run.folder)
     assert refused(outcome, "could not score it: Submission must have 28000 rows", f"{PAGE}/submissions")
-    record = read_json(run.submissions_json)[0]
+    record = read_json(run.submissions_json, list)[0]
     assert (record["status"], record["error"]) == ("error", "Submission must have 28000 rows")
 
 
@@ -121,7 +126,7 @@ def test_no_number_of_the_submission(server, call, run, csvs):
     server.score = {"status": "COMPLETE", "publicScore": ""}
     outcome = call("submit", "--input", csvs, "--output", run.folder)
     assert outcome.code == 0 and "public score not shown by Kaggle, out-of-fold" in outcome.out
-    assert read_json(run.submissions_json)[0]["ref"] == 55
+    assert read_json(run.submissions_json, list)[0]["ref"] == 55
 
 
 def test_no_score_in_time(server, call, run, csvs, monkeypatch):
@@ -130,14 +135,14 @@ def test_no_score_in_time(server, call, run, csvs, monkeypatch):
     outcome = call("submit", *places, "--wait", "0.1s")
     later = f"submit.py --score --output {run.folder} looks later, and {PAGE}/submissions shows it"
     assert outcome.code == 0 and later in outcome.out
-    [record] = read_json(run.submissions_json)
+    [record] = read_json(run.submissions_json, list)
     assert record["status"] == "pending"
     server.faults["ListSubmissions"] = (503, "")  # what is sent is sent
     outcome = call("submit", *places, "--wait", "0.1s", "--yes")
     assert outcome.code == 0 and "answers 503" in outcome.out and "no score yet: " in outcome.out
     server.asked, server.faults = [], {}
     assert call("submit", *places, "--competition", "another", "--no-wait").code == 0
-    assert not server.asked_for("ListSubmissions") and len(read_json(run.submissions_json)) == 3
+    assert not server.asked_for("ListSubmissions") and len(read_json(run.submissions_json, list)) == 3
 
 
 def test_a_score_that_came_later(server, call, run, csvs, monkeypatch):
@@ -155,7 +160,7 @@ def test_a_score_that_came_later(server, call, run, csvs, monkeypatch):
         outcome = call("submit", "--score", "--output", run.folder)
         assert refused(outcome, "public score 0.99571", "is not recorded", "another process is writing")
     assert "(+0.00821)" in call("submit", "--score", "--output", run.folder).out
-    [record] = read_json(run.submissions_json)
+    [record] = read_json(run.submissions_json, list)
     assert (record["status"], record["public_score"]) == ("complete", 0.99571)
     server.asked = []
     assert "public score 0.99571" in call("submit", "--score", "--output", run.folder).out
@@ -165,17 +170,17 @@ def test_a_score_that_came_later(server, call, run, csvs, monkeypatch):
 
 def test_the_run_is_free_while_it_waits(server, call, run, csvs, monkeypatch):
     """What another process writes meanwhile stays."""
-    look = submissions._look
+    look_up = public_score.look_up
 
     def sent_meanwhile(api, record):
         with run.lock():
-            write_json(run.submissions_json, [*read_json(run.submissions_json), {"status": "other"}])
-        return look(api, record)
+            records.add_record(run, record | {"status": "other"})
+        return look_up(api, record)
 
-    monkeypatch.setattr(submissions, "_look", sent_meanwhile)
+    monkeypatch.setattr(public_score, "look_up", sent_meanwhile)
     server.looks_until_scored = 0
     assert call("submit", "--input", csvs, "--output", run.folder).code == 0
-    assert [record["status"] for record in read_json(run.submissions_json)] == ["complete", "other"]
+    assert [record["status"] for record in read_json(run.submissions_json, list)] == ["complete", "other"]
 
 
 def test_ctrl_c_while_it_waits(server, run, csvs):
@@ -187,7 +192,7 @@ def test_ctrl_c_while_it_waits(server, run, csvs):
     outcome = finish(process)
     assert outcome.code == 130 and "what was sent is in submissions.json" in outcome.error
     assert "Traceback" not in outcome.error
-    assert read_json(run.submissions_json)[0]["status"] == "pending"
+    assert read_json(run.submissions_json, list)[0]["status"] == "pending"
 
 
 def test_a_run_that_is_being_written_is_not_sent(server, call, run, csvs):
@@ -200,7 +205,7 @@ def test_a_bar_on_a_terminal(server, call, run, csvs, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     outcome = call("submit", "--input", csvs, "--output", run.folder)
     assert outcome.code == 0 and "of at most 10:00" in outcome.error
-    assert "waiting for the score:" not in outcome.out
+    assert "waiting for the score" not in outcome.out
 
 
 def test_the_same_bytes_twice(server, call, run, csvs, monkeypatch):
@@ -222,7 +227,7 @@ def test_the_same_bytes_twice(server, call, run, csvs, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert call("submit", *places).code == 0 and call("submit", *places, "--yes").code == 0
     assert call("submit", *places, "--competition", "another").code == 0
-    assert [record["competition"] for record in read_json(run.submissions_json)][2:] == [
+    assert [record["competition"] for record in read_json(run.submissions_json, list)][2:] == [
         "digit-recognizer",
         "another",
     ]
@@ -277,19 +282,19 @@ def test_the_sample_is_never_sent(server, call, run, csvs, tmp_path, monkeypatch
 def test_a_run_of_other_data_is_not_sent(server, call, run, csvs):
     lines = (csvs / "train.csv").read_text().splitlines()
     (csvs / "train.csv").write_text("\n".join([*lines[:-1], lines[1]]) + "\n")
-    assert refused(call("submit", "--input", csvs, "--output", run.folder), "holds a run with fingerprint")
+    assert refused(call("submit", "--input", csvs, "--output", run.folder), "holds a run with labels")
 
 
 def test_a_blend_is_sent_like_a_run(server, call, run, csvs, dataset):
-    write_json(run.recipe_json, {"name": "blend"} | cli.identity(dataset) | {"runs": ["a", "b"]})
+    write_json(run.recipe_json, {"name": "blend"} | plan.data_settings(dataset) | {"runs": ["a", "b"]})
     outcome = call("submit", "--input", csvs, "--output", run.folder)
     assert outcome.code == 0
-    message = read_json(run.submissions_json)[0]["message"]
+    message = read_json(run.submissions_json, list)[0]["message"]
     assert message.startswith("blend of 2 runs, 2 members, out-of-fold accuracy 0.98750")
 
 
 def test_messages(run, recipe, monkeypatch, tmp_path):
-    monkeypatch.setattr(submissions, "_ROOT", tmp_path)  # no checkout
+    monkeypatch.setattr("digit_recognizer.files.ROOT", tmp_path)  # no checkout
     write_json(run.recipe_json, recipes.to_json(recipe) | {"repeats": 3})
     write_json(run.ensemble_json, {"members": [], "missing": ["fold_01"]})
     assert submissions.default_message(run, None) == "bn_cnn, 2 folds x 3, 1 not finished, seed 42"
@@ -304,12 +309,12 @@ def test_out_of_fold_accuracy_is_of_the_rows_covered(run, dataset):
     oof = np.load(run.oof_probabilities)
     oof[10:] = np.nan
     np.save(run.oof_probabilities, oof)
-    assert submissions.out_of_fold_accuracy(run, dataset) == 0.9
+    assert submissions.out_of_fold_accuracy(run, dataset.labels) == 0.9
     run.oof_probabilities.write_bytes(b"spoilt")
-    with pytest.raises(UserError, match="is damaged: run"):
-        submissions.out_of_fold_accuracy(run, dataset)
+    with pytest.raises(UserError, match="is damaged, or not of"):
+        submissions.out_of_fold_accuracy(run, dataset.labels)
     run.oof_probabilities.unlink()
-    assert submissions.out_of_fold_accuracy(run, dataset) is None
+    assert submissions.out_of_fold_accuracy(run, dataset.labels) is None
 
 
 @pytest.mark.parametrize(
@@ -333,7 +338,8 @@ def test_what_kaggle_refuses(server, call, run, csvs, tmp_path, fault, words):
     for method in ("StartSubmissionUpload", "CreateSubmission"):  # before the upload, and after it
         server.faults = {method: fault}
         assert refused(call("submit", "--input", csvs, "--output", run.folder), *words)
-    assert not run.submissions_json.exists()
+        unknown = method == "CreateSubmission" and fault[0] >= 500  # it may have arrived
+        assert run.submissions_json.exists() == unknown
 
 
 def test_no_network(server, call, run, csvs, tmp_path, monkeypatch):
@@ -347,7 +353,7 @@ def test_no_network(server, call, run, csvs, tmp_path, monkeypatch):
 def test_what_nobody_foresaw_is_told_without_its_message():
     with (
         pytest.raises(UserError, match="failed with KeyError: pip install"),
-        client.telling("digit-recognizer"),
+        client.kaggle_errors("digit-recognizer"),
     ):
         raise KeyError(SIGNATURE)
 
@@ -355,7 +361,7 @@ def test_what_nobody_foresaw_is_told_without_its_message():
 def test_what_the_client_says_has_no_secrets(monkeypatch):
     monkeypatch.setenv("KAGGLE_KEY", KEY)
     said = f"GET https://a:b@storage.googleapis.com/x.zip?GoogleAccessId=1&Signature={SIGNATURE} with {KEY}"
-    assert client._clean(said) == "GET https://...@storage.googleapis.com/x.zip?... with ..."
+    assert client.redacted(said) == "GET https://...@storage.googleapis.com/x.zip?... with ..."
 
 
 def test_durations(call):
@@ -364,3 +370,149 @@ def test_durations(call):
         assert refused(
             call("submit", f"--wait={text}"), f"argument --wait: {text!r} is no duration such as 90s"
         )
+
+
+def sending(run, message="mine", minutes=0):
+    """Leaves the record of a submission whose process ended before Kaggle's answer came."""
+    record = records.new_record(run, "digit-recognizer", message, None)
+    began = datetime.now(UTC) - timedelta(minutes=minutes)
+    records.add_record(run, record | {"time": began.isoformat(timespec="seconds")})
+
+
+def test_a_full_disk_after_sending_loses_no_record(server, call, run, csvs, monkeypatch):
+    """The record is there before anything is sent, and what came of it is looked up later."""
+    places = ("--input", csvs, "--output", run.folder)
+    write, written = records.write_json, []
+
+    def full_after_one(path, value):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        written.append(write(path, value))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_json", full_after_one)
+        outcome = call("submit", *places)
+    assert refused(outcome, "is sent to digit-recognizer, but", "can't be written (No space left on device)")
+    assert read_json(run.submissions_json, list)[0]["status"] == "sending"
+    server.looks_until_scored = 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    outcome = call("submit", *places)
+    assert refused(outcome, "is not sent a second time") and "public score 0.99571" in outcome.out
+    assert len(server.submissions) == 1 and read_json(run.submissions_json, list)[0]["ref"] == 101
+
+
+def test_a_full_disk_before_sending_sends_nothing(server, call, run, csvs, monkeypatch):
+    def full(path, value):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(records, "write_json", full)
+    assert refused(
+        call("submit", "--input", csvs, "--output", run.folder), "submissions.json", "No space left"
+    )
+    assert not server.submissions and not server.asked_for("StartSubmissionUpload")
+
+
+def test_a_submission_cut_while_it_was_sent(server, call, run, csvs, monkeypatch):
+    places = ("--input", csvs, "--output", run.folder)
+    sending(run)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    outcome = call("submit", *places)  # it may still be on its way
+    assert refused(outcome, "is not sent a second time") and "not known whether it reached" in outcome.out
+    server.faults["ListSubmissions"] = (503, "")
+    assert "not known whether it reached" in call("submit", "--score", "--no-wait", *places).out
+    server.faults = {}
+    run.submissions_json.unlink()
+    sending(run, minutes=5)
+    outcome = call("submit", *places, "--no-wait")
+    assert outcome.code == 0 and "never reached Kaggle" in outcome.out
+    [record] = read_json(run.submissions_json, list)
+    assert (record["status"], record["ref"]) == ("pending", 101)
+
+
+def test_an_answer_that_never_came_is_looked_up(server, call, run, csvs):
+    server.faults["CreateSubmission"] = (502, "")
+    places = ("--input", csvs, "--output", run.folder)
+    assert refused(call("submit", *places, "--message", "mine"), "answers 502")
+    assert read_json(run.submissions_json, list)[0]["status"] == "sending"
+    server.submissions = [{"looks": 9, "description": "mine"}]  # it had arrived all the same
+    server.faults = {}
+    assert "public score 0.99571" in call("submit", "--score", *places).out
+
+
+@pytest.mark.parametrize("content", ["[1]", "[{}]", '[{"time": "x"}]', "{}", "["])
+def test_damaged_records(server, call, run, csvs, content):
+    run.submissions_json.write_text(content)
+    for option in ("--score", "--dry-run"):
+        outcome = call("submit", option, "--input", csvs, "--output", run.folder)
+        assert refused(outcome, "submissions.json is damaged")
+
+
+def test_a_submission_written_anew_while_asking(server, call, run, csvs, monkeypatch):
+    """Only the bytes that were checked are sent."""
+    ask = submissions.already_submitted
+
+    def another(*arguments, **options):
+        run.submission.write_text("ImageId,Label\n")
+        return ask(*arguments, **options)
+
+    monkeypatch.setattr(submissions, "already_submitted", another)
+    assert refused(call("submit", "--input", csvs, "--output", run.folder), "was written meanwhile")
+    assert not server.submissions
+
+
+TOKEN = "planted-token-0123456789"
+
+
+def plant(kind, tmp_path, monkeypatch):
+    """Puts the token where the client looks for it."""
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name)
+    folder = tmp_path / "home/.kaggle"
+    folder.mkdir(parents=True)
+    if kind == "variable":
+        monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    elif kind == "file":
+        (folder / "access_token").write_text(f"{TOKEN}\n")
+    elif kind == "kaggle.json":
+        write_json(folder / "kaggle.json", {"username": "somebody", "key": TOKEN})
+    else:
+        monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
+        monkeypatch.setenv("KAGGLE_KEY", TOKEN)
+
+
+@pytest.mark.parametrize("fault", ["none", "refused", "broken"])
+@pytest.mark.parametrize("kind", ["variable", "file", "kaggle.json", "key"])
+def test_credentials_stay_out_of_everything(server, call, run, csvs, tmp_path, monkeypatch, kind, fault):
+    """Kaggle's answers hold the token too, as a careless server's might."""
+    plant(kind, tmp_path, monkeypatch)
+    monkeypatch.setenv("VERBOSE", "1")
+    server.looks_until_scored = 0
+    if fault == "refused":
+        methods = ("DownloadDataFiles", "CreateSubmission", "ListSubmissions", "SaveKernel")
+        server.faults = {method: (418, f"no {TOKEN}") for method in methods}
+        sending(run)
+    if fault == "broken":
+        monkeypatch.setenv("HTTP_PROXY", f"http://somebody:{TOKEN}@127.0.0.1:1")
+        sending(run)
+    made = {name: tmp_path / name for name in ("downloaded", "kernel")}
+    run_options = ("--input", csvs, "--output", run.folder)
+    lines = [
+        ("download", "--input", made["downloaded"]),
+        ("submit", *run_options, "--yes"),
+        ("submit", "--score", "--no-wait", *run_options),
+        ("kernel", "--output", made["kernel"], "--owner", "somebody"),
+        ("kernel", "--output", made["kernel"], "--notebook", "--pack-only", "--owner", "somebody"),
+    ]
+    basic = base64.b64encode(f"somebody:{TOKEN}".encode()).decode()
+    for line in lines:
+        forget_client()
+        outcome = call(*line)
+        assert "Traceback" not in outcome.error and outcome.code in (0, 2), outcome
+        assert fault == "none" or outcome.code == 2 or "--score" in line or "--pack-only" in line, outcome
+        files = [path for folder in (run.folder, *made.values()) for path in folder.rglob("*")]
+        said = (
+            outcome.out
+            + outcome.error
+            + "".join(path.read_bytes().decode(errors="replace") for path in files if path.is_file())
+        )
+        assert TOKEN not in said and basic not in said, line

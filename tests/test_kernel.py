@@ -1,22 +1,22 @@
 """The project as a Kaggle kernel: packed, run as Kaggle runs it, pushed, followed and fetched."""
 
+import base64
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from conftest import LIGHT, ROOT, arrays
 from kaggle_server import refused
 
 from digit_recognizer.files import read_json
-from digit_recognizer.kaggle import kernel
+from digit_recognizer.kaggle import packing
+from digit_recognizer.kaggle.packing import METADATA, NOTEBOOK, SCRIPT
 from digit_recognizer.training import backend
-
-
-@pytest.fixture
-def fast(monkeypatch):
-    monkeypatch.setattr(kernel, "FIRST_PAUSE", 0.01)
 
 
 def session(folder, code, **mounts):
@@ -44,7 +44,7 @@ def test_packed_kernels_run_as_they_are_and_give_the_submission_of_the_checkout(
     ):
         outcome = call("kernel", "--pack-only", "--output", tmp_path / name, "--", *LIGHT, *options)
         assert outcome.code == 0 and "digit_recognizer_kernel.py" in outcome.out
-    first, later = (tmp_path / name / kernel.CODE_FILE for name in ("first", "later"))
+    first, later = (tmp_path / name / SCRIPT for name in ("first", "later"))
     said = session(tmp_path / "before", first, **{"competitions/digit-recognizer": csvs})
     assert "not finished, and not in it: fold_01" in said and "Installing" not in said
     mounts = {"digit-recognizer": csvs, "notebooks/me/before": tmp_path / "before/working"}
@@ -57,9 +57,7 @@ def test_packed_kernels_run_as_they_are_and_give_the_submission_of_the_checkout(
 def test_a_mistake_ends_the_kernel_with_its_code(call, tmp_path):
     call("kernel", "--pack-only", "--output", tmp_path, "--", "--epochs", 0)
     environment = os.environ | {"DIGITS_KAGGLE_ROOT": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, tmp_path / kernel.CODE_FILE], env=environment, capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, tmp_path / SCRIPT], env=environment, capture_output=True, text=True)
     assert run.returncode == 2 and "epochs=0: it must be at least 1" in run.stdout
 
 
@@ -79,29 +77,30 @@ def test_what_kaggle_is_told(call, tmp_path, accelerator, shape, gpu, tpu):
         "My Digits!",
     )
     assert call("kernel", "--pack-only", "--output", tmp_path, *options).code == 0
-    told = read_json(tmp_path / kernel.METADATA)
+    told = read_json(tmp_path / METADATA)
     assert (told["machine_shape"], told["enable_gpu"], told["enable_tpu"]) == (shape, gpu, tpu)
     assert told["id"] == "me/my-digits" and told["enable_internet"] is False and told["is_private"] is True
     assert told["competition_sources"] == ["digit-recognizer"] and told["kernel_sources"] == ["me/before"]
-    code = (tmp_path / kernel.CODE_FILE).read_text()
-    assert '["--time-budget", "11h", "--resume-from", "/kaggle/input"]' in code
+    code = (tmp_path / SCRIPT).read_text()
+    assert "['--time-budget', '11h', '--resume-from', '/kaggle/input']" in code
     assert str(ROOT) not in code
 
 
 def test_packing_twice_gives_the_same_bytes(call, tmp_path):
     for name in ("one", "two"):
         call("kernel", "--pack-only", "--output", tmp_path / name)
-    one, two = ((tmp_path / name / kernel.CODE_FILE).read_bytes() for name in ("one", "two"))
+    one, two = ((tmp_path / name / SCRIPT).read_bytes() for name in ("one", "two"))
     assert one == two
 
 
-def test_pushed_followed_and_fetched(server, call, fast, tmp_path):
+def test_pushed_followed_and_fetched(server, call, tmp_path):
     outcome = call("kernel", "--output", tmp_path)
     assert (outcome.code, outcome.error) == (0, ""), outcome
-    assert server.kernel["text"] == (tmp_path / kernel.CODE_FILE).read_text()
+    assert server.kernel["text"] == (tmp_path / SCRIPT).read_text()
     assert server.kernel["slug"] == "somebody/digit-recognizer-k-fold-ensemble"
     assert server.kernel["machineShape"] == "NvidiaTeslaT4" and server.kernel["enableInternet"] is False
-    assert [line.split()[-1] for line in outcome.out.splitlines()[2:5]] == ["queued", "running", "complete"]
+    waits = [line for line in outcome.out.splitlines() if line.startswith("waiting for the kernel, 00:00: ")]
+    assert [line.split()[-1] for line in waits] == ["queued", "running", "complete"]
     assert {path.name for path in (tmp_path / "output").iterdir()} >= {"submission.csv", "cv_report.json"}
 
 
@@ -111,7 +110,7 @@ def test_no_wait(server, call, tmp_path):
     assert not server.asked_for("GetKernelSessionStatus")
 
 
-def test_what_goes_wrong_at_kaggle(server, call, fast, tmp_path):
+def test_what_goes_wrong_at_kaggle(server, call, tmp_path):
     server.statuses = ["RUNNING", {"status": "ERROR", "failureMessage": "out of memory"}]
     assert refused(call("kernel", "--output", tmp_path), "ended with error: out of memory", "its log is at")
     server.saved = {"error": "Maximum batch GPU session count reached"}
@@ -121,10 +120,103 @@ def test_what_goes_wrong_at_kaggle(server, call, fast, tmp_path):
     assert refused(call("kernel", "--output", tmp_path, "--title", "!!"), "at least five letters")
 
 
+def test_a_kernel_is_followed_though_some_looks_fail(server, call, tmp_path):
+    """A session lasts hours; Kaggle or the network may be away for a minute."""
+    server.statuses = ["RUNNING"] * 3 + ["COMPLETE"]
+    faults = iter([None, (503, ""), (503, ""), None, None, None])
+
+    class Faults(dict):
+        def __contains__(self, name):
+            if name != "GetKernelSessionStatus":
+                return False
+            self.next = next(faults)
+            return self.next is not None
+
+        def __getitem__(self, name):
+            return self.next
+
+    server.faults = Faults()
+    outcome = call("kernel", "--output", tmp_path)
+    assert outcome.code == 0 and "answers 503" in outcome.out and "its output is in" in outcome.out
+    server.faults = {"GetKernelSessionStatus": (503, "")}
+    assert refused(call("kernel", "--output", tmp_path), "answers 503")
+
+
+def test_what_the_user_gives_is_not_overridden(call, tmp_path):
+    given = ["--time-budget=5h", "--resume-from=/kaggle/input/mine"]
+    assert packing.training_options(given, previous=True) == given
+    assert packing.training_options(["--time-budget", "5h"], previous=False) == ["--time-budget", "5h"]
+    call("kernel", "--pack-only", "--output", tmp_path, "--", "--time-budget=5h")
+    code = (tmp_path / SCRIPT).read_text()
+    assert "OPTIONS = ['--time-budget=5h']" in code and "'11h'" not in code
+
+
+@pytest.mark.parametrize(
+    "title", ['Digits """ + print(1/0) + """ yes', "Digits\nprint(1/0)", "Digits {package} \\"]
+)
+@pytest.mark.parametrize("form", [[], ["--notebook"]])
+def test_a_title_is_no_code(call, tmp_path, title, form):
+    outcome = call(
+        "kernel", "--pack-only", "--output", tmp_path, "--title", title, *form, "--", "it's\n\U0001f600"
+    )
+    assert outcome.code == 0 and read_json(tmp_path / METADATA)["title"] == title
+    code = program(tmp_path / NOTEBOOK) if form else (tmp_path / SCRIPT).read_text()
+    options, names = code[: code.index("PACKAGE")], {}
+    exec(options, names)  # the title, the imports and OPTIONS
+    assert names["OPTIONS"] == ["it's\n\U0001f600", "--time-budget", "11h"]
+    compile(code, "kernel", "exec")
+
+
+def program(notebook):
+    """The code cells of a notebook, in order, as one program."""
+    cells = json.loads(notebook.read_text())["cells"]
+    return "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
+
+
+def test_a_packed_notebook_runs_and_ends_with_the_report(light, call, tmp_path):
+    csvs, run = light
+    outcome = call("kernel", "--pack-only", "--notebook", "--output", tmp_path, "--", "--resume-from", run)
+    assert outcome.code == 0 and NOTEBOOK in outcome.out
+    metadata = read_json(tmp_path / METADATA)
+    assert (metadata["kernel_type"], metadata["code_file"]) == ("notebook", NOTEBOOK)
+    display = tmp_path / "modules/IPython/display.py"  # stands for a notebook's own
+    display.parent.mkdir(parents=True)
+    (display.parent / "__init__.py").write_text("")
+    display.write_text(
+        "def shown(*parts, **options):\n    print('displayed')\n\ndisplay = HTML = Image = shown\n"
+    )
+    code = f"import sys\nsys.path.insert(0, {str(display.parents[1])!r})\n" + program(tmp_path / NOTEBOOK)
+    (tmp_path / "cells.py").write_text(code)
+    said = session(tmp_path / "kaggle", tmp_path / "cells.py", **{"digit-recognizer": csvs})
+    assert "out-of-fold accuracy" in said and said.rstrip().endswith("displayed")
+    assert arrays(tmp_path / "kaggle/working") == arrays(run)
+
+
+def test_a_pushed_notebook(server, call, tmp_path):
+    assert call("kernel", "--notebook", "--no-wait", "--output", tmp_path).code == 0
+    assert server.kernel["kernelType"] == "notebook"
+    sent, written = json.loads(server.kernel["text"]), json.loads((tmp_path / NOTEBOOK).read_text())
+    assert sent == written and (written["nbformat"], len(written["cells"])) == (4, 4)
+
+
+def test_what_is_packed(call, tmp_path):
+    """The package whole, with its templates, and nothing of the run or the credentials."""
+    call("kernel", "--pack-only", "--output", tmp_path)
+    names = {}
+    code = (tmp_path / SCRIPT).read_text()
+    exec(code[: code.index("with tempfile")], names)
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(names["PACKAGE"]))) as file:
+        packed = {name for name in file.namelist() if name.startswith("src/")}
+    package = ROOT / "src/digit_recognizer"
+    there = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert packed == {path.relative_to(ROOT).as_posix() for path in there if not path.name.startswith(".")}
+    assert any(not name.endswith(".py") for name in packed)
+
+
 def test_a_tpu_session_takes_jax(monkeypatch):
     """TensorFlow is there too, but built for the CPU alone; JAX brings libtpu."""
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    assert backend.chosen() == "jax"
+    assert backend.choose() == "jax"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "libtpu" else name)
-    assert backend.chosen() == "tensorflow"
+    assert backend.choose() == "tensorflow"
