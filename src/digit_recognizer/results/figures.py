@@ -26,6 +26,11 @@ def write_figures(evaluation: Evaluation, dataset: Dataset) -> None:
         write_figure(folder / name, figure, dpi=DPI)
 
 
+def _legend(name: str) -> str:
+    """A member's name as matplotlib draws it as it is, its end where it is long."""
+    return name[-40:].replace("$", r"\$")
+
+
 def draw_curves(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
     """Loss and accuracy over the epochs: a colour a fold, dashed in training, whole in validation."""
     figure = matplotlib.figure.Figure(figsize=(11, 4.2), layout="constrained")
@@ -33,7 +38,7 @@ def draw_curves(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
         for number, (name, history) in enumerate(histories.items()):
             style = {"color": f"C{number % 10}", "marker": "." if len(history) < 3 else None}
             axes.plot(history["epoch"], history[quantity], linestyle="--", alpha=0.5, **style)
-            axes.plot(history["epoch"], history[f"val_{quantity}"], label=name, **style)
+            axes.plot(history["epoch"], history[f"val_{quantity}"], label=_legend(name), **style)
         axes.set(xlabel="epoch", ylabel=quantity, title=f"{quantity} (dashed: training, with augmentation)")
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -52,7 +57,7 @@ def draw_learning_rate(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, history in histories.items():
-        axes.step(history["epoch"], history["learning_rate"], where="mid", label=name, alpha=0.8)
+        axes.step(history["epoch"], history["learning_rate"], where="mid", label=_legend(name), alpha=0.8)
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log", title="learning rate")
     axes.grid(alpha=0.3)
     axes.xaxis.get_major_locator().set_params(integer=True)
