@@ -23,7 +23,7 @@ class KaggleServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.archive = b""
         self.etag = '"1"'
-        self.cuts = []  # after so many bytes the next answers with the file break off
+        self.cuts = []  # bytes after which the next answers with the file break off
         self.faults = {}  # of a method: the status and what Kaggle says
         self.file_status = 200
         self.put_status = 200  # None: the connection is closed without an answer
