@@ -1,38 +1,68 @@
-"""The benchmark: what it times and writes, and what it makes of the seconds."""
+"""The benchmark: what it times and writes, what it makes of the seconds, and PyTorch's network."""
 
 import dataclasses
+import importlib.util
 import json
 
+import numpy as np
 import pytest
 
-from digit_recognizer.benchmark import timing
+from digit_recognizer import named_recipes, recipes
+from digit_recognizer.benchmark import accuracy, parts, summary, timing, torch_baseline
+from digit_recognizer.benchmark.torch_baseline import TorchTraining, TorchWay
 from digit_recognizer.data import places
 
 QUICK = ("--quick", "--threads", 2)
 
 
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch, which the benchmark compares with, is not installed")
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    """As on a machine without PyTorch, which most are."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+
+
+def measured(folder):
+    """benchmark.json's rows of each part."""
+    results = json.loads((folder / "benchmark.json").read_text())
+    return {part: found["rows"] for part, found in results["parts"].items()}
+
+
+def check_compared(rows):
+    """Rows of ways that took turns: the first is the usual one, and each has its rounds."""
+    assert rows[0]["ratio"] == 1
+    for row in rows:
+        assert min(row["rounds"]) <= row["median"] <= max(row["rounds"])
+        assert row["median"] > 0 and row["ratio"] > 0 and len(row["rounds"]) == 2
+
+
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # ImageDataGenerator's own
 def test_parts_are_measured_and_kept(call, csvs, tmp_path):
     place = ("--input", csvs, "--output", tmp_path / "out")
-    assert call("benchmark", *QUICK, *place, "--only", "e").code == 0
-    outcome = call("benchmark", *QUICK, *place, "--only", "c")
+    assert call("benchmark", *QUICK, *place, "--only", "c").code == 0
+    assert not (tmp_path / "out" / "benchmark.png").exists()  # no part of it is one that a user waits for
+    outcome = call("benchmark", *QUICK, *place, "--only", "e")
     assert outcome.code == 0, outcome.error
-    assert "digits" not in {path.stem for path in (tmp_path / "out").iterdir()}
-    assert (tmp_path / "out" / "benchmark.png").stat().st_size > 10_000
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"benchmark.json", "benchmark.png"}
     results = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert results["machine"]["threads"] == 2 and results["machine"]["versions"]["keras"]
-    ways = {part: [row["way"] for row in found["rows"]] for part, found in results["parts"].items()}
-    assert ways["e"] == ["pandas.read_csv", "ours", "ours, from its cache"]
-    assert ways["c"] == [
+    rows = measured(tmp_path / "out")
+    assert [row["way"] for row in rows["e"]] == ["pandas.read_csv", "ours, checked"]
+    assert [row["way"] for row in rows["c"]] == [
         "ImageDataGenerator",
         "Keras' three layers",
-        "RandomAffine, uncompiled",
-        "RandomAffine, compiled",
+        "ours, uncompiled",
+        "ours, compiled",
     ]
-    for row in results["parts"]["c"]["rows"]:
-        assert min(row["rounds"]) <= row["median"] <= max(row["rounds"]) and row["ratio"] > 0
-        assert row["way"] in outcome.out
-    assert "pandas.read_csv" in outcome.out  # the table has what was measured before
+    for part in rows:
+        check_compared(rows[part])
+    for row in [*rows["c"], *rows["e"]]:
+        assert row["way"] in outcome.out  # the table has what was measured before
 
     results["machine"]["device"] = "another processor"
     (tmp_path / "out" / "benchmark.json").write_text(json.dumps(results))
@@ -42,21 +72,89 @@ def test_parts_are_measured_and_kept(call, csvs, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
-def test_seeds_that_were_measured_stay(call, csvs, tmp_path):
+def test_training_and_predicting_are_measured(call, csvs, tmp_path, no_torch):
+    """Parts a and f without PyTorch, which one sentence says."""
+    outcome = call("benchmark", *QUICK, "--input", csvs, "--output", tmp_path / "out", "--only", "a,f")
+    assert outcome.code == 0, outcome.error
+    assert outcome.out.count("left out: PyTorch, which is not installed: pip install -r src/") == 2
+    rows = measured(tmp_path / "out")
+    ways = [row["way"] for row in rows["a"]]
+    assert ways[0] == "as published" and ways[1].startswith("ours, uncompiled, float32")
+    assert ways[2].startswith("ours, step compiled, float32")
+    assert sum(way.endswith("(chosen here)") for way in ways) == 1
+    check_compared(rows["a"])
+    assert all(row["unit"] == "images/s" for row in rows["a"])
+    ensembles, ways = rows["f"][:2], rows["f"][2:]
+    assert [row["way"] for row in ensembles] == ["fast", "bn_cnn"]
+    for row in ensembles:
+        assert len(row["rounds"]) == 3 and row["median"] == sum(row["rounds"])
+    assert [row["way"] for row in ways] == ["model.predict", "ours"]
+    check_compared(ways)
+
+
+def test_the_pieces_of_a_step_are_measured(call, csvs, tmp_path):
+    """Part d."""
+    outcome = call("benchmark", *QUICK, "--input", csvs, "--output", tmp_path / "out", "--only", "d")
+    assert outcome.code == 0, outcome.error
+    rows = measured(tmp_path / "out")["d"]
+    assert [row["way"] for row in rows] == ["as published", "ours, uncompiled", "ours, compiled"] * 4
+    for first in range(0, 12, 3):
+        check_compared(rows[first : first + 3])
+
+
+def test_growth_is_measured(call, csvs, tmp_path):
+    """Part g."""
+    outcome = call("benchmark", *QUICK, "--input", csvs, "--output", tmp_path / "out", "--only", "g")
+    assert outcome.code == 0, outcome.error
+    rows = measured(tmp_path / "out")["g"]
+    assert [(row["what"], row["way"]) for row in rows] == [
+        *[("epochs", f"{number} to {number}") for number in (1, 2, 3)],
+        *[("members", f"{number} to {number}") for number in (1, 2, 3)],
+        *[("rows of an epoch", str(count)) for count in (128, 256)],
+    ]
+    assert all(row["cost"] > 0 and row["median"] > 0 and "ratio" not in row for row in rows)
+    assert [row["cost"] for row in rows if row["way"] in ("1 to 1", "128")] == [1, 1, 1]
+    peaks = [row["peak_mib"] for row in rows[:6]]
+    assert peaks == sorted(peaks) and peaks[0] > 100
+
+
+@pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
+def test_seeds_that_were_measured_stay(call, csvs, tmp_path, no_torch):
     for seeds in (["42"], ["42", "43"]):
         place = ("--input", csvs, "--output", tmp_path / "out")
         outcome = call("benchmark", *QUICK, *place, "--only", "b", "--seeds", *seeds)
         assert outcome.code == 0, outcome.error
-        results = json.loads((tmp_path / "out" / "benchmark.json").read_text())
-        rows = {(row["what"], row["way"]): row for row in results["parts"]["b"]["rows"]}
+        rows = {(row["what"], row["way"]): row for row in measured(tmp_path / "out")["b"]}
         if seeds == ["42"]:
             first = rows
-    for way in ("bn_cnn", "fast"):
+    for way in (accuracy.AS_PUBLISHED, "fast"):
         taken = [rows[f"to 0.9940, seed {seed}", way]["median"] for seed in (42, 43)]
         assert taken[0] == first["to 0.9940, seed 42", way]["median"]
         assert rows["to 0.9940", way]["rounds"] == taken
         assert "commit" in rows["to 0.9940, seed 43", way]
     assert rows["to 0.9940", "fast"]["ratio"] > 0
+
+
+def test_the_chart_has_what_a_user_waits_for():
+    def compared(what, *ways):
+        return [
+            {"what": what, "way": way, "median": 2.0, "unit": "s", "ratio": 1.0 + number}
+            for number, way in enumerate(ways)
+        ]
+
+    alone = {"what": "predicting 9 rows", "way": "fast", "median": 1.0, "unit": "s"}
+    found = {
+        "a": compared("training", "as published", "ours", "PyTorch"),
+        "c": compared("augmenting", "usual", "ours"),
+        "d": compared("normalising", "usual", "ours"),
+        "f": [alone, *compared("predicting", "model.predict", "ours")],
+    }
+    figure = summary.draw(found)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["training", "predicting"]
+    ways = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
+    assert ways == [["as published", "ours", "PyTorch"], ["model.predict", "ours"]]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [1, 2, 3]
+    assert summary.draw({"c": found["c"]}) is None
 
 
 def test_what_is_refused(call, tmp_path, monkeypatch):
@@ -139,4 +237,169 @@ def test_growth_is_told_by_groups(clock):
     assert (few["way"], few["median"], few["cost"], few["peak_mib"]) == ("1 to 3", 1, 1, 330)
     assert (many["way"], many["median"], many["cost"], many["peak_mib"]) == ("4 to 6", 6, 2, 360)
     assert (rest["way"], rest["rounds"], rest["probes"], rest["cost"]) == ("7 to 7", [9], [3], 3)
-    assert "peak, MiB" in timing.table([few, many, rest])
+    assert "peak, MiB" in summary.table([few, many, rest])
+
+
+def test_every_part_can_be_chosen():
+    assert parts.choose_parts("b,a,g") == ["g", "a", "b"]
+    assert set(parts.choose_parts(parts.USUAL)) == set(parts.PARTS) - {"b"}
+
+
+def test_part_b_takes_the_fastest_way_of_part_a():
+    ways = [TorchWay(dtype, compiled) for dtype in ("float32", "bfloat16") for compiled in (False, True)]
+    trained = [{"way": way.name, "median": speed} for way, speed in zip(ways, (3, 9, 4, 5), strict=True)]
+    assert accuracy.fastest_way(ways, trained) == ways[1]
+    assert accuracy.fastest_way(ways, []) == TorchWay("bfloat16", False)
+    assert accuracy.fastest_way([], trained) is None
+
+
+def test_without_a_compiler_pytorch_is_uncompiled(torch, monkeypatch, capsys):
+    assert len(torch_baseline.torch_ways(2, half_precision=True)) == 4
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    ways = torch_baseline.torch_ways(2, half_precision=False)
+    assert ways == [TorchWay("float32", False)]
+    assert "left out: torch.compile, which needs a C++ compiler" in capsys.readouterr().out
+
+
+def with_weights(network, model):
+    """Gives PyTorch's `network` the weights of Keras' `model`, and returns its parameters in that order."""
+    from torch import nn
+
+    layers = iter([layer for layer in model.layers if layer.weights])
+    parameters = []
+    for layer in network:
+        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
+            continue
+        arrays = [to_torch(array) for array in next(layers).get_weights()]
+        if arrays[0].shape == (256, 1728):  # Keras flattens (rows, columns, channels)
+            arrays[0] = flat_order(arrays[0])
+        own = [
+            layer.weight,
+            layer.bias,
+            *([layer.running_mean, layer.running_var] if len(arrays) == 4 else []),
+        ]
+        for tensor, array in zip(own, arrays, strict=True):
+            tensor.data.copy_(array)
+        parameters += [layer.weight, layer.bias]
+    return parameters
+
+
+def to_torch(array):
+    """Keras' kernel (3, 3, inputs, outputs) or (inputs, outputs) as PyTorch has it; a vector stays."""
+    import torch
+
+    tensor = torch.from_numpy(np.array(array))
+    return tensor.permute(3, 2, 0, 1) if tensor.ndim == 4 else tensor.T if tensor.ndim == 2 else tensor
+
+
+def flat_order(weights):
+    """(256, rows * columns * channels) with its columns in PyTorch's order."""
+    return weights.reshape(256, 3, 3, 192).permute(0, 3, 1, 2).reshape(256, -1)
+
+
+def test_pytorchs_network_is_the_tutorials(torch):
+    """As many parameters, and for the same weights and batch the same probabilities and gradients as Keras' network."""
+    import keras
+    import tensorflow as tf
+
+    from digit_recognizer.training import networks
+
+    plain = dict.fromkeys(("rotation", "zoom", "shift", "dropout"), 0.0)
+    model = networks.build(recipes.change(named_recipes.named("bn_cnn"), plain))
+    network = torch_baseline.build()
+    numbers = [*network.parameters(), *(each for each in network.buffers() if each.ndim)]
+    assert sum(each.numel() for each in numbers) == model.count_params() == 742_858
+
+    images = np.random.default_rng(0).integers(0, 256, (64, 28, 28)).astype(np.uint8)  # no equals to pool
+    labels = np.arange(64) % 10
+    parameters = with_weights(network, model)
+    assert torch_baseline.predict(network, TorchWay("float32", False), images) == pytest.approx(
+        model.predict(images, verbose=0), abs=1e-5
+    )
+    network.train()
+    network[15].p = 0.0  # dropout
+    pixels = torch.from_numpy(images)[:, None] / 255
+    torch.nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)).backward()
+    with tf.GradientTape() as tape:
+        losses = keras.losses.sparse_categorical_crossentropy(labels, model(images, training=True))
+        loss = tf.reduce_mean(losses)
+    expected = tape.gradient(loss, model.trainable_variables)
+    for number, (parameter, gradient) in enumerate(zip(parameters, expected, strict=True)):
+        wanted = to_torch(gradient.numpy())
+        wanted = flat_order(wanted) if wanted.shape == (256, 1728) else wanted
+        # the biases before a normalisation have a gradient of 0
+        assert (parameter.grad - wanted).norm() < 1e-4 * max(1.0, float(wanted.norm())), number
+    moved = network[1].running_var.detach().numpy()  # normalisation's averages move alike, too
+    assert moved == pytest.approx(
+        next(each for each in model.layers if "batch_norm" in each.name).moving_variance.numpy(), rel=1e-3
+    )
+
+
+def test_pytorch_augments_each_picture_by_itself(torch):
+    torch.manual_seed(0)
+    picture = np.zeros((28, 28), np.uint8)
+    picture[9:19, 12:16] = 255
+    images = torch.from_numpy(np.repeat(picture[None], 400, axis=0))
+    augmented = torch_baseline.augment(images).numpy()[:, 0]
+    assert augmented.shape == (400, 28, 28) and augmented.min() >= 0 and augmented.max() <= 1
+    y, x = np.mgrid[0:28, 0:28]
+    mass = augmented.sum(axis=(1, 2))
+    rows, columns = ((augmented * each).sum(axis=(1, 2)) / mass for each in (y, x))
+    for middle in (
+        rows,
+        columns,
+    ):  # shifted by up to 2.8 pixels, evenly, or by 2.8 / 0.9 with zoom; rotation moves the middle by little
+        assert middle.mean() == pytest.approx(13.5, abs=0.3)
+        assert 2.3 < np.abs(middle - 13.5).max() < 3.6
+    down, across = y - rows[:, None, None], x - columns[:, None, None]
+    tilt = (augmented * down * across).sum(axis=(1, 2)) / (augmented * down**2).sum(axis=(1, 2))
+    # the tangent of up to 10 degrees, times what a bar that is not thin tilts
+    assert 0.11 < np.abs(tilt).max() < 0.19 and abs(tilt.mean()) < 0.02
+    area = mass / (picture.sum() / 255)
+    assert 0.8 < area.min() < 0.9 < 1.1 < area.max() < 1.25  # 1 / 1.1² to 1 / 0.9²
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pytorchs_training_learns(torch, dtype):
+    from digit_recognizer.data import digits
+
+    images, labels = digits.sample().train_images[:128], digits.sample().labels.train[:128]
+    training = TorchTraining(TorchWay(dtype, False), seed=0)
+    for _ in range(6):
+        assert training.epoch(images, labels) > 0
+    training.network.train()  # normalisation's averages take hundreds of steps
+    with torch.no_grad():
+        logits = training.network(torch.from_numpy(images)[:, None] / 255)
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels.astype(int)))
+    assert loss < 1.5  # a network that knows nothing has 2.3
+    accuracy, loss = training.evaluate(images, labels)
+    assert 0 <= accuracy <= 1 and loss > 0
+
+
+def test_pytorchs_schedule_is_the_published_one(torch, monkeypatch):
+    """The rate is halved after 3 epochs without a better accuracy, training stops after 10 without a lower loss."""
+    from digit_recognizer.data import digits
+
+    rates, watched = [], []
+    accuracies = iter([0.5, 0.6, *[0.6] * 20])
+    monkeypatch.setattr(
+        TorchTraining, "epoch", lambda self, *_: rates.append(self.optimizer.param_groups[0]["lr"])
+    )
+    monkeypatch.setattr(TorchTraining, "evaluate", lambda self, *_: (next(accuracies), 1.0))
+    rows = digits.sample().train_images[:1], digits.sample().labels.train[:1]
+    torch_baseline.train_as_published(TorchWay("float32", False), 0, 50, rows, rows, watched.append)
+    assert rates == pytest.approx([1e-3] * 5 + [5e-4] * 3 + [2.5e-4] * 3)
+    assert watched == [0.5, *[0.6] * 10]
+
+
+def test_pytorch_is_measured(torch, call, csvs, tmp_path, monkeypatch):
+    """Parts f and b, uncompiled: to compile takes a minute."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    place = ("--input", csvs, "--output", tmp_path / "out", "--seeds", 42)
+    outcome = call("benchmark", *QUICK, *place, "--only", "f,b")
+    assert outcome.code == 0, outcome.error
+    rows = measured(tmp_path / "out")
+    check_compared(rows["f"][2:])
+    assert "PyTorch, eager, float32" in [row["way"] for row in rows["f"]]
+    (row,) = [row for row in rows["b"] if "seed" in row["what"] and "PyTorch" in row["way"]]
+    assert row["way"].startswith("bn_cnn, PyTorch, eager") and len(row["accuracies"]) == 1

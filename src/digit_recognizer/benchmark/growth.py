@@ -16,7 +16,6 @@ from digit_recognizer.data.folds import Member
 from digit_recognizer.recipes import Recipe
 
 _PREDICTED_ROWS = 256  # by each member
-_TIMES = (1, 2, 4, 8)  # rows of an epoch, of the smallest training
 _SQUARE = np.ones((1024, 1024), np.float32)
 
 
@@ -75,7 +74,7 @@ def _cost_of_rows(workload: Workload) -> Iterator[Row]:
     """Times epochs with more and more rows; `cost` is that of a row relative to the smallest epoch's."""
     recipe, ways = named_recipes.named("fast"), {}
     plan = execution_plan(recipe, len(workload.dataset.train_images))
-    for times in _TIMES:
+    for times in workload.times:
         images, labels = first_rows(workload.dataset, times * workload.rows)
         ways[str(len(images))] = epoch_as_here(recipe, images, labels, *plan)
     first = None

@@ -25,6 +25,7 @@ class Workload:
     batches: int = 32  # augmented or normalised in a round
     members: int = 15  # of an ensemble
     rows: int = 2048  # of the smallest training whose growth is measured
+    times: tuple[int, ...] = (1, 2, 4, 8)  # of these rows, in an epoch
     group: int = 3  # epochs or members whose cost is one row
     predicted: int | None = None  # rows of test.csv; None: all
     epochs: int = 50  # of part b, at most
@@ -33,7 +34,7 @@ class Workload:
 
 # The same, to tell whether the benchmark works: its numbers mean nothing.
 QUICK = {"rounds": 2, "steps": 2, "batches": 2, "members": 3, "rows": 128, "group": 1}
-QUICK |= {"predicted": 128, "epochs": 1}
+QUICK |= {"times": (1, 2), "predicted": 128, "epochs": 1}
 
 
 def first_rows(dataset: Dataset, rows: int) -> tuple[np.ndarray, np.ndarray]:
