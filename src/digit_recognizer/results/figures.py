@@ -1,5 +1,7 @@
 """A run's pictures: learning curves, learning rate, confusion matrix and errors, as PNG."""
 
+from itertools import cycle
+
 import matplotlib.figure
 import numpy as np
 import pandas as pd
@@ -10,6 +12,9 @@ from digit_recognizer.results.evaluation import Evaluation
 
 DPI = 150
 _SHOWN = 40  # errors
+
+# those that colour-blind people tell apart; source: Okabe and Ito, 'Color universal design' (2002)
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 
 
 def write_figures(evaluation: Evaluation, dataset: Dataset) -> None:
@@ -36,10 +41,10 @@ def draw_curves(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(11, 4.2), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for number, (name, history) in enumerate(histories.items()):
-            style = {"color": f"C{number % 10}", "marker": "." if len(history) < 3 else None}
+            style = {"color": _COLORS[number % len(_COLORS)], "marker": "." if len(history) < 3 else None}
             axes.plot(history["epoch"], history[quantity], linestyle="--", alpha=0.5, **style)
             axes.plot(history["epoch"], history[f"val_{quantity}"], label=_legend(name), **style)
-        axes.set(xlabel="epoch", ylabel=quantity, title=f"{quantity} (dashed: training, with augmentation)")
+        axes.set(xlabel="epoch", ylabel=quantity, title=f"{quantity} (dashed: training)")
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     # the first epochs would flatten all that follows
@@ -56,8 +61,15 @@ def draw_learning_rate(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.
     """The learning rate of each fold over its epochs."""
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for name, history in histories.items():
-        axes.step(history["epoch"], history["learning_rate"], where="mid", label=_legend(name), alpha=0.8)
+    for name, history, color in zip(histories, histories.values(), cycle(_COLORS), strict=False):
+        axes.step(
+            history["epoch"],
+            history["learning_rate"],
+            where="mid",
+            label=_legend(name),
+            alpha=0.8,
+            color=color,
+        )
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log", title="learning rate")
     axes.grid(alpha=0.3)
     axes.xaxis.get_major_locator().set_params(integer=True)
