@@ -175,7 +175,8 @@ def test_a_broken_stroke_is_one_digit():
 
 def test_digits_of_close_lines_stay_apart():
     assert (
-        len(find_digits(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100))) == 4
+        len(find_digits(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100)))
+        == 4
     )
 
 
