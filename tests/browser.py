@@ -1,6 +1,7 @@
 """A headless Chromium, driven through the pipe of its DevTools protocol: no driver and no package is needed."""
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -116,16 +117,23 @@ class Browser:
         self.requests.clear()
         self.console.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
-        deadline = time.monotonic() + TIMEOUT
-        while self.value("document.readyState") != "complete" or self.value("location.href") == "about:blank":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        self.wait_for("document.readyState == 'complete' && location.href != 'about:blank'")
 
     def value(self, expression: str) -> Any:
         """What an expression of JavaScript comes to, where need be once its promise is kept."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        """Waits until an expression is true, also while the page is being loaded."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            with contextlib.suppress(AssertionError):  # there is no document at the moment
+                if self.value(expression):
+                    return
+            assert time.monotonic() < deadline, expression
+            time.sleep(0.05)
 
     def look(self, scheme: str = "light", width: int = 1280, media: str = "") -> None:
         """Sets the colour scheme, the width of the window in CSS pixels, and the medium ("print" or none)."""

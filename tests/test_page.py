@@ -159,8 +159,19 @@ def test_the_keyboard_reaches_matrix_and_charts(page):
     page.value("document.querySelector('#matrix').closest('.scroll').focus()")
     page.press("Tab", 9)
     assert page.value("document.activeElement.dataset.filter") is not None
+    first = page.value(
+        "document.activeElement.closest('td').cellIndex + 100 * document.activeElement.closest('tr').rowIndex"
+    )
+    page.press("ArrowDown", 40)
+    page.press("ArrowRight", 39)
+    now = page.value(
+        "document.activeElement.closest('td').cellIndex + 100 * document.activeElement.closest('tr').rowIndex"
+    )
+    assert now > first  # the arrow keys go from number to number
     page.press("Enter", 13)
     assert shown(page) < total
+    page.press("Tab", 9)  # and the whole matrix is one stop of the Tab key
+    assert page.value("document.activeElement.closest('#matrix') === null")
     page.value("document.querySelector('#curve-accuracy svg').focus()")
     page.press("ArrowRight", 39)
     assert text(page, "#tip").startswith("epoch 1\n") and "fold_00: 0.6" in text(page, "#tip")
@@ -280,11 +291,9 @@ def test_a_page_of_a_run_that_goes_on_reads_itself_again(browser, run, dataset, 
     browser.open(path)
     assert "Unfinished." in text(browser, "header") and "fold_01 (1 epoch)" in text(browser, "main")
     path.write_text(path.read_text().replace("Unfinished.", "Read again."))
-    deadline = time.monotonic() + 20
-    while "Read again." not in text(browser, "header"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    browser.click("#refresh")
+    browser.wait_for("document.querySelector('header').textContent.includes('Read again.')")
+    while browser.value("document.querySelector('#refresh').checked"):  # else it was read again just then
+        browser.click("#refresh")
     path.write_text(path.read_text().replace("Read again.", "Too often."))
     time.sleep(1.5)
     assert "Read again." in text(browser, "header")

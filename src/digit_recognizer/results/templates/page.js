@@ -2,6 +2,7 @@
 
 // Values of a chart where the pointer is, or where the arrow keys go.
 const tip = document.getElementById("tip");
+const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }; // down, along
 const MOST_LINES = 12; // of the tip: with more series it shows the nearest alone
 
 function charts() {
@@ -53,12 +54,11 @@ function charts() {
     svg.addEventListener("pointerleave", hide);
     svg.addEventListener("blur", hide);
     svg.addEventListener("keydown", (event) => {
-      const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
       if (event.key === "Escape") hide();
-      if (!(event.key in steps)) return;
+      if (!(event.key in STEPS)) return;
       event.preventDefault();
       if (!at) return place(0, 0);
-      const [down, along] = steps[event.key];
+      const [down, along] = STEPS[event.key];
       const number = (at[0] + down + series.length) % series.length;
       place(number, Math.max(0, Math.min(at[1] + along, series[number].points.length - 1)));
     });
@@ -97,6 +97,26 @@ function gallery() {
   });
 }
 
+// The matrix is one stop of the Tab key; the arrow keys go from number to number in it.
+function matrix() {
+  const buttons = [...document.querySelectorAll("#matrix button")];
+  const place = (button) => [button.closest("tr").rowIndex, button.closest("td").cellIndex];
+  buttons.forEach((button, number) => {
+    button.tabIndex = number ? -1 : 0;
+    button.addEventListener("focus", () => buttons.forEach((other) => { other.tabIndex = other === button ? 0 : -1; }));
+    button.addEventListener("keydown", (event) => {
+      if (!(event.key in STEPS)) return;
+      event.preventDefault();
+      const [down, along] = STEPS[event.key], [row, column] = place(button);
+      const next = buttons
+        .map((other) => [other, (place(other)[0] - row) * down + (place(other)[1] - column) * along, place(other)])
+        .filter(([, distance, [r, c]]) => distance > 0 && (down ? c === column : r === row))
+        .sort((a, b) => a[1] - b[1])[0];
+      if (next) next[0].focus();
+    });
+  });
+}
+
 // A page of an unfinished run reads itself again.
 function refresh() {
   const seconds = Number(document.body.dataset.refresh);
@@ -109,4 +129,5 @@ function refresh() {
 
 charts();
 gallery();
+matrix();
 refresh();
