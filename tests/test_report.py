@@ -157,6 +157,33 @@ def test_damaged_history_is_named(run, dataset):
         write_report(run, dataset)
 
 
+@pytest.mark.parametrize(
+    ("name", "contents", "message"),
+    [
+        (
+            "fold_01/metrics.json",
+            {"errors": "<b>", "accuracy": 1, "log_loss": 1.0},
+            r"metrics.json: errors is no number",
+        ),
+        ("ensemble.json", {"members": [{"member": 5}]}, r"ensemble.json is damaged"),
+        ("ensemble.json", {"members": 5}, r"ensemble.json is damaged"),
+        ("submissions.json", {}, r"submissions.json is damaged"),
+    ],
+)
+def test_damaged_files_are_named(run, dataset, name, contents, message):
+    write_json(run.folder / name, contents)
+    with pytest.raises(UserError, match=message):
+        write_report(run, dataset)
+
+
+def test_a_member_that_diverged_is_shown(run, dataset):
+    path = run.folder / "fold_01" / "history.csv"
+    table = pd.read_csv(path).assign(loss=np.nan, val_loss=np.inf, val_accuracy=np.nan, learning_rate=0)
+    table.to_csv(path, index=False)
+    write_report(run, dataset)
+    assert "NaN" not in (run.report / "index.html").read_text()
+
+
 def test_intervals():
     # Wilson's, from Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20
     assert analysis.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

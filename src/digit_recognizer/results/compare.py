@@ -101,6 +101,7 @@ def _line(
     """A line of the table of runs."""
     finished = [member for member in members if member.finished]
     metrics = [member.metrics() for member in finished]
+    parameters = metrics[0].get("parameters")
     covered, common = covered_rows(oof), np.all([covered_rows(each) for each in all_oof], axis=0)
     own = scores(labels[covered], oof[covered])
     shared = scores(labels[common], oof[common]) if common.any() else {}
@@ -116,7 +117,7 @@ def _line(
         "common_rows": int(common.sum()),
         "common_errors": shared.get("errors"),
         "common_log_loss": shared.get("log_loss"),
-        "parameters": metrics[0].get("parameters"),
+        "parameters": parameters if isinstance(parameters, int) else None,
         "seconds": float(np.mean([each["seconds"] for each in metrics])),
     }
 

@@ -13,10 +13,9 @@ from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json
 from digit_recognizer.results import analysis
 from digit_recognizer.results.ensemble import covered_rows, load_oof
-from digit_recognizer.results.members import MemberResult, out_of_fold, read_members
+from digit_recognizer.results.members import COLUMNS, MemberResult, out_of_fold, read_members
 from digit_recognizer.run import Run
 
-COLUMNS = ("accuracy", "log_loss", "errors", "rows", "best_epoch", "epochs", "seconds")
 _WORST = 10  # confusions
 _LEAST_SURE = 48  # test rows
 

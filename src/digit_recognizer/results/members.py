@@ -14,6 +14,8 @@ from digit_recognizer.files import read_json
 from digit_recognizer.results.ensemble import load_oof
 from digit_recognizer.run import Run
 
+COLUMNS = ("accuracy", "log_loss", "errors", "rows", "best_epoch", "epochs", "seconds")  # of a report's table
+
 _QUANTITIES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
@@ -30,8 +32,15 @@ class MemberResult:
     weight: float | None = None  # in the ensemble, None where it takes no part
 
     def metrics(self) -> dict[str, Any]:
-        """Returns the contents of metrics.json."""
-        return read_json(self.folder / "metrics.json")
+        """Returns the contents of metrics.json; raises UserError where one of COLUMNS is no number there."""
+        path = self.folder / "metrics.json"
+        values = read_json(path)
+        for name in COLUMNS:
+            if type(values.get(name)) not in (int, float):
+                raise UserError(
+                    f"{path}: {name} is no number: delete the file and train again; that fold starts over"
+                )
+        return values
 
     def validation_probabilities(self) -> np.ndarray:
         """Returns float32 (validation rows, 10); raises UserError where they are missing or damaged."""
@@ -79,15 +88,23 @@ def is_blend(run: Run) -> bool:
     return "runs" in run.require_settings()
 
 
+def _ensemble(run: Run) -> list[dict[str, Any]]:
+    """The members in ensemble.json, with their weights; none where there is no such file."""
+    if not run.ensemble_json.exists():
+        return []
+    entries = read_json(run.ensemble_json).get("members")
+    try:
+        return [{"member": str(each["member"]), "weight": float(each["weight"])} for each in entries]
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{run.ensemble_json} is damaged: run scripts/ensemble.py again") from None
+
+
 def read_members(run: Run, labels: Labels) -> list[MemberResult]:
     """Returns the members of a run, or of the runs that a blend is made of.
 
     Raises UserError where it is no run, or one of other data.
     """
-    weights = {}
-    if run.ensemble_json.exists():
-        entries = read_json(run.ensemble_json)["members"]
-        weights = {(run.folder / each["member"]).resolve(): each for each in entries}
+    weights = {(run.folder / each["member"]).resolve(): each for each in _ensemble(run)}
     sources = [run]
     if is_blend(run):
         folders = [(run.folder / each["member"]).parent for each in weights.values()]

@@ -41,7 +41,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) ->
             ("epoch", quantity),
             series,
             log=quantity == "loss",
-            y_range=(lowest, 1.0) if quantity == "accuracy" else None,
+            y_range=(lowest if lowest < 1 else 0.0, 1.0) if quantity == "accuracy" else None,
             legend=legend,
         )
         chart.legend[:] = chart.legend[1::2]

@@ -8,8 +8,9 @@ import pandas as pd
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic, read_json, write_json
-from digit_recognizer.results.evaluation import COLUMNS, evaluate
+from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
+from digit_recognizer.results.members import COLUMNS
 from digit_recognizer.results.page import write_page
 from digit_recognizer.run import Run
 

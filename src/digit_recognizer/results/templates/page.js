@@ -26,7 +26,8 @@ function charts() {
       });
       tip.textContent = lines.join("\n");
       const box = tip.getBoundingClientRect();
-      tip.style.left = `${Math.max(4, Math.min(left + 14, window.innerWidth - box.width - 4))}px`;
+      const beside = left + 14 + box.width > window.innerWidth ? left - 14 - box.width : left + 14;
+      tip.style.left = `${Math.max(4, beside)}px`;
       tip.style.top = `${top + 14 + box.height > window.innerHeight ? Math.max(4, top - box.height - 10) : top + 14}px`;
     };
     const hide = () => {
