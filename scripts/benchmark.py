@@ -10,21 +10,22 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer.benchmark.parts import PARTS, USUAL, choose_parts, run_benchmark
-
 
 def main() -> None:
     parser = cli.Parser(__doc__, places=False)
     add = parser.add_argument
     add("--input", metavar="DIR", type=Path, help="where the competition's files are (default: input)")
     add("--output", metavar="DIR", type=Path, help="where the results go (default: output/benchmark)")
-    add("--only", metavar="PARTS", default=USUAL, help="such as a,c; what is there of others stays")
+    add("--only", metavar="PARTS", help="such as a,c; what is there of others stays (default: all but b)")
     add("--full", action="store_true", help="all parts")
     add("--quick", action="store_true", help="tell whether it works: the numbers mean nothing")
     add("--threads", metavar="T", type=int, help="of the backend (default: the cores there are)")
     add("--seeds", metavar="S", type=int, nargs="+", default=[42, 43, 44], help="of b; measured ones stay")
     options = parser.parse_args()
-    parts = list(PARTS) if options.full else choose_parts(options.only)
+    # imported once the options are known to be good: --help and a mistake are answered at once
+    from digit_recognizer.benchmark.parts import PARTS, USUAL, choose_parts, run_benchmark
+
+    parts = list(PARTS) if options.full else choose_parts(options.only or USUAL)
     amount = {name: getattr(options, name) for name in ("seeds", "threads", "quick")}
     run_benchmark(options.input, options.output, parts, **amount)
 

@@ -4,9 +4,7 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer.data import digits, places
 from digit_recognizer.errors import UserError
-from digit_recognizer.results import ensemble
 from digit_recognizer.run import Run
 
 
@@ -28,6 +26,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.runs and options.output is None:
         raise UserError("several runs are blended into a directory of their own: give --output DIR")
+    # imported once the options are known to be good: --help and a mistake are answered at once
+    from digit_recognizer.data import digits, places
+    from digit_recognizer.results import ensemble
+
     place = places.resolve(options.input, options.output)
     with place.announced():
         run, labels = Run(place.output), digits.load_labels(place.input)

@@ -4,9 +4,6 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer.pictures.recognize import find_trained_run, print_predictions
-from digit_recognizer.training import backend
-
 
 def main() -> None:
     parser = cli.Parser(__doc__, places=False)
@@ -16,6 +13,10 @@ def main() -> None:
     add("--output", metavar="DIR", type=Path, help="the run (default: output/run, else output/sample)")
     add("--save", metavar="FILE", type=Path, help="the picture to write (default: report/predictions.png)")
     options = parser.parse_args()
+    # imported once the options are known to be good: --help and a mistake are answered at once
+    from digit_recognizer.pictures.recognize import find_trained_run, print_predictions
+    from digit_recognizer.training import backend
+
     backend.choose()
     print_predictions(find_trained_run(options.output), options.pictures, options.save)
 

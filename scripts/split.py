@@ -2,7 +2,6 @@
 
 from _src import cli
 
-from digit_recognizer.data import digits, places, plan
 from digit_recognizer.run import Run
 
 
@@ -10,6 +9,9 @@ def main() -> None:
     parser = cli.Parser(__doc__)
     cli.add_split_options(parser)
     options = parser.parse_args()
+    # imported once the options are known to be good: --help and a mistake are answered at once
+    from digit_recognizer.data import digits, places, plan
+
     place = places.resolve(options.input, options.output)
     with place.announced():
         plan.split(Run(place.output), digits.load_labels(place.input), cli.recipe_options(options))

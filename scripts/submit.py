@@ -2,8 +2,6 @@
 
 from _src import cli
 
-from digit_recognizer.data import places
-from digit_recognizer.kaggle import public_score, submissions
 from digit_recognizer.run import Run
 
 
@@ -18,6 +16,10 @@ def main() -> None:
     add("--yes", action="store_true", help="send the same bytes again without asking")
     add("--dry-run", action="store_true", help="do all but send")
     options = parser.parse_args()
+    # imported once the options are known to be good: --help and a mistake are answered at once
+    from digit_recognizer.data import places
+    from digit_recognizer.kaggle import public_score, submissions
+
     seconds = 0 if options.no_wait else options.wait
     if options.score:
         public_score.look_up_scores(Run(places.output_folder(options.output)), seconds)

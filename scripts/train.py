@@ -11,11 +11,8 @@ from pathlib import Path
 from _src import cli
 
 from digit_recognizer import named_recipes
-from digit_recognizer.data import digits, places
 from digit_recognizer.errors import UserError
-from digit_recognizer.results import leaderboard
 from digit_recognizer.run import Run, find_run
-from digit_recognizer.training import backend, session
 
 BEGAN = time.monotonic()  # seconds; --time-budget counts from here
 
@@ -50,6 +47,8 @@ def parse() -> argparse.Namespace:
     add("--overwrite", action="store_true", help="remove the run that is there and start anew")
     options = parser.parse_args()
     options.recipe = list(dict.fromkeys(options.recipe or [None]))
+    for name in options.recipe:
+        named_recipes.named(name or named_recipes.DEFAULT)
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: it must be at least 1")
     if options.resume_from and options.overwrite:
@@ -64,6 +63,12 @@ def main() -> None:
     if options.list:
         print(named_recipes.listing())
         return
+    fields = cli.recipe_options(options)
+    # imported once the options are known to be good: --help and a mistake are answered at once
+    from digit_recognizer.data import digits, places
+    from digit_recognizer.results import leaderboard
+    from digit_recognizer.training import backend, session
+
     backend.choose()
     place = places.resolve(options.input, options.output)
     with place.announced():
@@ -71,7 +76,7 @@ def main() -> None:
             place.output,
             digits.load(place.input),
             options.recipe,
-            cli.recipe_options(options),
+            fields,
             indices=options.fold,
             threads=options.threads,
             earlier=find_run(options.resume_from) if options.resume_from else None,

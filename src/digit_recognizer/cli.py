@@ -1,7 +1,6 @@
 """What the scripts share: the parser, the types of options, and exit codes."""
 
 import argparse
-import dataclasses
 import os
 import re
 import sys
@@ -11,7 +10,7 @@ from typing import Any, NoReturn
 
 from digit_recognizer import COMPETITION
 from digit_recognizer.errors import UserError
-from digit_recognizer.recipes import Recipe, parse_setting, settable_fields
+from digit_recognizer.recipes import check_value, parse_setting, settable_fields
 
 WRONG, INTERRUPTED = 2, 130  # exit codes
 
@@ -117,7 +116,13 @@ def add_split_options(parser: Parser) -> None:
 
 
 def recipe_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the recipe's fields that the options set; an option of its own goes before --set."""
-    names = {option.name for option in dataclasses.fields(Recipe)}
-    settings = dict(parse_setting(setting) for setting in getattr(options, "set", []))
-    return settings | {name: value for name, value in vars(options).items() if name in names}
+    """Returns the recipe's fields that the options set; an option of its own goes before --set.
+
+    Raises UserError for a value that the field can't have.
+    """
+    names = settable_fields()
+    fields = dict(parse_setting(setting) for setting in getattr(options, "set", []))
+    fields |= {name: value for name, value in vars(options).items() if name in names}
+    for name, value in fields.items():
+        check_value(names[name], value)
+    return fields

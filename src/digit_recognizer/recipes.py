@@ -125,7 +125,7 @@ class Recipe:
     def __post_init__(self):
         """Raises UserError, naming the field, for a value of the wrong type or out of its range."""
         for option in dataclasses.fields(self):
-            _check(option, getattr(self, option.name))
+            check_value(option, getattr(self, option.name))
         convolutions = CONVOLUTIONS.get(self.network)
         if convolutions is not None and len(self.filters) != convolutions:
             numbers = ",".join(map(str, self.filters))
@@ -153,8 +153,8 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text", tuple: "whole
 _DESCRIPTION = ("name", "network", "citation", "reported_accuracy")  # not for --set
 
 
-def _check(option: dataclasses.Field, value: Any) -> None:
-    """Raises UserError if `value` is not one that the field `option` can have."""
+def check_value(option: dataclasses.Field, value: Any) -> None:
+    """Raises UserError, naming the field, if `value` is not one that the field `option` can have."""
     # bool is an int to isinstance, NaN compares false with every bound
     if type(value) is not option.type:
         raise UserError(f"{option.name}={value!r}: it takes {_KINDS[option.type]}")
