@@ -41,6 +41,9 @@ backend.start(THREADS)  # before any test module imports Keras
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=3, help="random kills in the test of resuming")
+    parser.addoption(
+        "--campaign", action="store_true", help="faults and damage by the thousand: about an hour"
+    )
 
 
 def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:
@@ -122,7 +125,9 @@ def small_recipe(recipe):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(networks.NETWORKS, "small_bn_cnn", small_bn_cnn)
-        yield recipes.change(dataclasses.replace(recipe, network="small_bn_cnn", filters=()), {"hidden": (16,)})
+        yield recipes.change(
+            dataclasses.replace(recipe, network="small_bn_cnn", filters=()), {"hidden": (16,)}
+        )
 
 
 @pytest.fixture(scope="session")
@@ -261,3 +266,9 @@ def arrays(run: Path) -> dict[str, bytes]:
     """The bytes that must not depend on when a run was interrupted."""
     files = sorted([*run.rglob("*.npy"), run / "submission.csv"])
     return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="session")
+def campaign(pytestconfig) -> bool:
+    """Whether the tests of faults and damage take place at full length."""
+    return pytestconfig.getoption("--campaign")
