@@ -108,8 +108,8 @@ def test_rounding_is_no_other_holdout():
     [
         (lambda text: "", "No columns"),
         (lambda text: text.replace("repeat_0", "fold"), "its columns are not"),
-        (lambda text: "\n".join(text.split("\n")[:-9]), "its labels are not those of the training rows"),
-        (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels are not those of the training rows"),
+        (lambda text: "\n".join(text.split("\n")[:-9]), "its labels differ from the training rows"),
+        (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels differ from the training rows"),
         (lambda text: text.replace(",1\n", ",7\n"), "its folds are not numbered"),
         *(
             (lambda text, cell=cell: text.replace(",1\n", f",{cell}\n", 1), "no whole number from -1 to 127")

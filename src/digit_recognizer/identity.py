@@ -44,7 +44,7 @@ def upgrade(settings: dict[str, Any]) -> dict[str, Any]:
 def identity(settings: dict[str, Any]) -> str:
     """Returns the SHA-256 of what makes a run this run: the recipe, the data and the split.
 
-    `settings` are those of recipe.json. A field with its default value does not count, so that the
+    `settings` are the contents of recipe.json. A field with its default value does not count, so that the
     fields of a later version leave the identity of earlier runs as it is.
     """
     defaults = {

@@ -1,4 +1,4 @@
-"""A run directory: its paths, its lock, its recipe.json, and what of it belongs to the run."""
+"""A run directory: its paths, its lock, its recipe.json, and the check that its members belong to the run."""
 
 import fcntl
 import json

@@ -15,7 +15,7 @@ _MIN_ROUNDS, _MAX_SECONDS = 3, 240  # a slow machine makes fewer rounds
 
 
 def timed(way: Callable[[], Any]) -> float:
-    """Returns the seconds of a call of `way`: those that it returns as a float, else those of the clock."""
+    """Returns the seconds of a call of `way`: a float that the call returns, else the time on the clock."""
     began = time.perf_counter()
     own = way()
     return own if isinstance(own, float) else time.perf_counter() - began

@@ -155,7 +155,7 @@ def from_csv(path: Path, labels: np.ndarray) -> np.ndarray:
         if numbers.dtype.kind != "i" or ((numbers < -1) | (numbers > np.iinfo(np.int8).max)).any():
             raise ValueError("a fold there is no whole number from -1 to 127")
         if len(table) != len(labels) or (table["label"] != labels).any():
-            raise ValueError("its labels are not those of the training rows")
+            raise ValueError("its labels differ from the training rows' labels")
     except ValueError as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}; {repair}") from None
     validated_in = numbers.astype(np.int8)

@@ -26,7 +26,7 @@ def _idx(name: str) -> tuple[str, ...]:
     return (*names, *(f"{each}.gz" for each in names))
 
 
-# The formats that data comes in: for each file its possible names, of which the first that exists is read.
+# The formats that data comes in: for each file its possible names. The first name that exists is read.
 COMPETITION_CSVS, MNIST_CSVS = "the competition's CSVs", "MNIST's CSVs"
 NPZ, IDX = "mnist.npz", "MNIST's IDX files"
 FORMATS = {

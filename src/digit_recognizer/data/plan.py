@@ -98,7 +98,7 @@ def make_plan(
 ) -> Plan:
     """Resolves what to train in `run`, whose lock has to be held; writes nothing.
 
-    What is not asked for comes from the run's recipe.json and folds.csv, or from those of `earlier`.
+    What is not asked for comes from the recipe.json and folds.csv of the run, else of `earlier`.
 
     Args:
         run: the run directory.
@@ -107,7 +107,7 @@ def make_plan(
         options: the recipe's fields that were asked for.
         earlier: a run to go on from, which stays as it is.
         overwrite: resolve as if `run` were empty.
-        split: the folds to take, of `folds.split`; None: those of the run.
+        split: the folds to take, as `folds.split` returns them; None: the run's folds.
 
     Raises UserError where the options are impossible, or the run is another one.
     """

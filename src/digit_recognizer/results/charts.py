@@ -115,7 +115,7 @@ def line_chart(
         description: what it shows, for those who do not see it.
         labels: of the x and the y axis.
         series: what to draw; points that are not finite are left out.
-        x_range: the ends of the x axis; None: those of the data.
+        x_range: the ends of the x axis; None: the ends of the data.
         y_range: likewise; what is beyond is drawn at the edge.
         log: whether the y axis is logarithmic.
         integer: whether the x axis has whole numbers.
@@ -163,7 +163,7 @@ def bar_chart(
 ) -> Chart:
     """Returns a chart of bars side by side: for each group one of each series (name, value of each group).
 
-    The other arguments are those of `line_chart`.
+    The other arguments are as in `line_chart`.
     """
     tallest = max([value for _, heights in series for value in heights], default=1) or 1
     low = 0.5 if log else 0  # a single row has to be seen on a logarithmic axis

@@ -56,7 +56,7 @@ def compare_runs(runs: Sequence[Run], labels: Labels) -> Comparison:
         parameters: of one network. seconds: training of a member, in the mean.
     The table `pairs` has a line for each two runs `first` and `second`, on the rows that both predicted:
         rows, errors_first, errors_second.
-        difference: errors of the second less those of the first; low, high: its 95 % interval.
+        difference: errors of the second run minus errors of the first; low, high: its 95 % interval.
         only_first, only_second: rows that only this one has wrong.
         p: exact McNemar test that both err equally often, two-sided; for this pair alone.
         loss_difference, loss_low, loss_high: log loss of the second less that of the first, and its 95 %

@@ -1,4 +1,4 @@
-"""From the members' probabilities to those of the ensemble, out of fold and on the test rows."""
+"""From the members' probabilities to the ensemble's, out of fold and on the test rows."""
 
 import os
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def _load(path: Path, rows: int) -> np.ndarray:
 def trained_models(run: Run) -> list[TrainedModel]:
     """Returns the saved networks of a run, a blend or a folder of runs, with their weights.
 
-    They are those of ensemble.json, else the finished members with equal weights. Raises UserError if there
+    They are the members in ensemble.json, else the finished members with equal weights. Raises UserError if there
     is none, or one is missing.
     """
     run.require_settings()

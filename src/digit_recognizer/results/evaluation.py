@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def wrong(self) -> np.ndarray:
-        """The rows that are wrong out of fold, int (n,), those of the highest probability first."""
+        """The rows that are wrong out of fold, int (n,), the most probable predictions first."""
         rows = np.flatnonzero(covered_rows(self.oof) & (self.oof.argmax(axis=1) != self.labels.train))
         return rows[np.argsort(-self.oof[rows].max(axis=1), kind="stable")]
 
@@ -154,7 +154,7 @@ def _out_of_fold(evaluation: Evaluation, weights: list[float]) -> dict[str, Any]
 
 
 def _gain(evaluation: Evaluation, weights: list[float], covered: np.ndarray) -> list[dict[str, Any]]:
-    """What the ensemble gains as splits of the rows are added: those of its repeats, and of its runs."""
+    """What the ensemble gains as splits of the rows are added, one for each repeat of each run."""
     splits: dict[tuple[str, int], list[int]] = {}
     for number, member in enumerate(evaluation.members):
         splits.setdefault((str(member.folder.parent), member.repeat), []).append(number)

@@ -100,7 +100,7 @@ def draw_confusions(matrix: np.ndarray) -> matplotlib.figure.Figure:
 
 
 def draw_errors(evaluation: Evaluation, images: np.ndarray) -> matplotlib.figure.Figure:
-    """The out-of-fold errors of which the ensemble is surest, of images uint8 (training rows, 28, 28)."""
+    """The out-of-fold errors with the highest probability; `images` are uint8 (training rows, 28, 28)."""
     rows = evaluation.wrong
     shown, columns = rows[:_SHOWN], 10
     lines = max(1, -(-len(shown) // columns))

@@ -76,7 +76,7 @@ def training_items(
 
 
 def test_items(evaluation: Evaluation, images: np.ndarray) -> list[Item]:
-    """Returns an item for each test row of which the ensemble is least sure.
+    """Returns an item for each test row that the ensemble is least sure of.
 
     Args:
         evaluation: of the run.

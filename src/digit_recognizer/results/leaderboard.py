@@ -14,7 +14,7 @@ _COLUMNS = ("accuracy", "log_loss", "errors", "rows", "parameters", "folds", "se
 def write(home: Run, plans: list[Plan]) -> pd.DataFrame:
     """Writes leaderboard.csv of the folder `home`, and returns it: a line for each run, the most accurate first.
 
-    Accuracy, log loss, errors and rows are out of fold; parameters are those of one network, folds the number
+    Accuracy, log loss, errors and rows are out of fold; parameters count one network, folds is the number
     of finished members and seconds the training of all of them. A run without any is left out.
     """
     begun = [plan for plan in plans if any(map(plan.is_finished, plan.members))]

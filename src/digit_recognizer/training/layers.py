@@ -19,8 +19,8 @@ class RandomDistortion(keras.layers.Layer):
     is written with a gather, which every backend compiles, XLA on a GPU included. What lies outside the
     picture is 0.
 
-    The affine map's numbers are uniform in plus or minus the argument: those of Keras' ImageDataGenerator,
-    and a shear. The displacement is a smooth field of normal random vectors.
+    The affine map's numbers are uniform in plus or minus the argument: the numbers of Keras'
+    ImageDataGenerator, and a shear. The displacement is a smooth field of normal random vectors.
 
     Sources: the tutorial 'Learn Computer Vision Fundamentals with the Famous MNIST Data' (rotation, zoom,
     shift); Simard, Steinkraus and Platt, 'Best practices for convolutional neural networks' (2003) (elastic).

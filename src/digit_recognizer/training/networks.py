@@ -32,7 +32,7 @@ class LayerSet:
 
 _POOLING = partial(layers.MaxPooling2D, 2)
 
-# Keras' own layers, of which the saved network is made, which predicts.
+# Keras' own layers: the network that is saved and predicts is made of them.
 KERAS = LayerSet(layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
 # For a training step that XLA compiles.
 XLA = LayerSet(layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)

@@ -165,7 +165,7 @@ def orthogonalize(matrix):
     has few columns, and these polynomials commute. So the rounds go over the squares alone, and the matrix,
     of many rows, is multiplied twice instead of ten times.
 
-    Source: the coefficients are those of Jordan et al. (2024).
+    Source of the coefficients: Jordan et al. (2024).
     """
     rows, columns = matrix.shape
     if rows < columns:  # the square is smaller the other way round

@@ -23,7 +23,7 @@ _CERTAIN = 0.999
 def predict_with_tta(model: keras.Model, images: np.ndarray, shift: int = 0) -> np.ndarray:
     """Returns class probabilities, float32 (n, 10), of uint8 images (n, 28, 28).
 
-    With a `shift` in pixels, those of an uncertain picture are the mean over the picture and its 8
+    With a `shift` in pixels, the probabilities of an uncertain picture are the mean over the picture and its 8
     neighbours, moved by that shift in each direction; what comes in from outside is 0.
     """
     probabilities = _predict(model, images)

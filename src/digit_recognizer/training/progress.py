@@ -14,7 +14,7 @@ from digit_recognizer.recipes import Recipe
 
 
 def describe(member: Member, metrics: dict[str, Any]) -> str:
-    """Returns a line that tells what a member scored; `metrics` are those of metrics.json."""
+    """Returns a line that tells what a member scored; `metrics` are the contents of metrics.json."""
     return (
         f"{member.name}: accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of {metrics['rows']} rows wrong, "
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"
@@ -45,7 +45,7 @@ class Progress:
         return [self.bars]
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:
-        """Tells what a member that has just ended scored; `metrics` are those of metrics.json."""
+        """Tells what a member that has just ended scored; `metrics` are the contents of metrics.json."""
         tqdm.write(describe(member, metrics))
         sys.stdout.flush()
         self.lines.members_ended += 1

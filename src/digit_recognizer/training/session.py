@@ -103,7 +103,7 @@ def _make_plans(
     earlier: Run | None,
     overwrite: bool,
 ) -> list[Plan]:
-    """The plan of each recipe; several recipes have the folds of `home`, else those of the default recipe."""
+    """The plan of each recipe; several recipes have the folds of `home`, else the default recipe's folds."""
     split = None
     if len(runs) > 1:
         labels = dataset.labels
@@ -147,7 +147,7 @@ def _begin(plan: Plan, home: Run, threads: int, earlier: Run | None) -> None:
 
 
 def train_members(plan: Plan, members: list[Member], dataset: Dataset, deadline: float) -> bool:
-    """Trains those of `members` that are not finished, one after the other; needs `backend.start`.
+    """Trains the `members` that are not finished, one after the other; needs `backend.start`.
 
     Returns False if there was no time for all of them.
     """
