@@ -1,6 +1,7 @@
 """From the members' probabilities to the ensemble's, out of fold and on the test rows."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,18 +33,46 @@ def average_members(plan: Plan) -> Prediction:
     finished = [member for member in plan.members if plan.is_finished(member)]
     if not finished:
         raise UserError(f"{plan.run.folder} has no finished fold yet: run scripts/train.py")
-    total = np.zeros((len(plan.labels.train), CLASSES))
-    times = np.zeros((len(total), 1))
-    for member in finished:
-        rows = member.validation_rows
-        total[rows] += _load(plan.folder(member) / "validation_probabilities.npy", len(rows))
-        times[rows] += 1
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of rows that no member predicted
-        oof = (total / times).astype(np.float32)
     folders = [plan.folder(member) for member in finished]
-    tests = [_load(folder / "test_probabilities.npy", len(plan.labels.ids)) for folder in folders]
+    rows = [member.validation_rows for member in finished]
+    validation = [
+        load_probabilities(folder / "validation_probabilities.npy", len(own))
+        for folder, own in zip(folders, rows, strict=True)
+    ]
+    oof = mean_out_of_fold(zip(rows, validation, strict=True), len(plan.labels.train))
+    count = len(plan.labels.ids)
+    tests = [load_probabilities(folder / "test_probabilities.npy", count) for folder in folders]
     missing = [member.name for member in plan.members if member not in finished]
     return Prediction(plan.run, folders, missing, oof, np.mean(tests, axis=0, dtype=np.float64))
+
+
+def mean_out_of_fold(predictions: Iterable[tuple[np.ndarray, np.ndarray]], rows: int) -> np.ndarray:
+    """Returns the mean of members' out-of-fold predictions, float32 (rows, 10), NaN in rows without any.
+
+    `predictions` are, for each member, its validation rows, int (n,), and their probabilities, float (n, 10).
+    """
+    total, times = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
+    for validated, probabilities in predictions:
+        total[validated] += probabilities
+        times[validated] += 1
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return (total / times).astype(np.float32)
+
+
+def load_probabilities(path: Path, rows: int) -> np.ndarray:
+    """Returns a member's probabilities, float (rows, 10).
+
+    Raises UserError unless they are whole, and of this number of rows.
+    """
+    try:
+        probabilities = np.load(path, allow_pickle=False)
+        if probabilities.shape != (rows, CLASSES) or not np.isfinite(probabilities).all():
+            raise ValueError
+    except (OSError, ValueError, EOFError, TypeError):
+        raise UserError(
+            f"{path} is missing or damaged: delete {path.parent}/metrics.json and train again; that fold starts over"
+        ) from None
+    return probabilities
 
 
 def covered_rows(oof: np.ndarray) -> np.ndarray:
@@ -71,22 +100,11 @@ def ensemble_test_probabilities(run: Run, rows: int) -> np.ndarray:
     """
     return sum(
         member["weight"]
-        * _load(run.folder / member["member"] / "test_probabilities.npy", rows).astype(np.float64)
+        * load_probabilities(run.folder / member["member"] / "test_probabilities.npy", rows).astype(
+            np.float64
+        )
         for member in read_json(run.ensemble_json)["members"]
     )
-
-
-def _load(path: Path, rows: int) -> np.ndarray:
-    """A member's probabilities; raises UserError unless they are whole, and of this number of rows."""
-    try:
-        probabilities = np.load(path, allow_pickle=False)
-        if probabilities.shape != (rows, CLASSES) or not np.isfinite(probabilities).all():
-            raise ValueError
-    except (OSError, ValueError, EOFError, TypeError):
-        raise UserError(
-            f"{path} is missing or damaged: delete {path.parent}/metrics.json and train again; that fold starts over"
-        ) from None
-    return probabilities
 
 
 def trained_models(run: Run) -> list[TrainedModel]:

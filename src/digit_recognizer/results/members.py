@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from digit_recognizer.data.digits import CLASSES, Labels
+from digit_recognizer.data.digits import Labels
 from digit_recognizer.data.plan import open_plan
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json
-from digit_recognizer.results.ensemble import load_oof
+from digit_recognizer.results.ensemble import load_oof, load_probabilities, mean_out_of_fold
 from digit_recognizer.run import Run
 
 COLUMNS = ("accuracy", "log_loss", "errors", "rows", "best_epoch", "epochs", "seconds")  # of a report's table
@@ -67,22 +67,6 @@ class MemberResult:
             ) from None
 
 
-def load_probabilities(path: Path, rows: int) -> np.ndarray:
-    """Returns a member's probabilities, float (rows, 10).
-
-    Raises UserError unless they are whole, and of this number of rows.
-    """
-    try:
-        probabilities = np.load(path, allow_pickle=False)
-        if probabilities.shape != (rows, CLASSES) or not np.isfinite(probabilities).all():
-            raise ValueError
-    except (OSError, ValueError, EOFError, TypeError):
-        raise UserError(
-            f"{path} is missing or damaged: delete {path.parent}/metrics.json and train again; that fold starts over"
-        ) from None
-    return probabilities
-
-
 def is_blend(run: Run) -> bool:
     """Returns whether `run` was blended of other runs, and so has no split of its own."""
     return "runs" in run.require_settings()
@@ -131,17 +115,9 @@ def read_members(run: Run, labels: Labels) -> list[MemberResult]:
 
 
 def out_of_fold(members: list[MemberResult], rows: int) -> np.ndarray:
-    """Returns the mean of what the finished members predict, float32 (rows, 10).
-
-    It is NaN in the rows that none of them validated.
-    """
-    total, times = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
-    for member in members:
-        if member.finished:
-            total[member.rows] += member.validation_probabilities()
-            times[member.rows] += 1
-    with np.errstate(invalid="ignore"):  # 0 / 0
-        return (total / times).astype(np.float32)
+    """Returns the mean of what the finished members predict, float32 (rows, 10), NaN in rows without any."""
+    finished = (member for member in members if member.finished)
+    return mean_out_of_fold(((each.rows, each.validation_probabilities()) for each in finished), rows)
 
 
 def run_out_of_fold(run: Run, members: list[MemberResult], rows: int) -> np.ndarray:
