@@ -4,12 +4,14 @@ import gzip
 import io
 import json
 import signal
+import sys
+import traceback
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from digit_recognizer.errors import UserError
@@ -220,21 +222,33 @@ def survives(action: Callable[[], None], folder: Path, names: str) -> bool:
 def try_damage(
     strategy: st.SearchStrategy[bytes], case: Callable[[bytes], None], number: int, random: bool
 ) -> int:
-    """Calls `case` with `number` damaged contents, the same ones every time unless `random`; returns how many."""
-    called = 0
+    """Calls `case` with `number` damaged contents, the same ones every time unless `random`; returns how many.
+
+    All of them are tried: what fails is told at the end, once for each line that raised it.
+    """
+    called, failures = 0, {}
 
     @settings(
         max_examples=number,
         deadline=None,
         database=None,
         derandomize=not random,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
     @given(strategy)
     def run(data):
         nonlocal called
         called += 1
-        case(data)
+        try:
+            case(data)
+        except (Exception, HangError) as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [frame for frame in frames if "digit_recognizer" in frame.filename] or frames
+            place = (type(error).__name__, own[-1].filename, own[-1].lineno)
+            failures.setdefault(place, f"{''.join(traceback.format_exception(error))}{data[:3000]!r}")
 
     run()
+    assert not failures, f"{len(failures)} kinds of failure:\n\n" + "\n\n".join(failures.values())
+    print(f"{called} damaged contents", file=sys.__stderr__)
     return called

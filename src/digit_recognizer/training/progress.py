@@ -2,6 +2,7 @@
 
 import sys
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import keras
@@ -29,9 +30,9 @@ class Progress:
     """
 
     def __init__(self, recipe: Recipe, members: list[Member]):
-        """`members` are those to train, in this order."""
+        """`members` are the ones to train, in this order."""
         self.recipe, self.members = recipe, members
-        self.lines = EpochLines(recipe, members)
+        self.lines, self.expected_end = EpochLines(recipe, members), ExpectedEnd(recipe, members)
         self.bars: TqdmCallback | None = None
         self.on_terminal = places.on_terminal()
         self.member_bar = tqdm(total=len(members), desc="all", unit="fold", disable=not self.on_terminal)
@@ -40,9 +41,9 @@ class Progress:
         """Returns the callbacks that show the training of `member`, the next one."""
         if not self.on_terminal:
             self.lines.member = member
-            return [self.lines]
+            return [self.lines, self.expected_end]
         self.bars = TqdmCallback(epochs=self.recipe.epochs, tqdm_class=tqdm, desc=member.name, leave=False)
-        return [self.bars]
+        return [self.bars, self.expected_end]
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:
         """Tells what a member that has just ended scored; `metrics` are the contents of metrics.json."""
@@ -62,7 +63,7 @@ class EpochLines(keras.callbacks.Callback):
     """Prints a line for each epoch, with its scores and how long the rest takes at most."""
 
     def __init__(self, recipe: Recipe, members: list[Member]):
-        """`members` are those to train; `member` is the one in training, `members_ended` how many have ended."""
+        """`members` are the ones to train; `member` is the one in training, `members_ended` how many have ended."""
         super().__init__()
         self.recipe, self.members = recipe, members
         self.member, self.members_ended = members[0] if members else None, 0
@@ -87,3 +88,33 @@ class EpochLines(keras.callbacks.Callback):
             f"{seconds:.1f} s, at most {most} left",
             flush=True,
         )
+
+
+class ExpectedEnd(keras.callbacks.Callback):
+    """Tells once, after the first epoch of a session, when the training ends, and how to have less of it."""
+
+    _LONG = 30 * 60  # seconds
+
+    def __init__(self, recipe: Recipe, members: list[Member]):
+        """`members` are the ones to train."""
+        super().__init__()
+        self.recipe, self.members, self._told = recipe, members, False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the time."""
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Prints when the last epoch ends if all take as long as this one."""
+        if self._told:
+            return
+        self._told = True
+        epochs = len(self.members) * self.recipe.epochs - epoch - 1
+        seconds = epochs * (time.monotonic() - self._began)
+        end = datetime.now() + timedelta(seconds=seconds)
+        form = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M"
+        line = f"{len(self.members)} folds of {self.recipe.epochs} epochs: the training ends at about {end:{form}} at the latest"
+        if seconds > self._LONG:
+            line += f"; for less, take --epochs {max(1, self.recipe.epochs // 4)} or --time-budget 30m"
+        tqdm.write(line)
+        sys.stdout.flush()
