@@ -1,5 +1,7 @@
 """The one exception that is the user's to mend."""
 
+_MOST, _END = 1000, 300  # characters of a message, and of its end, which says what to do
+
 
 class UserError(Exception):
     """Wrong use or wrong input.
@@ -7,3 +9,10 @@ class UserError(Exception):
     The message is one line that says which file, row, column or option is meant and what to do about
     it. A script prints it without a traceback and exits with code 2.
     """
+
+    def __init__(self, message: str):
+        """What of `message` is no printable character, as a damaged file may have it, becomes a space."""
+        message = "".join(each if each.isprintable() else " " for each in message)
+        if len(message) > _MOST:
+            message = f"{message[: _MOST - _END]} ... {message[-_END:]}"
+        super().__init__(message)

@@ -35,7 +35,7 @@ def upgrade(settings: dict[str, Any]) -> dict[str, Any]:
     if "batchnorm_momentum" not in settings:  # `momentum` was that, and the optimizer's was fixed
         settings["batchnorm_momentum"] = settings.get("momentum")
         settings["momentum"] = 0.9 if settings.get("optimizer") == "muon" else 0.0
-    settings.setdefault("filters", _FIRST_FILTERS.get(settings["network"], []))
+    settings.setdefault("filters", _FIRST_FILTERS.get(str(settings["network"]), []))
     settings.setdefault("shear", 0.0)
     settings.setdefault("elastic", 0.0)
     return settings

@@ -241,4 +241,7 @@ def from_json(settings: dict[str, Any]) -> Recipe:
             f"recipe.json has no {missing[0]}: it is not of a run that train.py made; take another --output"
         )
     values = {name: settings[name] for name in names}
-    return Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    try:
+        return Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    except UserError as error:
+        raise UserError(f"recipe.json: {error}") from None

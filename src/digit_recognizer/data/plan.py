@@ -20,6 +20,9 @@ from digit_recognizer.run import Run
 # have few rows, so the batches are small: batch normalisation needs some 600 steps to be of use.
 SAMPLE_CUTS = {"folds": 3, "epochs": 8, "batch_size": 8}
 
+# numbers that every metrics.json has
+METRICS = ("accuracy", "log_loss", "errors", "rows", "best_epoch", "epochs", "seconds")
+
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
 class Plan:
@@ -46,7 +49,18 @@ class Plan:
 
     def metrics(self, member: Member) -> dict[str, Any]:
         """Returns the contents of a finished member's metrics.json."""
-        return read_json(self.folder(member) / "metrics.json")
+        return read_metrics(self.folder(member) / "metrics.json")
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Returns the contents of a finished member's metrics.json; raises UserError where they are damaged."""
+    values = read_json(path)
+    for name in METRICS:
+        if type(values.get(name)) not in (int, float) or not abs(values[name]) < 1e300:
+            raise UserError(
+                f"{path}: {name} is no number: delete the file and train again; that fold starts over"
+            )
+    return values
 
 
 @dataclass(frozen=True)

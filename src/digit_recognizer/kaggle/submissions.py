@@ -9,7 +9,7 @@ from digit_recognizer.data.places import Places
 from digit_recognizer.data.plan import check_data
 from digit_recognizer.data.scores import scores
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import commit, read_json
+from digit_recognizer.files import commit
 from digit_recognizer.kaggle.client import NotDoneError, connect, filtered_output, kaggle_errors, page
 from digit_recognizer.kaggle.public_score import format_score, update_record
 from digit_recognizer.kaggle.records import (
@@ -22,7 +22,7 @@ from digit_recognizer.kaggle.records import (
     sha256,
 )
 from digit_recognizer.results import submission
-from digit_recognizer.results.ensemble import covered_rows, load_oof
+from digit_recognizer.results.ensemble import covered_rows, load_oof, read_ensemble
 from digit_recognizer.run import Run
 
 
@@ -106,7 +106,7 @@ def out_of_fold_accuracy(run: Run, labels: Labels) -> float | None:
 def default_message(run: Run, accuracy: float | None) -> str:
     """Returns recipe, folds, seed, out-of-fold accuracy and commit of a run, in words."""
     settings = run.settings() or {}
-    ensemble = read_json(run.ensemble_json) if run.ensemble_json.exists() else {"members": [], "missing": []}
+    ensemble = read_ensemble(run) if run.ensemble_json.exists() else {"members": [], "missing": []}
     parts = [settings.get("name", "run")]
     if "runs" in settings:
         parts = [f"blend of {len(settings['runs'])} runs", f"{len(ensemble['members'])} members"]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -11,10 +12,12 @@ from scipy.optimize import minimize
 from digit_recognizer.data.digits import CLASSES, Labels
 from digit_recognizer.data.plan import Plan, TrainedModel, open_plan
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json, write_array, write_json
+from digit_recognizer.files import read_array, read_json, write_array, write_json
 from digit_recognizer.recipes import from_json
 from digit_recognizer.results import submission
 from digit_recognizer.run import Run
+
+_ROUNDING = 0.01  # by which the sum of a row's probabilities may differ from 1
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,22 @@ def load_probabilities(path: Path, rows: int) -> np.ndarray:
     Raises UserError unless they are whole, and of this number of rows.
     """
     try:
-        probabilities = np.load(path, allow_pickle=False)
-        if probabilities.shape != (rows, CLASSES) or not np.isfinite(probabilities).all():
+        probabilities = read_array(path)
+        if probabilities.shape != (rows, CLASSES) or not _are_probabilities(probabilities).all():
             raise ValueError
-    except (OSError, ValueError, EOFError, TypeError):
+    except (OSError, ValueError):
         raise UserError(
             f"{path} is missing or damaged: delete {path.parent}/metrics.json and train again; that fold starts over"
         ) from None
     return probabilities
+
+
+def _are_probabilities(rows: np.ndarray) -> np.ndarray:
+    """Returns bool (n,): which rows, of an array of any type (n, 10), are probabilities."""
+    if rows.dtype.kind != "f":
+        return np.zeros(len(rows), bool)
+    with np.errstate(all="ignore"):  # of what a damaged file may hold
+        return ((rows >= 0) & (rows <= 1 + _ROUNDING)).all(axis=1) & (abs(rows.sum(axis=1) - 1) < _ROUNDING)
 
 
 def covered_rows(oof: np.ndarray) -> np.ndarray:
@@ -83,14 +94,35 @@ def covered_rows(oof: np.ndarray) -> np.ndarray:
 def load_oof(run: Run, rows: int) -> np.ndarray:
     """Returns the run's oof_probabilities.npy, float32 (rows, 10); raises UserError if it is not of `rows`."""
     try:
-        oof = np.load(run.oof_probabilities, allow_pickle=False)
-        if oof.shape != (rows, CLASSES) or oof.dtype.kind != "f":
+        oof = read_array(run.oof_probabilities)
+        if oof.shape != (rows, CLASSES) or not (_are_probabilities(oof) | np.isnan(oof).all(axis=1)).all():
             raise ValueError
-    except (ValueError, EOFError):
+    except ValueError:
         raise UserError(
             f"{run.oof_probabilities} is damaged, or not of these training rows: run scripts/ensemble.py again"
         ) from None
     return oof
+
+
+def read_ensemble(run: Run) -> dict[str, Any]:
+    """Returns the contents of ensemble.json: `members`, each with its `weight`, and the names of those `missing`.
+
+    Raises UserError where the file is damaged.
+    """
+    contents = read_json(run.ensemble_json)
+    try:
+        members = [
+            {"member": str(each["member"]), "weight": float(each["weight"])} for each in contents["members"]
+        ]
+        weights = [each["weight"] for each in members]
+        if not min(weights) >= 0 or not abs(sum(weights) - 1) < _ROUNDING:
+            raise ValueError
+        missing = contents["missing"]
+        if not isinstance(missing, list):
+            raise TypeError
+    except (TypeError, KeyError, ValueError, OverflowError):
+        raise UserError(f"{run.ensemble_json} is damaged: run scripts/ensemble.py again") from None
+    return {"members": members, "missing": [str(each) for each in missing]}
 
 
 def ensemble_test_probabilities(run: Run, rows: int) -> np.ndarray:
@@ -103,7 +135,7 @@ def ensemble_test_probabilities(run: Run, rows: int) -> np.ndarray:
         * load_probabilities(run.folder / member["member"] / "test_probabilities.npy", rows).astype(
             np.float64
         )
-        for member in read_json(run.ensemble_json)["members"]
+        for member in read_ensemble(run)["members"]
     )
 
 
@@ -115,7 +147,7 @@ def trained_models(run: Run) -> list[TrainedModel]:
     """
     run.require_settings()
     if run.ensemble_json.exists():
-        members = read_json(run.ensemble_json)["members"]
+        members = read_ensemble(run)["members"]
         weights = {run.folder / member["member"]: member["weight"] for member in members}
     else:
         finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]

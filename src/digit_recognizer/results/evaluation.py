@@ -12,7 +12,7 @@ from digit_recognizer.data.scores import scores
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json
 from digit_recognizer.results import analysis
-from digit_recognizer.results.ensemble import covered_rows, load_oof
+from digit_recognizer.results.ensemble import covered_rows, load_oof, read_ensemble
 from digit_recognizer.results.members import COLUMNS, MemberResult, out_of_fold, read_members
 from digit_recognizer.run import Run
 
@@ -90,7 +90,7 @@ def _report(
 ) -> dict[str, Any]:
     """The contents of cv_report.json; cv_report.schema.json describes them."""
     run, labels = evaluation.run, dataset.labels
-    ensemble = read_json(run.ensemble_json) if run.ensemble_json.exists() else {}
+    ensemble = read_ensemble(run) if run.ensemble_json.exists() else {}
     missing = [each.name for each in evaluation.unfinished] or ensemble.get("missing", [])
     report = {
         "name": str(evaluation.settings.get("name", "")),

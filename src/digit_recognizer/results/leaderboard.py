@@ -31,7 +31,7 @@ def _line(plan: Plan) -> dict[str, float]:
     covered = covered_rows(oof)
     metrics = [plan.metrics(member) for member in plan.members if plan.is_finished(member)]
     return scores(plan.labels.train[covered], oof[covered]) | {
-        "parameters": metrics[0]["parameters"],
+        "parameters": metrics[0].get("parameters"),
         "folds": len(metrics),
         "seconds": sum(each["seconds"] for each in metrics),
     }

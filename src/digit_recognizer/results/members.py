@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from digit_recognizer.data.digits import Labels
-from digit_recognizer.data.plan import open_plan
+from digit_recognizer.data.plan import METRICS, open_plan, read_metrics
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json
-from digit_recognizer.results.ensemble import load_oof, load_probabilities, mean_out_of_fold
+from digit_recognizer.results.ensemble import load_oof, load_probabilities, mean_out_of_fold, read_ensemble
 from digit_recognizer.run import Run
 
-COLUMNS = ("accuracy", "log_loss", "errors", "rows", "best_epoch", "epochs", "seconds")  # of a report's table
+COLUMNS = METRICS  # of a report's table
 
 _QUANTITIES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
@@ -32,15 +31,8 @@ class MemberResult:
     weight: float | None = None  # in the ensemble, None where it takes no part
 
     def metrics(self) -> dict[str, Any]:
-        """Returns the contents of metrics.json; raises UserError where one of COLUMNS is no number there."""
-        path = self.folder / "metrics.json"
-        values = read_json(path)
-        for name in COLUMNS:
-            if type(values.get(name)) not in (int, float):
-                raise UserError(
-                    f"{path}: {name} is no number: delete the file and train again; that fold starts over"
-                )
-        return values
+        """Returns the contents of metrics.json; raises UserError where they are damaged."""
+        return read_metrics(self.folder / "metrics.json")
 
     def validation_probabilities(self) -> np.ndarray:
         """Returns float32 (validation rows, 10); raises UserError where they are missing or damaged."""
@@ -74,13 +66,7 @@ def is_blend(run: Run) -> bool:
 
 def _ensemble(run: Run) -> list[dict[str, Any]]:
     """The members in ensemble.json, with their weights; none where there is no such file."""
-    if not run.ensemble_json.exists():
-        return []
-    entries = read_json(run.ensemble_json).get("members")
-    try:
-        return [{"member": str(each["member"]), "weight": float(each["weight"])} for each in entries]
-    except (TypeError, KeyError, ValueError):
-        raise UserError(f"{run.ensemble_json} is damaged: run scripts/ensemble.py again") from None
+    return read_ensemble(run)["members"] if run.ensemble_json.exists() else []
 
 
 def read_members(run: Run, labels: Labels) -> list[MemberResult]:

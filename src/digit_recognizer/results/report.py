@@ -105,8 +105,12 @@ def show(run: Run | Path | str) -> None:
     if not run.cv_report_json.exists():
         raise UserError(f"{run.folder} has no report yet: run scripts/report.py --output {run.folder}")
     report = read_json(run.cv_report_json)
-    display(HTML(_format_table(report).to_html(escape=True)))
-    print(_format_scores(report))
+    try:
+        table, scores = _format_table(report).to_html(escape=True), _format_scores(report)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        raise UserError(f"{run.cv_report_json} is damaged: run scripts/report.py again") from None
+    display(HTML(table))
+    print(scores)
     for name in _PICTURES:
         if (run.report / name).is_file():
             display(Image(str(run.report / name), width=900))

@@ -1,0 +1,221 @@
+"""Damaged files in a run directory: each stage refuses them in one line, or comes to a whole result."""
+
+import io
+import itertools
+import json
+import sys
+import types
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from conftest import THREADS
+from damage import contents, damaged_bytes, damaged_csv, damaged_json, damaged_zip, survives, try_damage
+from hypothesis import strategies as st
+from test_damage import number
+
+from digit_recognizer.data import plan
+from digit_recognizer.data.places import Places
+from digit_recognizer.files import read_json, write_json
+from digit_recognizer.kaggle import records, submissions
+from digit_recognizer.pictures.recognize import find_trained_run
+from digit_recognizer.results import ensemble, report, submission
+from digit_recognizer.results.compare import compare_runs
+from digit_recognizer.results.evaluation import evaluate
+from digit_recognizer.results.page import write_page
+from digit_recognizer.run import Run
+from digit_recognizer.training import session
+from digit_recognizer.training.fold import FoldTrainer
+from digit_recognizer.training.predict import load_model
+
+SCHEMA = Path(report.__file__).with_name("cv_report.schema.json")
+
+
+@pytest.fixture(scope="module")
+def whole(light, dataset, tmp_path_factory):
+    """The bytes of a run with all that a person's has: an ensemble, a report, a submission with its score."""
+    _, folder = light
+    run = Run(tmp_path_factory.mktemp("whole") / "run")
+    put(run, contents(folder))
+    evaluation = evaluate(run, dataset)
+    write_json(run.cv_report_json, evaluation.report)
+    record = records.new_record(run, "digit-recognizer", "mine", 0.5)
+    records.add_record(run, record | {"ref": 7, "status": "complete", "public_score": 0.5})
+    return contents(run.folder)
+
+
+def put(run, files):
+    """Makes the run directory hold these files and no other."""
+    for name in contents(run.folder).keys() - files.keys():
+        (run.folder / name).unlink()
+    for name, data in files.items():
+        path = run.folder / name
+        if not (path.exists() and path.read_bytes() == data):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+class Stages:
+    """What may be done with a run; each looks at its result."""
+
+    def __init__(self, run, other, dataset, csvs):
+        self.run, self.other, self.dataset, self.csvs = run, other, dataset, csvs
+
+    def train(self):
+        session.train(self.run.folder, self.dataset, [None], {}, threads=THREADS)
+
+    def split(self):
+        plan.split(self.run, self.dataset.labels, {})
+
+    def ensemble(self):
+        ensemble.blend(self.run, [self.run], self.dataset.labels, "oof")
+        submission.check(self.run.submission, self.dataset.labels)
+
+    def report(self):
+        evaluation = evaluate(self.run, self.dataset)
+        write_page(evaluation, self.dataset)
+        report.format_report(evaluation.report)
+        text = json.dumps(evaluation.report)  # as it is written
+        jsonschema.validate(json.loads(text), read_json(SCHEMA))
+
+    def watch(self):
+        write_page(evaluate(self.run, self.dataset, unfinished=True), self.dataset, refresh=1)
+
+    def compare(self):
+        compare_runs([self.other, self.run], self.dataset.labels)
+
+    def submit(self):
+        submissions.submit(Places(self.csvs, self.run.folder), "digit-recognizer", dry_run=True)
+
+    def predict(self):
+        models = ensemble.trained_models(find_trained_run(self.run.folder))
+        assert sum(each.weight for each in models) == pytest.approx(1)
+
+    def load(self):
+        probabilities = load_model(self.run.folder / "fold_00/model.keras")(self.dataset.test_images[:2])
+        assert probabilities.shape == (2, 10)
+
+    def show(self):
+        report.show(self.run)
+
+
+@pytest.fixture
+def stages(whole, light, dataset, tmp_path, monkeypatch):
+    display = types.ModuleType("IPython.display")
+    display.HTML = display.Image = display.display = lambda *arguments, **options: None
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    csvs, other = light
+    run = Run(tmp_path / "run")
+    put(run, whole)
+    return Stages(run, Run(other), dataset, csvs)
+
+
+JSON, CSV, NPY = damaged_json, damaged_csv, damaged_bytes
+
+
+def KERAS(data):  # noqa: N802
+    return damaged_zip(
+        data, lambda name, each: damaged_json(each) if name.endswith("json") else damaged_bytes(each)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "cases", "names"),
+    [
+        ("recipe.json", JSON, 700, "train split ensemble report watch compare submit predict"),
+        ("folds.csv", CSV, 500, "train split ensemble report"),
+        ("fold_00/metrics.json", JSON, 600, "train ensemble report watch compare"),
+        ("fold_01/history.csv", CSV, 500, "train report watch"),
+        ("fold_00/validation_probabilities.npy", NPY, 400, "ensemble report compare"),
+        ("fold_01/test_probabilities.npy", NPY, 400, "ensemble report"),
+        ("oof_probabilities.npy", NPY, 400, "report submit"),
+        ("ensemble.json", JSON, 600, "report watch submit predict"),
+        ("submissions.json", JSON, 500, "report submit"),
+        ("submission.csv", CSV, 500, "submit"),
+        ("cv_report.json", JSON, 400, "show"),
+        ("fold_00/model.keras", KERAS, 400, "load"),
+    ],
+)
+def test_damaged_run(stages, whole, name, damaged, cases, names, campaign):
+    run, turns = stages.run, itertools.count()
+
+    def case(data):
+        put(run, whole)
+        (run.folder / name).write_bytes(data)
+        wanted = names.split()
+        stage = wanted[next(turns) % len(wanted)]  # one a case, in turns
+        try:
+            survives(getattr(stages, stage), run.folder, f"{run.folder} recipe.json")
+        except Exception as error:
+            error.add_note(f"stage {stage}")
+            raise
+
+    assert try_damage(damaged(whole[name]), case, number(cases, campaign), campaign)
+
+
+def state_arrays(data):
+    """A state.npz with damaged facts, or a damaged array."""
+
+    def member(name, each):
+        if name != "facts.npy":
+            return damaged_bytes(each)
+        return damaged_json(str(np.load(io.BytesIO(each))).encode()).map(packed_text)
+
+    return st.one_of(damaged_zip(data, member), facts(data))
+
+
+def packed_text(text):
+    file = io.BytesIO()
+    np.save(file, np.array(text.decode(errors="replace")))
+    return file.getvalue()
+
+
+def facts(data):
+    """A state.npz whose facts are damaged, and nothing else."""
+    arrays = dict(np.load(io.BytesIO(data)))
+
+    def pack(text):
+        file = io.BytesIO()
+        np.savez(file, **arrays | {"facts": np.array(text.decode(errors="replace"))})
+        return file.getvalue()
+
+    return damaged_json(str(arrays["facts"]).encode()).map(pack)
+
+
+class Stop(Exception):  # noqa: N818
+    pass
+
+
+def test_damaged_state(stages, whole, dataset, campaign, monkeypatch):
+    """The member starts over, or goes on to a whole result."""
+    run = stages.run
+    own = plan.open_plan(run, dataset.labels)
+    folder = run.folder / own.members[0].name
+    trainer = FoldTrainer(own.recipe, len(own.members[0].train_rows))
+
+    def stop(*_):
+        raise Stop
+
+    for path in folder.iterdir():
+        path.unlink()
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(trainer, "_finish", stop)
+        trainer.train(own.members[0], dataset, folder, own.identity)
+    data = (folder / "state.npz").read_bytes()
+    unfinished = contents(run.folder)
+
+    def train():
+        trainer.train(own.members[0], dataset, folder, own.identity)
+        metrics = read_json(folder / "metrics.json")
+        assert 1 <= metrics["best_epoch"] <= metrics["epochs"] == own.recipe.epochs
+        assert np.isfinite(np.load(folder / "test_probabilities.npy")).all()
+        assert not (folder / "state.npz").exists()
+
+    def case(damaged):
+        put(run, unfinished)
+        (folder / "state.npz").write_bytes(damaged)
+        survives(train, run.folder, f"{folder}")
+
+    assert try_damage(state_arrays(data), case, number(600, campaign), campaign)
