@@ -44,6 +44,11 @@ def parse() -> argparse.Namespace:
         help="begin no epoch that would not end in this time, such as 11h or 90m",
     )
     add("--resume-from", metavar="DIR", type=Path, help="go on from an earlier output, which stays as it is")
+    add(
+        "--tensorboard",
+        action="store_true",
+        help="log each epoch for TensorBoard too, in --output/tensorboard",
+    )
     add("--overwrite", action="store_true", help="remove the run that is there and start anew")
     options = parser.parse_args()
     options.recipe = list(dict.fromkeys(options.recipe or [None]))
@@ -82,6 +87,7 @@ def main() -> None:
             earlier=find_run(options.resume_from) if options.resume_from else None,
             overwrite=options.overwrite,
             deadline=BEGAN + options.time_budget,
+            tensorboard=options.tensorboard,
         )
         if len(trained.plans) > 1:
             home = Run(place.output)

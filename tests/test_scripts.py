@@ -47,7 +47,7 @@ def test_the_files_of_a_run(finished):
     assert names == {
         *("recipe.json", "folds.csv", "oof_probabilities.npy", "ensemble.json", "submission.csv"),
         *("cv_report.json", "cv_report.csv", "report/index.html"),
-        *("report/curves.png", "report/learning_rate.png", "report/confusion_matrix.png"),
+        *(f"report/{name}.png" for name in ("curves", "learning_rate", "confusion_matrix", "errors")),
         *(f"fold_0{number}/{name}" for number in range(2) for name in fold),
     }
     settings = read_json(run / "recipe.json")
@@ -60,7 +60,7 @@ def test_the_files_of_a_run(finished):
     assert (
         settings["backend"] in settings["versions"]
         and settings["device"]
-        and settings["precision"] in ("float32", "bfloat16")
+        and settings["compute_dtype"] in ("float32", "bfloat16")
     )
 
 
@@ -442,7 +442,9 @@ def test_list_tells_every_recipe_without_keras(tmp_path):
     assert not re.search(r"\b(keras|tensorflow|jax)$", outcome.stderr, re.M)
     for name, recipe in named_recipes.RECIPES.items():
         assert re.search(
-            rf"^{name} +{recipe.network}, .* {named_recipes.PARAMETERS[name]:,} parameters", outcome.stdout, re.M
+            rf"^{name} +{recipe.network}, .* {named_recipes.PARAMETERS[name]:,} parameters",
+            outcome.stdout,
+            re.M,
         )
         assert recipe.reported_accuracy in outcome.stdout and recipe.citation in outcome.stdout
     assert "relu, sigmoid, tanh, leaky_relu, elu (default: relu)\n" in outcome.stdout
@@ -451,3 +453,26 @@ def test_list_tells_every_recipe_without_keras(tmp_path):
 def test_help_is_no_error(call):
     outcome = call("train", "--help")
     assert outcome.code == 0 and "--holdout" in outcome.out
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes the log")
+def test_tensorboard_logs_each_epoch(light, call, tmp_path):
+    from tensorflow.core.util import event_pb2
+    from tensorflow.data import TFRecordDataset
+
+    csvs, run = light
+    places = ("--input", csvs, "--output", tmp_path / "run")
+    assert call("train", *places, *LIGHT, "--tensorboard", "--fold", 1).code == 0
+    assert (tmp_path / "run/fold_01/test_probabilities.npy").read_bytes() == (
+        run / "fold_01/test_probabilities.npy"
+    ).read_bytes()
+    (log,) = (tmp_path / "run/tensorboard/fold_01/validation").glob("events.*")
+    events = [event_pb2.Event.FromString(record.numpy()) for record in TFRecordDataset(str(log))]
+    found = [
+        (each.step, value) for each in events for value in each.summary.value if value.tag == "epoch_loss"
+    ]
+    losses = pd.read_csv(tmp_path / "run/fold_01/history.csv")["val_loss"]
+    values = [np.frombuffer(value.tensor.tensor_content, np.float32)[0] for _, value in found]
+    assert [step for step, _ in found] == [0, 1] and values == pytest.approx(losses)
+    Run(tmp_path / "run").clear()
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]

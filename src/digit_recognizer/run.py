@@ -34,6 +34,7 @@ CONTENTS = (
     "explore/*.png",
     "report/*.png",
     "report/index.html",
+    "tensorboard/*/*/events.*",
     "cache/digits.npz",  # of earlier versions
     "folds.csv",
     "recipe.json",
@@ -57,6 +58,7 @@ class Run:
         self.leaderboard = self.folder / "leaderboard.csv"
         self.explore = self.folder / "explore"
         self.report = self.folder / "report"
+        self.tensorboard = self.folder / "tensorboard"
         self.predictions = self.report / "predictions.png"
 
     def settings(self) -> dict[str, Any] | None:

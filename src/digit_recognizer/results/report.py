@@ -23,13 +23,15 @@ def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
     These are cv_report.json, which cv_report.schema.json describes, cv_report.csv, pictures and the page.
     Raises UserError where there is no ensemble yet, or one of other data.
     """
-    evaluation = evaluate(run, dataset)
-    write_json(run.cv_report_json, evaluation.report)
-    with atomic(run.cv_report_csv) as file:
-        _table(evaluation.report).to_csv(file)
-    run.report.mkdir(exist_ok=True)
-    write_figures(evaluation, dataset)
-    write_page(evaluation, dataset)
+    run.require_settings()
+    with run.lock():
+        evaluation = evaluate(run, dataset)
+        write_json(run.cv_report_json, evaluation.report)
+        with atomic(run.cv_report_csv) as file:
+            _table(evaluation.report).to_csv(file)
+        run.report.mkdir(exist_ok=True)
+        write_figures(evaluation, dataset)
+        write_page(evaluation, dataset)
     return evaluation.report
 
 

@@ -212,3 +212,8 @@ class TimeBudget(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Notes how long the epoch took."""
         self.longest = max(self.longest, time.monotonic() - self._began)
+
+
+def tensorboard_log(folder: Path) -> keras.callbacks.Callback:
+    """Returns the callback that logs loss, accuracy and learning rate of each epoch for TensorBoard."""
+    return keras.callbacks.TensorBoard(folder, write_graph=False)

@@ -3,6 +3,7 @@
 Nothing here imports Keras before options and data are checked, so that a mistake is answered at once.
 """
 
+import importlib.util
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ def train(
     earlier: Run | None = None,
     overwrite: bool = False,
     deadline: float = float("inf"),
+    tensorboard: bool = False,
 ) -> Session:
     """Trains the members that are not finished.
 
@@ -51,9 +53,15 @@ def train(
         earlier: a run to go on from, with one recipe; it stays as it is.
         overwrite: remove the run that is there.
         deadline: no epoch is begun that would not end by then, in seconds of time.monotonic.
+        tensorboard: whether each epoch is logged for TensorBoard too; that needs TensorFlow.
 
     Raises UserError for what can't be done, before Keras is imported and before anything is written.
     """
+    missing = [name for name in ("tensorboard", "tensorflow") if not importlib.util.find_spec(name)]
+    if tensorboard and missing:
+        raise UserError(
+            f"--tensorboard: {missing[0]} is not installed: pip install {missing[0]}, or leave it out"
+        )
     home = Run(output)
     with ExitStack() as locks:
         locks.enter_context(home.lock())
@@ -71,7 +79,7 @@ def train(
         backend.start(threads)
         for plan in plans:
             _begin(plan, home, threads, earlier)
-            if not train_members(plan, members, dataset, deadline):
+            if not train_members(plan, members, dataset, deadline, tensorboard):
                 break
     unfinished = [plan.folder(each) for plan in plans for each in members if not plan.is_finished(each)]
     return Session(plans, unfinished)
@@ -146,13 +154,15 @@ def _begin(plan: Plan, home: Run, threads: int, earlier: Run | None) -> None:
     write_folds(plan)
 
 
-def train_members(plan: Plan, members: list[Member], dataset: Dataset, deadline: float) -> bool:
+def train_members(
+    plan: Plan, members: list[Member], dataset: Dataset, deadline: float, tensorboard: bool = False
+) -> bool:
     """Trains the `members` that are not finished, one after the other; needs `backend.start`.
 
     Returns False if there was no time for all of them.
     """
     # with Keras, which is imported once options and data are known to be good
-    from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget
+    from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, tensorboard_log
     from digit_recognizer.training.fold import FoldTrainer
     from digit_recognizer.training.progress import Progress, describe
 
@@ -169,6 +179,8 @@ def train_members(plan: Plan, members: list[Member], dataset: Dataset, deadline:
             if trainer is None or not trainer.fits(rows):
                 trainer = FoldTrainer(plan.recipe, rows)
             callbacks = [budget, *progress.callbacks(member)]
+            if tensorboard:
+                callbacks.append(tensorboard_log(plan.run.tensorboard / member.name))
             metrics = trainer.train(member, dataset, plan.folder(member), plan.identity, callbacks)
             progress.end_member(member, metrics)
     except OutOfTimeError:
