@@ -4,7 +4,7 @@ import io
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +49,11 @@ def _sync(path: Path) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes an .npy file."""
-    with atomic(path) as file:
-        np.save(file, array)
+    """Writes an .npy file.
+
+    By way of memory: NumPy does not notice where the last part of a small array finds no room on the disk.
+    """
+    _write_by_way_of_memory(path, lambda buffer: np.save(buffer, array))
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
@@ -59,8 +61,12 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
     By way of memory: where a write fails, NumPy 2.0 leaves an open archive that complains with a traceback.
     """
+    _write_by_way_of_memory(path, lambda buffer: np.savez(buffer, **arrays))
+
+
+def _write_by_way_of_memory(path: Path, save: Callable[[io.BytesIO], None]) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    save(buffer)
     with atomic(path) as file:
         file.write_bytes(buffer.getbuffer())
 

@@ -1,0 +1,165 @@
+"""Faults of the machine at any moment: each stage ends in one line or dies, and goes on to the same bytes.
+
+--campaign tries every write of every stage, and 200 kills.
+"""
+
+import errno
+import io
+import random
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import SCRIPTS
+from damage import contents
+from faults import file_size_limit, full_disk
+from kaggle_server import refused
+from stages import NAMES, Stage, steady, write_picture
+
+KILLS = {"train": 60}  # in a campaign; of every other stage 20
+FAULTS = {"full disk": (errno.ENOSPC, False), "permission": (errno.EACCES, True), "once": (errno.EIO, True)}
+
+
+@pytest.fixture
+def stage(request, light, tmp_path, server):
+    csvs, run = light
+    return Stage(request.param, csvs, run, write_picture(tmp_path / "picture.png"))
+
+
+def ends(call, server, stage, folder):
+    """Runs the stage to its end, as a person goes on after a fault, and returns what it leaves."""
+    server.looks_until_scored = 0
+    outcome = call(*stage.line(folder))
+    if stage.name == "submit":  # what reached Kaggle is not sent again
+        assert outcome.code == 0 or refused(outcome, "is not sent a second time"), outcome
+        assert len(server.submissions) == 1
+        server.submissions.clear()
+    else:
+        assert (outcome.code, outcome.error) == (0, ""), outcome
+    assert not [*folder.rglob(".*")]
+    return steady(folder)
+
+
+def undisturbed(call, server, stage, folder):
+    """What the stage comes to."""
+    stage.prepare(folder)
+    return ends(call, server, stage, folder)
+
+
+def assert_whole(folder, before, expected):
+    """Nothing in `folder` but what was there before, and what there is in the end, each whole.
+
+    A file with a dot may be left where it can't be removed.
+    """
+    for name, data in steady(folder).items():
+        in_progress = Path(name).name in ("state.npz", "history.csv", "submissions.json")
+        hidden = name.startswith(".download/") or Path(name).name.startswith(".")
+        if in_progress or hidden:
+            continue
+        assert data in (before.get(name), expected.get(name)), name
+
+
+@pytest.mark.parametrize("stage", NAMES, indirect=True)
+def test_a_write_that_fails(stage, call, server, tmp_path, campaign, monkeypatch):
+    """The number of a write: that of all that is opened to write, made, moved, removed or synced."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    folder = tmp_path / "made" / "here"
+    expected = undisturbed(call, server, stage, folder)
+    stage.prepare(folder)
+    before = steady(folder)
+    with full_disk(folder, None, 0) as writes:
+        ends(call, server, stage, folder)
+    assert writes.count
+    tried = 0
+    for kind, (error, everything) in FAULTS.items():
+        numbers = range(1, writes.count + 1)
+        for number in (
+            numbers if campaign else random.Random(stage.name + kind).sample(numbers, min(2, len(numbers)))
+        ):
+            stage.prepare(folder)
+            with full_disk(folder, number, error, everything, once=kind == "once") as failing:
+                outcome = call(*stage.line(folder))
+            if failing.failed:
+                tried += 1
+                assert outcome.code == 2 and outcome.error.count("\n") == 1, (kind, number, outcome)
+            assert_whole(folder, before, expected)
+            if kind == "full disk":
+                assert not [path for path in folder.rglob(".*") if path.name != ".download"], number
+            assert ends(call, server, stage, folder) == expected, (kind, number)
+    print(f"{stage.name}: {tried} of {writes.count} writes x {len(FAULTS)} failed", file=sys.__stderr__)
+
+
+@pytest.mark.parametrize("stage", NAMES, indirect=True)
+def test_a_disk_with_little_room(stage, call, server, tmp_path, campaign, monkeypatch):
+    """A limit on the size of files, which the C libraries meet too."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    folder = tmp_path / "made"
+    expected = undisturbed(call, server, stage, folder)
+    stage.prepare(folder)
+    before, old = steady(folder), contents(folder)
+    sizes = {
+        len(data) for name, data in contents_after(call, server, stage, folder).items() if name not in old
+    }
+    limits = sorted({0, 1, 4096, *(size - 1 for size in sizes), *(size // 2 for size in sizes)})
+    for limit in limits if campaign else limits[1 :: max(1, len(limits) // 2)]:
+        stage.prepare(folder)
+        with file_size_limit(limit):
+            outcome = call(*stage.line(folder))
+        assert outcome.code == 0 or (outcome.code == 2 and outcome.error.count("\n") == 1), (limit, outcome)
+        assert_whole(folder, before, expected)
+        assert not [path for path in folder.rglob(".*") if path.name != ".download"], limit
+        assert ends(call, server, stage, folder) == expected, limit
+    print(f"{stage.name}: {len(limits)} sizes", file=sys.__stderr__)
+
+
+def contents_after(call, server, stage, folder):
+    ends(call, server, stage, folder)
+    return contents(folder)
+
+
+@pytest.mark.parametrize("stage", NAMES, indirect=True)
+def test_killed_at_any_moment(stage, call, server, tmp_path, campaign, monkeypatch):
+    """SIGKILL at a write, or at a random moment."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    folder = tmp_path / "made"
+    expected = undisturbed(call, server, stage, folder)
+    stage.prepare(folder)
+    with full_disk(folder, None, 0) as writes:
+        ends(call, server, stage, folder)
+    stage.prepare(folder)
+    length, moments, killed = None, random.Random(time.time_ns()), 0
+    for number in range(KILLS.get(stage.name, 20) if campaign else 1):
+        name, *arguments = stage.line(folder)
+        write = moments.randint(1, writes.count) if number % 4 or length is None else 10**6
+        line = [
+            sys.executable,
+            Path(__file__).with_name("faults.py"),
+            str(write),
+            folder,
+            SCRIPTS / f"{name}.py",
+        ]
+        stage.prepare(folder)
+        server.looks_until_scored = 0
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [*line, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(0.3, 1) * length if write == 10**6 else 300)
+        process.kill()
+        _, error = process.communicate()
+        length = length or time.monotonic() - began
+        killed += process.returncode == -9
+        assert process.returncode in (0, -9), (write, error)
+        found = ends(call, server, stage, folder)
+        assert found == expected, (write, process.returncode)
+    shutil.rmtree(folder)
+    print(f"{stage.name}: {killed} killed", file=sys.__stderr__)
