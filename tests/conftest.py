@@ -272,3 +272,16 @@ def arrays(run: Path) -> dict[str, bytes]:
 def campaign(pytestconfig) -> bool:
     """Whether the tests of faults and damage take place at full length."""
     return pytestconfig.getoption("--campaign")
+
+
+_COUNTS = []
+
+
+def tell(text: str) -> None:
+    """Notes what a part of a campaign came to, for the end of it."""
+    _COUNTS.append(text)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--campaign"):
+        terminalreporter.write_line("\n".join(["the campaign:", *_COUNTS]))

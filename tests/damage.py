@@ -3,14 +3,15 @@
 import gzip
 import io
 import json
+import os
 import signal
-import sys
 import traceback
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+from conftest import tell
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -221,8 +222,8 @@ def survives(action: Callable[[], None], folder: Path, names: str) -> bool:
 
 def try_damage(
     strategy: st.SearchStrategy[bytes], case: Callable[[bytes], None], number: int, random: bool
-) -> int:
-    """Calls `case` with `number` damaged contents, the same ones every time unless `random`; returns how many.
+) -> None:
+    """Calls `case` with `number` damaged contents, the same ones every time unless `random`.
 
     All of them are tried: what fails is told at the end, once for each line that raised it.
     """
@@ -250,5 +251,6 @@ def try_damage(
 
     run()
     assert not failures, f"{len(failures)} kinds of failure:\n\n" + "\n\n".join(failures.values())
-    print(f"{called} damaged contents", file=sys.__stderr__)
-    return called
+    test = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].removesuffix(" (call)")
+    tell(f"{test}: {called} damaged contents")
+    assert called

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS
+from conftest import SCRIPTS, tell
 from damage import contents
 from faults import file_size_limit, full_disk
 from kaggle_server import refused
@@ -90,7 +90,7 @@ def test_a_write_that_fails(stage, call, server, tmp_path, campaign, monkeypatch
             if kind == "full disk":
                 assert not [path for path in folder.rglob(".*") if path.name != ".download"], number
             assert ends(call, server, stage, folder) == expected, (kind, number)
-    print(f"{stage.name}: {tried} of {writes.count} writes x {len(FAULTS)} failed", file=sys.__stderr__)
+    tell(f"{stage.name}: {tried} of {writes.count} writes x {len(FAULTS)} failed")
 
 
 @pytest.mark.parametrize("stage", NAMES, indirect=True)
@@ -113,7 +113,7 @@ def test_a_disk_with_little_room(stage, call, server, tmp_path, campaign, monkey
         assert_whole(folder, before, expected)
         assert not [path for path in folder.rglob(".*") if path.name != ".download"], limit
         assert ends(call, server, stage, folder) == expected, limit
-    print(f"{stage.name}: {len(limits)} sizes", file=sys.__stderr__)
+    tell(f"{stage.name}: {len(limits)} sizes")
 
 
 def contents_after(call, server, stage, folder):
@@ -162,4 +162,4 @@ def test_killed_at_any_moment(stage, call, server, tmp_path, campaign, monkeypat
         found = ends(call, server, stage, folder)
         assert found == expected, (write, process.returncode)
     shutil.rmtree(folder)
-    print(f"{stage.name}: {killed} killed", file=sys.__stderr__)
+    tell(f"{stage.name}: {killed} killed")

@@ -53,7 +53,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
     By way of memory: NumPy does not notice where the last part of a small array finds no room on the disk.
     """
-    _write_by_way_of_memory(path, lambda buffer: np.save(buffer, array))
+    _write_by_way_of_memory(path, lambda buffer: np.save(buffer, array, allow_pickle=False))
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:

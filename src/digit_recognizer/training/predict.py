@@ -1,8 +1,11 @@
 """From pictures to probabilities: the one way, for validation rows, test rows and a person's own pictures."""
 
 import itertools
+import json
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +21,19 @@ from digit_recognizer.training.batches import Batches, stream
 
 # Pictures predicted with at least this probability skip test-time augmentation: it would not change the answer.
 _CERTAIN = 0.999
+
+# What a model.keras may be made of, besides the project's own layers: the classes of all networks so far.
+_MODULES = (None, "keras", "keras.layers", "keras.initializers", "keras.src.models.functional")
+_CLASSES = ("Functional", "InputLayer", "DTypePolicy", "GlorotUniform", "Ones", "Zeros", "__keras_tensor__")
+_CLASSES += ("Activation", "Add", "BatchNormalization", "Conv2D", "Cropping2D", "Dense", "Dropout", "Flatten")
+_CLASSES += (
+    "GlobalAveragePooling2D",
+    "LeakyReLU",
+    "MaxPooling2D",
+    "Rescaling",
+    "Reshape",
+    "UnitNormalization",
+)
 
 
 def predict_with_tta(model: keras.Model, images: np.ndarray, shift: int = 0) -> np.ndarray:
@@ -60,11 +76,36 @@ def predict_ensemble(models: Iterable[TrainedModel], images: np.ndarray) -> np.n
 
 
 def load_model(path: Path) -> keras.Model:
-    """Returns a saved network, ready to predict; raises UserError if it can't be loaded."""
+    """Returns a saved network, ready to predict.
+
+    Nothing in the file is run: what is no part of this project's networks is refused before Keras builds it.
+
+    Raises UserError if it can't be loaded.
+    """
     try:
+        with zipfile.ZipFile(path) as archive:
+            _check_parts(json.loads(archive.read("config.json")))
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file can raise nearly anything
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} is damaged ({reason}): delete {path.parent}/metrics.json and train again"
+            f"{path} is damaged, or none of this program's ({reason[:300]}): delete {path.parent}/metrics.json and "
+            "train again"
         ) from None
+
+
+def _check_parts(config: Any) -> None:
+    """Raises ValueError for a class or function, in a network's config.json, that no network of ours has.
+
+    Keras' safe mode refuses code in the file, but it has imported other modules, and called other functions, that the
+    file names (CVE-2025-1550, CVE-2025-8747).
+    """
+    inner = config
+    if isinstance(config, dict):
+        name, module = config.get("class_name"), config.get("module")
+        own = str(config.get("registered_name")).startswith("digit_recognizer>")
+        if name is not None and not own and (module not in _MODULES or name not in _CLASSES):
+            raise ValueError(f"it names {module}.{name}")
+        inner = config.values()
+    for each in inner if isinstance(config, dict | list) else ():
+        _check_parts(each)
