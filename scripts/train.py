@@ -35,7 +35,12 @@ def parse() -> argparse.Namespace:
     cli.add_recipe_option(parser, "epochs")
     cli.add_recipe_option(parser, "batch_size")
     cli.add_split_options(parser)
-    add("--threads", metavar="T", type=int, help="for each fold (default: the cores there are)")
+    add("--threads", metavar="T", type=int, help="for each fold (default: its share of the cores)")
+    add("--workers", metavar="W", type=int, help="train so many folds at once, on Ray (pip install ray)")
+    add(
+        "--address", metavar="ADDR", help="train on the Ray cluster there: HOST:PORT, ray://HOST:PORT or auto"
+    )
+    add("--gpus-per-fold", metavar="G", type=float, help="such as 0.25 (default: all GPUs, shared out)")
     add(
         "--time-budget",
         metavar="TIME",
@@ -56,6 +61,15 @@ def parse() -> argparse.Namespace:
         named_recipes.named(name or named_recipes.DEFAULT)
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: it must be at least 1")
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers {options.workers}: it must be at least 1")
+    gpus = options.gpus_per_fold
+    if gpus is not None and not (0 < gpus <= 1 or (gpus > 1 and gpus.is_integer())):
+        raise UserError(
+            f"--gpus-per-fold {gpus:g}: it must be a part of one, such as 0.25, or a whole number"
+        )
+    if gpus is not None and not (options.workers or options.address):
+        raise UserError("--gpus-per-fold is for several folds at once: give --workers or --address too")
     if options.resume_from and options.overwrite:
         raise UserError("--resume-from goes on with a run, --overwrite begins anew: give one of them")
     if options.resume_from and len(options.recipe) > 1:
@@ -72,8 +86,9 @@ def main() -> None:
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits, places
     from digit_recognizer.results import leaderboard
-    from digit_recognizer.training import backend, session
+    from digit_recognizer.training import backend, cluster, session
 
+    on_ray = options.address or (options.workers or 1) > 1 or options.gpus_per_fold
     backend.choose()
     place = places.resolve(options.input, options.output)
     with place.announced():
@@ -88,6 +103,7 @@ def main() -> None:
             overwrite=options.overwrite,
             deadline=BEGAN + options.time_budget,
             tensorboard=options.tensorboard,
+            where=cluster.Where(options.workers, options.address, options.gpus_per_fold) if on_ray else None,
         )
         if len(trained.plans) > 1:
             home = Run(place.output)

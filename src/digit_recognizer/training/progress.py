@@ -2,7 +2,6 @@
 
 import sys
 import time
-from datetime import datetime, timedelta
 from typing import Any
 
 import keras
@@ -12,14 +11,7 @@ from tqdm.keras import TqdmCallback
 from digit_recognizer.data import places
 from digit_recognizer.data.folds import Member
 from digit_recognizer.recipes import Recipe
-
-
-def describe(member: Member, metrics: dict[str, Any]) -> str:
-    """Returns a line that tells what a member scored; `metrics` are the contents of metrics.json."""
-    return (
-        f"{member.name}: accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of {metrics['rows']} rows wrong, "
-        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"
-    )
+from digit_recognizer.training.display import describe, epoch_line, expected_end
 
 
 class Progress:
@@ -80,20 +72,13 @@ class EpochLines(keras.callbacks.Callback):
         self._epochs += 1
         self._seconds += seconds
         left = (len(self.members) - self.members_ended) * self.recipe.epochs - epoch - 1
-        most = tqdm.format_interval(left * self._seconds / self._epochs)
-        print(
-            f"{self.member.name} epoch {epoch + 1}/{self.recipe.epochs}: loss {logs['loss']:.4f}, "
-            f"accuracy {logs['accuracy']:.4f}, val_loss {logs['val_loss']:.4f}, "
-            f"val_accuracy {logs['val_accuracy']:.4f}, learning rate {self._learning_rate:.2g}, "
-            f"{seconds:.1f} s, at most {most} left",
-            flush=True,
-        )
+        row = {**logs, "epoch": epoch + 1, "learning_rate": self._learning_rate, "seconds": seconds}
+        line = epoch_line(self.member, self.recipe.epochs, row, left * self._seconds / self._epochs)
+        print(line, flush=True)
 
 
 class ExpectedEnd(keras.callbacks.Callback):
     """Tells once, after the first epoch of a session, when the training ends, and how to have less of it."""
-
-    _LONG = 30 * 60  # seconds
 
     def __init__(self, recipe: Recipe, members: list[Member]):
         """`members` are the ones to train."""
@@ -111,10 +96,5 @@ class ExpectedEnd(keras.callbacks.Callback):
         self._told = True
         epochs = len(self.members) * self.recipe.epochs - epoch - 1
         seconds = epochs * (time.monotonic() - self._began)
-        end = datetime.now() + timedelta(seconds=seconds)
-        form = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M"
-        line = f"{len(self.members)} folds of {self.recipe.epochs} epochs: the training ends at about {end:{form}} at the latest"
-        if seconds > self._LONG:
-            line += f"; for less, take --epochs {max(1, self.recipe.epochs // 4)} or --time-budget 30m"
-        tqdm.write(line)
+        tqdm.write(expected_end(self.recipe, len(self.members), seconds))
         sys.stdout.flush()

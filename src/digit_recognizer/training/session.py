@@ -17,7 +17,8 @@ from digit_recognizer.data.plan import Plan, make_plan, make_recipe, write_folds
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic, write_json
 from digit_recognizer.run import Run
-from digit_recognizer.training import backend
+from digit_recognizer.training import backend, cluster
+from digit_recognizer.training.display import describe
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def train(
     overwrite: bool = False,
     deadline: float = float("inf"),
     tensorboard: bool = False,
+    where: cluster.Where | None = None,
 ) -> Session:
     """Trains the members that are not finished.
 
@@ -49,11 +51,12 @@ def train(
         names: names of recipes; None is that of the run, else the default one.
         options: fields of the recipes that were asked for.
         indices: indices of the members to train; None: all of them.
-        threads: of the backend; None: as many as the run had before, else the cores there are.
+        threads: for each member; None: as many as the run had before, else the cores there are, shared out.
         earlier: a run to go on from, with one recipe; it stays as it is.
         overwrite: remove the run that is there.
         deadline: no epoch is begun that would not end by then, in seconds of time.monotonic.
         tensorboard: whether each epoch is logged for TensorBoard too; that needs TensorFlow.
+        where: members are trained at once; None: one after the other, in this process.
 
     Raises UserError for what can't be done, before Keras is imported and before anything is written.
     """
@@ -72,14 +75,25 @@ def train(
         members = _choose(plans[0].members, indices)
         recorded = [plan.recorded or {} for plan in plans]
         before = next((each["threads"] for each in recorded if each.get("threads")), None)
-        threads = threads or before or backend.cores()  # a backend takes them once
+        threads, pool = threads or before, None
+        if where:
+            wanted = max(sum(not plan.is_finished(each) for each in members) for plan in plans)
+            wanted = len(members) if overwrite else wanted
+            pool = locks.enter_context(cluster.open_pool(where, dataset, threads, wanted))
         if overwrite:
             for run in {home, *runs}:
                 run.clear()
-        backend.start(threads)
+        threads = pool.threads if pool else threads or backend.cores()  # a backend takes them once
+        if pool is None:
+            backend.start(threads)
         for plan in plans:
-            _begin(plan, home, threads, earlier)
-            if not train_members(plan, members, dataset, deadline, tensorboard):
+            facts = (pool or backend).session_facts(threads, plan.recipe.precision)
+            _begin(plan, home, facts, earlier)
+            if pool:
+                in_time = pool.train_members(plan, members, deadline, tensorboard)
+            else:
+                in_time = train_members(plan, members, dataset, deadline, tensorboard)
+            if not in_time:
                 break
     unfinished = [plan.folder(each) for plan in plans for each in members if not plan.is_finished(each)]
     return Session(plans, unfinished)
@@ -132,8 +146,8 @@ def _choose(members: list[Member], indices: list[int] | None) -> list[Member]:
     return members if indices is None else [members[index] for index in sorted(set(indices))]
 
 
-def _begin(plan: Plan, home: Run, threads: int, earlier: Run | None) -> None:
-    """Writes recipe.json and folds.csv, which a run holds before its members."""
+def _begin(plan: Plan, home: Run, facts: dict[str, Any], earlier: Run | None) -> None:
+    """Writes recipe.json, with the facts of this session, and folds.csv: a run holds them before its members."""
     run = plan.run
     if run is not home:
         own = named_recipes.named(plan.recipe.name).holdout
@@ -144,7 +158,6 @@ def _begin(plan: Plan, home: Run, threads: int, earlier: Run | None) -> None:
                 folds.to_csv(file, plan.split, plan.labels.train)
     if earlier:
         run.take_over(earlier)
-    facts = backend.session_facts(threads, plan.recipe.precision)
     if plan.recorded is None:
         write_json(run.recipe_json, plan.settings | facts)
     # recipe.json keeps the facts of the first session
@@ -164,7 +177,7 @@ def train_members(
     # with Keras, which is imported once options and data are known to be good
     from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, tensorboard_log
     from digit_recognizer.training.fold import FoldTrainer
-    from digit_recognizer.training.progress import Progress, describe
+    from digit_recognizer.training.progress import Progress
 
     unfinished = [member for member in members if not plan.is_finished(member)]
     for member in members:
