@@ -139,7 +139,7 @@ class Recipe:
 
 
 # How many convolutions a network has, and so how many `filters` it takes.
-CONVOLUTIONS = {"mlp": 0, "shallow_cnn": 1, "lenet": 2, "bn_cnn": 3, "fast_cnn": 5}
+CONVOLUTIONS = {"mlp": 0, "shallow_cnn": 1, "lenet": 2, "bn_cnn": 3, "fast_cnn": 5, "residual_cnn": 3}
 
 # Names that fields had in earlier versions, in recipe.json and in --set.
 RENAMED = {
