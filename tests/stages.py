@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +45,7 @@ class Stage:
         lines = {
             "download": ["download", "--input", str(folder)],
             "split": ["split", *places, "--folds", "2"],
-            "train": ["train", *places, *LIGHT],
+            "train": ["train", *places, *LIGHT, "--fold", "0"],
             "predict": ["predict", str(self.picture), "--output", str(folder)],
             "kernel": ["kernel", "--pack-only", "--output", str(folder)],
             "submit": ["submit", *places, "--message", "mine"],
@@ -85,6 +84,3 @@ def _steady(name: str, data: bytes) -> bytes:
     if name == "model.keras":  # an archive with a date
         return b""
     return data
-
-
-Call = Callable[..., object]
