@@ -1,4 +1,7 @@
-"""Members that train at once, on Ray: one machine, and a cluster of several nodes on loopback."""
+"""Members that train at once, on Ray: one machine, and a cluster of several nodes on loopback.
+
+What takes more than a minute on two cores is done with --campaign alone.
+"""
 
 import os
 import random
@@ -32,6 +35,13 @@ def alone(dataset, tmp_path_factory) -> tuple[Path, Path]:
     csvs = write_csvs(folder / "csvs", dataset)
     assert finish(start("train", "--input", csvs, "--output", folder / "run", *OPTIONS)).code == 0
     return csvs, folder / "run"
+
+
+@pytest.fixture
+def long(campaign):
+    """A test that takes too long for every day."""
+    if not campaign:
+        pytest.skip("takes minutes: only with --campaign")
 
 
 @pytest.fixture
@@ -127,7 +137,7 @@ def test_killed_workers_a_lost_node_and_a_late_one_change_nothing(alone, cluster
         number += 1
 
 
-def test_ctrl_c_and_a_killed_driver_keep_the_epochs_and_leave_no_process(alone, tmp_path):
+def test_ctrl_c_and_a_killed_driver_keep_the_epochs_and_leave_no_process(long, alone, tmp_path):
     csvs, run = alone
     line = ("train", "--input", csvs, *OPTIONS, "--workers", "2", "--output", tmp_path / "run")
     for send, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
@@ -172,7 +182,7 @@ def test_a_member_whose_workers_always_die_is_named(dataset, tmp_path, monkeypat
         Dying().train_members(plan, plan.members, float("inf"))
 
 
-def test_no_time_for_an_epoch(alone, dataset, tmp_path):
+def test_no_time_for_an_epoch(long, dataset, tmp_path):
     where = pool.Where(workers=2)
     options = {"folds": 2, "epochs": 2, "batch_size": 16}
     trained = session.train(
