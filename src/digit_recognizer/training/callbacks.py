@@ -109,19 +109,21 @@ class Checkpoint(keras.callbacks.Callback):
         """Puts the saved state into `model`; a damaged one is reported, and the member starts over."""
         if not self.path.exists():
             return
+        variables = [*model.weights, *model.optimizer.variables]
         try:
-            with np.load(self.path) as arrays:
+            with np.load(self.path, allow_pickle=False) as arrays:
                 facts = json.loads(str(arrays["facts"]))
                 weights, optimizer, best = (
                     [arrays[f"{kind}_{number}"] for number in range(count)]
                     for kind, count in facts["counts"].items()
                 )
-            variables = [*model.weights, *model.optimizer.variables]
-            if [tuple(v.shape) for v in variables] != [v.shape for v in [*weights, *optimizer]]:
-                raise ValueError("it is of another network")
+            _check_arrays(variables, [*weights, *optimizer])
+            _check_arrays(model.weights, best)
             restored = facts["history"], facts["stopped"], facts["rules"]
+            _check_progress(*restored, self._STATE)
         except Exception as error:  # a damaged file can raise nearly anything
-            print(f"{self.path} is damaged ({error}): this fold starts over", flush=True)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            print(f"{self.path} is damaged ({reason[:200]}): this fold starts over", flush=True)
             self.path.unlink()
             return
         assign(variables, [*weights, *optimizer])
@@ -182,6 +184,37 @@ class Checkpoint(keras.callbacks.Callback):
             writer = csv.DictWriter(file, HISTORY)
             writer.writeheader()
             writer.writerows(self.history)
+
+
+def _check_arrays(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
+    """Raises ValueError unless there is an array of numbers, of the right shape, for each variable."""
+    if [tuple(each.shape) for each in variables] != [each.shape for each in arrays]:
+        raise ValueError("it is of another network")
+    if any(each.dtype.kind not in "fiub" for each in arrays):
+        raise ValueError("it holds what are no numbers")
+
+
+def _check_progress(history: Any, stopped: Any, rules: Any, names: tuple[str, ...]) -> None:
+    """Raises ValueError unless these are a history, whether training has stopped, and the state of callbacks.
+
+    `names` are the attributes that a state may have.
+    """
+    numbers = (int, float)
+    if (
+        not isinstance(stopped, bool)
+        or not history
+        or [row["epoch"] for row in history] != [*range(1, len(history) + 1)]
+    ):
+        raise ValueError("its epochs are not 1, 2, 3, ...")
+    if any(
+        set(row) != set(HISTORY) or not all(type(each) in numbers for each in row.values()) for row in history
+    ):
+        raise ValueError("an epoch there is not whole")
+    if not np.isfinite([row[MONITOR] for row in history]).all():
+        raise ValueError(f"{MONITOR} is no number there")
+    values = [(name, value) for each in rules for name, value in each.items()]
+    if any(name not in names or (value is not None and type(value) not in numbers) for name, value in values):
+        raise ValueError("it holds another callback's state")
 
 
 class OutOfTimeError(Exception):
