@@ -11,6 +11,7 @@ from PIL import Image
 from test_formats import gzipped, write_idx, write_mnist_csvs
 
 from digit_recognizer.data import digits
+from digit_recognizer.errors import UserError
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.pictures.load import WORK_SIDE, read_picture
 
@@ -140,3 +141,11 @@ def test_a_gzip_bomb_takes_no_memory(tmp_path, small):
     head = np.array([0x0803, 13_000_000, 28, 28], ">u4").tobytes()
     path.write_bytes(gzip.compress(head + bytes(10_000_000)))
     assert not survives(lambda: digits.load(folder), folder, str(path))
+
+
+def test_a_name_of_two_lines_is_told_on_one(tmp_path):
+    """A message is one line, whatever a file holds, and moves no terminal's cursor."""
+    np.savez(tmp_path / "mnist.npz", **{"x\n\x1b[2Jtrain": np.zeros(1)})
+    assert not survives(lambda: digits.load(tmp_path), tmp_path, "mnist.npz")
+    assert UserError("a\nb\x1b[2J").args == ("a b [2J",)
+    assert len(str(UserError("9" * 5000))) < 1100

@@ -155,6 +155,70 @@ def test_damaged_run(stages, whole, name, damaged, cases, names, campaign):
     try_damage(damaged(whole[name]), case, number(cases, campaign), campaign)
 
 
+BROKEN_HEADER = (
+    b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (80, 10), }".ljust(127) + b"\n"
+)
+
+
+def with_entries(data, **entries):
+    return json.dumps(json.loads(data) | entries).encode()
+
+
+# What a campaign has found: each was a traceback, or a sentence without a file.
+FOUND = {
+    "repeats of another type": ("recipe.json", lambda data: with_entries(data, repeats={}), "submit"),
+    "a name of another type": ("recipe.json", lambda data: with_entries(data, name=["a"]), "submit"),
+    "threads of another type": ("recipe.json", lambda data: with_entries(data, threads="2"), "predict"),
+    "a field of another type": ("recipe.json", lambda data: with_entries(data, schedule={}), "report"),
+    "a long value": ("recipe.json", lambda data: with_entries(data, schedule="9" * 5000), "report"),
+    "no accuracy": ("fold_00/metrics.json", lambda data: with_entries(data, accuracy=None), "train"),
+    "a number without end": (
+        "fold_00/metrics.json",
+        lambda data: with_entries(data, seconds=10**400),
+        "compare",
+    ),
+    "no members": ("ensemble.json", lambda data: with_entries(data, members=None), "predict"),
+    "nothing missing": (
+        "ensemble.json",
+        lambda data: b'{"members": [{"member": "fold_00", "weight": 1}]}',
+        "submit",
+    ),
+    "a header that is cut": (
+        "fold_00/validation_probabilities.npy",
+        lambda data: BROKEN_HEADER.replace(b"'<f4'", b"'<f4 ") + data[128:],
+        "ensemble",
+    ),
+    "another header": ("oof_probabilities.npy", lambda data: data[:10] + b"(" + data[11:], "submit"),
+    "gigabytes": (
+        "fold_01/test_probabilities.npy",
+        lambda data: data.replace(b"(20, 10), }   ", b"(20000000000, 10), }"),
+        "report",
+    ),
+    "an archive": ("oof_probabilities.npy", lambda data: archived(data), "report"),
+    "probabilities of 1e30": (
+        "fold_00/validation_probabilities.npy",
+        lambda data: data[:128] + np.full((40, 10), 1e30, np.float32).tobytes(),
+        "compare",
+    ),
+    "no folds": ("cv_report.json", lambda data: with_entries(data, folds=None), "show"),
+}
+
+
+def archived(data):
+    file = io.BytesIO()
+    np.savez(file, np.load(io.BytesIO(data)))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("name", "damage", "stage"), FOUND.values(), ids=FOUND)
+def test_damage_that_was_found(stages, whole, name, damage, stage):
+    run = stages.run
+    damaged = damage(whole[name])
+    assert damaged != whole[name]
+    (run.folder / name).write_bytes(damaged)
+    assert not survives(getattr(stages, stage), run.folder, f"{run.folder} recipe.json")
+
+
 def state_arrays(data):
     """A state.npz with damaged facts, or a damaged array."""
 

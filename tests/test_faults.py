@@ -12,12 +12,15 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SCRIPTS, tell
 from damage import contents
 from faults import file_size_limit, full_disk
 from kaggle_server import refused
 from stages import NAMES, Stage, steady, write_picture
+
+from digit_recognizer.files import write_array
 
 SLOW = ("explore", "train", "report", "predict")  # stages of which the suite tries one fault of a kind
 FAULTS = {"full disk": (errno.ENOSPC, False), "permission": (errno.EACCES, True), "once": (errno.EIO, True)}
@@ -139,6 +142,13 @@ def test_a_disk_with_little_room(stage, call, server, tmp_path, campaign, monkey
             assert ends(call, server, stage, folder) == expected
     assert not failures, "\n".join(failures)
     tell(f"{stage.name}: {len(limits)} limits of its files' sizes")
+
+
+def test_a_small_array_that_finds_no_room(tmp_path):
+    """NumPy itself says nothing: the last part of a file waits in a buffer of C's until it is closed."""
+    with pytest.raises(OSError, match="File too large"), file_size_limit(100):
+        write_array(tmp_path / "array.npy", np.zeros(50))
+    assert not [*tmp_path.iterdir()]
 
 
 # In a campaign, 200 in all; in the suite one of each stage that starts fast, and of training.

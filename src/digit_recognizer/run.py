@@ -40,6 +40,15 @@ CONTENTS = (
     "recipe.json",
 )
 
+# Entries of recipe.json that are read before, or without, the recipe that it describes.
+_KINDS: dict[str, tuple[type, ...]] = dict.fromkeys(
+    ("name", "network", "data", "fingerprint", "labels", "split"), (str,)
+)
+_KINDS |= dict.fromkeys(("folds", "repeats", "seed", "threads"), (int,)) | {
+    "holdout": (int, float),
+    "runs": (list,),
+}
+
 
 class Run:
     """The paths of a run directory, which need not exist yet."""
@@ -66,7 +75,16 @@ class Run:
 
         Raises UserError where the file is damaged.
         """
-        return upgrade(read_json(self.recipe_json)) if self.recipe_json.exists() else None
+        if not self.recipe_json.exists():
+            return None
+        settings = upgrade(read_json(self.recipe_json))
+        for name, kinds in _KINDS.items():
+            if name in settings and type(settings[name]) not in kinds:
+                raise UserError(
+                    f"{self.recipe_json} is damaged ({name} is {str(settings[name])[:40]!r}): put back what was there, or "
+                    "take another --output"
+                )
+        return settings
 
     def require_settings(self) -> dict[str, Any]:
         """Returns the contents of recipe.json; raises UserError where there is none, or a damaged one."""
