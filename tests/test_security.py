@@ -1,5 +1,6 @@
 """A run directory or data from a stranger runs no code; credentials are in no argument and no traceback."""
 
+import ast
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import requests
-from conftest import THREADS
+from conftest import ROOT, THREADS
 from kaggle_server import forget_client, refused
 from stages import write_picture
 from test_competition import TOKEN, plant
@@ -182,6 +183,19 @@ def test_a_pickle_is_no_array_of_ours(tmp_path, pickled):
     """Reading refuses what writing never makes."""
     with pytest.raises(ValueError, match=r"[Oo]bject"):
         write_array(tmp_path / "array.npy", pickled[0])
+
+
+def test_no_array_is_read_with_pickles():
+    """Each call says so itself, whatever NumPy's default is, and nothing unpickles in another way."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
+                assert "allow_pickle=False" in ast.unparse(node), f"{path}:{node.lineno}"
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                assert name not in ("eval", "exec", "pickle.load", "pickle.loads", "joblib.load"), (
+                    f"{path}:{node.lineno}"
+                )
 
 
 ARGUMENTS = []  # of every process that this one has started, while it is listened to

@@ -209,7 +209,7 @@ class Run:
 def _state_identity(path: Path) -> str | None:
     """The identity of the run that a state.npz records; None in one of an earlier version, or a damaged one."""
     try:
-        with np.load(path) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             return json.loads(str(arrays["facts"])).get("identity")
     except Exception:  # a damaged file can raise nearly anything; the member starts over
         return None

@@ -184,7 +184,7 @@ def read_npz(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     Raises UserError where one is missing, damaged or pickled.
     """
     try:
-        file = np.load(path)
+        file = np.load(path, allow_pickle=False)
     except Exception as error:  # anything, for a damaged file
         _raise_unless_damaged(error)
         raise UserError(f"{path} is no whole archive ({_first_line(error)}): get it again") from None
