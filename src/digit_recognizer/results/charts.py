@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 # The size of a chart and of its margins, in the units of its viewBox.
 WIDTH, HEIGHT = 420, 260
-LEFT, RIGHT, TOP, BOTTOM = 62, 10, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 74, 10, 10, 40
 COLORS = 7  # classes c0 to c6 of page.css
 _MOST_TICKS = 6
 _FEWEST_DECADES = 2.2  # with less, a logarithmic axis has ticks between the powers of ten
