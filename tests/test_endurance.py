@@ -134,7 +134,7 @@ def resident() -> int:
 
 def test_memory_and_file_descriptors_stay_level(dataset, campaign, tmp_path, monkeypatch):
     """50 members in a campaign, 12 in the suite; the first ones fill caches."""
-    folds, repeats, warm = (10, 5, 10) if campaign else (4, 3, 4)
+    folds, repeats, warm = (5, 10, 10) if campaign else (4, 3, 4)
     memory, handles = [], []
     train = FoldTrainer.train
 
