@@ -28,7 +28,10 @@ def run(dataset, csvs, recipe, tmp_path):
     run = Run(tmp_path / "run")
     run.folder.mkdir()
     write_json(run.recipe_json, recipes.to_json(recipe) | plan.data_settings(dataset))
-    write_json(run.ensemble_json, {"members": [{"member": "fold_00"}, {"member": "fold_01"}], "missing": []})
+    write_json(
+        run.ensemble_json,
+        {"members": [{"member": name, "weight": 0.5} for name in ("fold_00", "fold_01")], "missing": []},
+    )
     oof = np.eye(10, dtype=np.float32)[dataset.labels.train]
     oof[0] = np.roll(oof[0], 1)
     np.save(run.oof_probabilities, oof)
@@ -296,7 +299,7 @@ def test_a_blend_is_sent_like_a_run(server, call, run, csvs, dataset):
 def test_messages(run, recipe, monkeypatch, tmp_path):
     monkeypatch.setattr("digit_recognizer.files.ROOT", tmp_path)  # no checkout
     write_json(run.recipe_json, recipes.to_json(recipe) | {"repeats": 3})
-    write_json(run.ensemble_json, {"members": [], "missing": ["fold_01"]})
+    write_json(run.ensemble_json, {"members": [{"member": "fold_00", "weight": 1}], "missing": ["fold_01"]})
     assert submissions.default_message(run, None) == "bn_cnn, 2 folds x 3, 1 not finished, seed 42"
     write_json(run.recipe_json, recipes.to_json(recipe) | {"folds": 1, "holdout": 0.15})
     run.ensemble_json.unlink()
