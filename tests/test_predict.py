@@ -202,7 +202,9 @@ def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):
         ("fold_00", 0.5, 1),
         ("fold_02", 0.5, 1),
     ]
-    with pytest.raises(UserError, match=r"fold_00/model.keras is damaged \(.*metrics.json and train again"):
+    with pytest.raises(
+        UserError, match=r"fold_00/model.keras is damaged, or none .*metrics.json and train again"
+    ):
         predict_ensemble(models, np.zeros((1, 28, 28), np.uint8))
     write_json(run.ensemble_json, {"members": [{"member": "fold_01", "weight": 1.0}], "missing": []})
     assert [(each.path.parent.name, each.weight) for each in ensemble.trained_models(run)] == [
