@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     cli.add_recipe_option(parser, "batch_size")
     cli.add_split_options(parser)
     add("--threads", metavar="T", type=int, help="for each fold (default: its share of the cores)")
-    add("--workers", metavar="W", type=int, help="train so many folds at once, on Ray (pip install ray)")
+    add("--workers", metavar="W", type=int, help="number of folds to train at once, on Ray (pip install ray)")
     add(
         "--address", metavar="ADDR", help="train on the Ray cluster there: HOST:PORT, ray://HOST:PORT or auto"
     )
