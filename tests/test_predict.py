@@ -13,7 +13,7 @@ from test_pictures import coverage, half_in_shadow, scaled, sheet
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import digits, places
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import write_json
+from digit_recognizer.files import read_json, write_json
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.results import ensemble
 from digit_recognizer.run import Run
@@ -125,7 +125,7 @@ def test_a_blend_reads_with_the_members_of_its_runs(call, board, scan, scans, tm
         assert outcome.code == 2 and "holds several runs (lenet, mlp)" in outcome.error
         assert "scripts/ensemble.py --output" in outcome.error
     ensemble.blend(Run(home), [Run(runs / "lenet"), Run(runs / "mlp")], digits.sample().labels, "oof")
-    members = ensemble.read_json(home / "ensemble.json")["members"]
+    members = read_json(home / "ensemble.json")["members"]
     assert len(members) == 4 and all(("lenet" in each["member"]) or each["weight"] < 0.2 for each in members)
 
     outcome = call("predict", scan, "--output", home)

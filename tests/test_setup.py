@@ -173,14 +173,14 @@ def test_credentials_are_found_where_the_client_looks(tmp_path, monkeypatch, whe
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home / "elsewhere"))
-    assert not places.has_credentials()
+    assert places.credentials_place() is None
     if isinstance(where, dict):
         for name, value in where.items():
             monkeypatch.setenv(name, value)
     else:
         (home / where).parent.mkdir(parents=True)
         (home / where).write_text("{}")
-    assert places.has_credentials()
+    assert places.credentials_place() is not None
 
 
 def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):

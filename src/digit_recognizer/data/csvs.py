@@ -38,41 +38,47 @@ def read_sample_submission(path: Path) -> tuple[tuple[str, str], list[str]]:
     return (header[0], header[1]), ids
 
 
-def read_train(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pictures uint8 (n, 28, 28) and labels uint8 (n,) of train.csv.
+def read_train(path: Path, label: str, pixels: bool) -> tuple[np.ndarray | None, np.ndarray]:
+    """Returns the pictures uint8 (n, 28, 28) and labels uint8 (n,) of train.csv, whose label column is `label`.
 
-    Args:
-        path: of the file.
-        label: the name of the label column.
-
-    Raises UserError for the first thing that is wrong.
+    Without `pixels` no pixel is parsed or checked, and the pictures are None. Raises UserError for the first
+    thing that is wrong.
     """
-    return _labelled_pictures(_open_train(path, label))
+    table, first = _open(path)
+    if first is None or first.casefold() != label.casefold():
+        raise UserError(
+            f"{path}: its first column is {quoted(table.names[0])}, not {label!r}: is it test.csv?"
+        )
+    return _parse_labelled(table, pixels)
 
 
-def read_train_labels(path: Path, label: str) -> np.ndarray:
-    """Returns the labels of `read_train`; parses and checks no pixel."""
-    return _labels(_open_train(path, label))
+def read_mnist(path: Path, pixels: bool) -> tuple[np.ndarray | None, np.ndarray]:
+    """Returns what `read_train` does, of mnist_train.csv or mnist_test.csv: no header, or label,1x1,1x2,..."""
+    data = read_lines(path)
+    names, body = split_header(data)
+    if len(names) != 1 + PIXELS:
+        raise UserError(
+            f"{path}: its first line has {len(names)} columns, not {1 + PIXELS}: label and pixels"
+        )
+    if all(name.isdigit() for name in names):
+        names = ["label", *(f"pixel{number}" for number in range(PIXELS))]
+        return _parse_labelled(Table(path, names, data, first_line=1), pixels)
+    if names[0].casefold() != "label":
+        raise UserError(f"{path}: its first column is {quoted(names[0])}, not 'label'")
+    return _parse_labelled(Table(path, names, body, first_line=2), pixels)
 
 
-def read_mnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pictures and labels of mnist_train.csv or mnist_test.csv, as `read_train` does."""
-    return _labelled_pictures(_open_mnist(path))
-
-
-def read_mnist_labels(path: Path) -> np.ndarray:
-    """Returns the labels of `read_mnist`; parses and checks no pixel."""
-    return _labels(_open_mnist(path))
+def _parse_labelled(table: Table, pixels: bool) -> tuple[np.ndarray | None, np.ndarray]:
+    if not pixels:
+        return None, table.first_column().parse([CLASSES - 1])[:, 0]
+    cells = table.parse([CLASSES - 1, *[255] * PIXELS])
+    return np.ascontiguousarray(cells[:, 1:]).reshape(-1, SIDE, SIDE), cells[:, 0].copy()
 
 
 def read_test(path: Path, columns: tuple[str, str]) -> tuple[np.ndarray, list[str] | None]:
     """Returns the pictures uint8 (n, 28, 28) of test.csv, and the ids where it has them before the pixels.
 
-    Args:
-        path: of the file.
-        columns: the names of the id and label columns.
-
-    Raises UserError for the first thing that is wrong.
+    `columns` are the names of the id and label columns. Raises UserError for the first thing that is wrong.
     """
     table, first = _open(path)
     ids = None
@@ -87,42 +93,11 @@ def read_test(path: Path, columns: tuple[str, str]) -> tuple[np.ndarray, list[st
     return table.parse([255] * PIXELS).reshape(-1, SIDE, SIDE), ids
 
 
-def _open_train(path: Path, label: str) -> Table:
-    table, first = _open(path)
-    if first is None or first.casefold() != label.casefold():
-        raise UserError(
-            f"{path}: its first column is {quoted(table.names[0])}, not {label!r}: is it test.csv?"
-        )
-    return table
-
-
-def _open_mnist(path: Path) -> Table:
-    """Returns a table with a header such as label,1x1,1x2,... or none."""
-    data = read_lines(path)
-    names, body = split_header(data)
-    if len(names) != 1 + PIXELS:
-        raise UserError(
-            f"{path}: its first line has {len(names)} columns, not {1 + PIXELS}: label and pixels"
-        )
-    if all(name.isdigit() for name in names):
-        names = ["label", *(f"pixel{number}" for number in range(PIXELS))]
-        return Table(path, names, data, first_line=1)
-    if names[0].casefold() != "label":
-        raise UserError(f"{path}: its first column is {quoted(names[0])}, not 'label'")
-    return Table(path, names, body, first_line=2)
-
-
 def _open(path: Path) -> tuple[Table, str | None]:
     """Returns a table with the competition's header, and the name of the column before the pixels if there is one."""
     names, body = split_header(read_lines(path))
-    return Table(path, names, body, first_line=2), _check_header(path, names)
-
-
-def _check_header(path: Path, names: list[str]) -> str | None:
-    """Returns the name of the column before the pixels, if there is one."""
     first = None if re.fullmatch(r"pixel\d+", names[0]) else names[0]
     pixels = names if first is None else names[1:]
-    start = int(pixels[0][5:]) if pixels and re.fullmatch(r"pixel[01]", pixels[0]) else 0
     if not pixels or not pixels[0].startswith("pixel"):
         raise UserError(
             f"{path}: its first line is {quoted(','.join(names))}, not the header "
@@ -130,18 +105,7 @@ def _check_header(path: Path, names: list[str]) -> str | None:
         )
     if len(pixels) != PIXELS:
         raise UserError(f"{path}: its header has {len(pixels)} pixel columns, not {PIXELS} ({SIDE} x {SIDE})")
-    for number, name in enumerate(pixels, start=start):
+    for number, name in enumerate(pixels, start=int(pixels[0] == "pixel1")):
         if name != f"pixel{number}":
             raise UserError(f"{path}: its header has {quoted(name)} where pixel{number} belongs")
-    return first
-
-
-def _labelled_pictures(table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pictures and labels of a table whose first column is the label."""
-    cells = table.parse([CLASSES - 1, *[255] * PIXELS])
-    return np.ascontiguousarray(cells[:, 1:]).reshape(-1, SIDE, SIDE), cells[:, 0].copy()
-
-
-def _labels(table: Table) -> np.ndarray:
-    """Returns the labels of a table whose first column is the label."""
-    return table.first_column().parse([CLASSES - 1])[:, 0]
+    return Table(path, names, body, first_line=2), first

@@ -40,11 +40,7 @@ class Labels:
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of the contents."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.train))
-        if self.test is not None:
-            digest.update(np.ascontiguousarray(self.test))
-        digest.update("\n".join([*self.columns, *self.ids]).encode())
-        return digest.hexdigest()
+        return _fingerprint(self, self.train, self.test)
 
 
 @dataclass(frozen=True)
@@ -57,18 +53,23 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of the contents (not of the files: line endings and the like do not count)."""
-        digest = hashlib.sha256()
         labels = self.labels
-        for array in (self.train_images, labels.train, self.test_images, labels.test):
-            if array is not None:
-                digest.update(np.ascontiguousarray(array))
-        digest.update("\n".join([*labels.columns, *labels.ids]).encode())
-        return digest.hexdigest()
+        return _fingerprint(labels, self.train_images, labels.train, self.test_images, labels.test)
 
-    def overlap(self) -> int:
-        """Returns how many test pictures are, pixel for pixel, training pictures too."""
-        known = {image.tobytes() for image in self.train_images}
-        return sum(image.tobytes() in known for image in self.test_images)
+    def overlap(self) -> list[tuple[int, int]]:
+        """Returns the test rows whose picture is, pixel for pixel, a training picture too; each with its last such row."""
+        known = {image.tobytes(): row for row, image in enumerate(self.train_images)}
+        found = ((row, known.get(image.tobytes())) for row, image in enumerate(self.test_images))
+        return [(row, other) for row, other in found if other is not None]
+
+
+def _fingerprint(labels: Labels, *arrays: np.ndarray | None) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            digest.update(np.ascontiguousarray(array))
+    digest.update("\n".join([*labels.columns, *labels.ids]).encode())
+    return digest.hexdigest()
 
 
 def load(input: Path | None) -> Dataset:
@@ -76,29 +77,38 @@ def load(input: Path | None) -> Dataset:
 
     Raises UserError, naming file, row and column, for what is missing or is no such data.
     """
-    if input is None:
-        return sample()
-    format, paths = places.data_files(input)
-    read_dataset, _ = _READERS[format]
-    return read_dataset(*paths)
+    return sample() if input is None else Dataset(*_read(input, pixels=True))
 
 
 def load_labels(input: Path | None) -> Labels:
     """Returns the labels of `load` and raises what it raises for them; reads and checks no pixel."""
-    if input is None:
-        return _sample_labels(_load_sample()[1])
+    return _sample_labels(_load_sample()[1]) if input is None else _read(input, pixels=False)[2]
+
+
+# Training and test pictures, None where no pixel was asked for, and the labels.
+_Read = tuple[np.ndarray | None, np.ndarray | None, Labels]
+
+
+def _read(input: Path, pixels: bool) -> _Read:
     format, paths = places.data_files(input)
-    _, read_labels = _READERS[format]
-    return read_labels(*paths)
+    return _READERS[format](pixels, *paths)
 
 
-def _read_competition(train_csv: Path, test_csv: Path, sample_csv: Path) -> Dataset:
+def _read_competition(pixels: bool, train_csv: Path, test_csv: Path, sample_csv: Path) -> _Read:
     columns, ids = csvs.read_sample_submission(sample_csv)
-    train_images, train = csvs.read_train(train_csv, columns[1])
-    test_images, test_ids = csvs.read_test(test_csv, columns)
-    if len(test_images) != len(ids):
+    train_images, train = csvs.read_train(train_csv, columns[1], pixels)
+    test_images = _read_test_images(test_csv, sample_csv, columns, ids) if pixels else None
+    _check_several(train_csv, train)
+    return train_images, test_images, Labels(train, None, np.array(ids), columns, "competition")
+
+
+def _read_test_images(
+    test_csv: Path, sample_csv: Path, columns: tuple[str, str], ids: list[str]
+) -> np.ndarray:
+    images, test_ids = csvs.read_test(test_csv, columns)
+    if len(images) != len(ids):
         raise UserError(
-            f"{test_csv} has {len(test_images)} rows, {sample_csv} has {len(ids)}: one of them is not whole"
+            f"{test_csv} has {len(images)} rows, {sample_csv} has {len(ids)}: one of them is not whole"
         )
     for row, (test_id, sample_id) in enumerate(zip(test_ids or ids, ids, strict=True), start=1):
         if test_id != sample_id:
@@ -106,63 +116,50 @@ def _read_competition(train_csv: Path, test_csv: Path, sample_csv: Path) -> Data
                 f"{test_csv}: row {row}, column {columns[0]}: {csvs.quoted(test_id)}, but {sample_csv.name} has "
                 f"{csvs.quoted(sample_id)}"
             )
-    return Dataset(train_images, test_images, _competition_labels(train_csv, train, columns, ids))
+    return images
 
 
-def _read_competition_labels(train_csv: Path, test_csv: Path, sample_csv: Path) -> Labels:
-    columns, ids = csvs.read_sample_submission(sample_csv)
-    return _competition_labels(train_csv, csvs.read_train_labels(train_csv, columns[1]), columns, ids)
+def _read_mnist_csvs(pixels: bool, train_csv: Path, test_csv: Path) -> _Read:
+    (train_images, train), (test_images, test) = (
+        csvs.read_mnist(path, pixels) for path in (train_csv, test_csv)
+    )
+    return train_images, test_images, _mnist_labels(train_csv, train, test)
 
 
-def _competition_labels(path: Path, train: np.ndarray, columns: tuple[str, str], ids: list[str]) -> Labels:
-    _check_several(path, train)
-    return Labels(train, None, np.array(ids), columns, "competition")
+def _read_npz(pixels: bool, path: Path) -> _Read:
+    names = ("x_train", "y_train", "x_test", "y_test")
+    wanted = names if pixels else names[1::2]
+    arrays = dict(zip(wanted, formats.read_npz(path, wanted), strict=True))
+    return _check_mnist([f"{path}: {name}" for name in names], [arrays.get(name) for name in names])
 
 
-def _read_mnist_csvs(train_csv: Path, test_csv: Path) -> Dataset:
-    (train_images, train), (test_images, test) = csvs.read_mnist(train_csv), csvs.read_mnist(test_csv)
-    return Dataset(train_images, test_images, _mnist_labels(train_csv, train, test))
+def _read_idx(pixels: bool, *paths: Path) -> _Read:
+    dimensions = (3, 1, 3, 1) if pixels else (None, 1, None, 1)
+    return _check_mnist(
+        paths, [each and formats.read_idx(path, each) for path, each in zip(paths, dimensions, strict=True)]
+    )
 
 
-def _read_mnist_csvs_labels(train_csv: Path, test_csv: Path) -> Labels:
-    return _mnist_labels(train_csv, csvs.read_mnist_labels(train_csv), csvs.read_mnist_labels(test_csv))
+def _check_mnist(names: Sequence[str | Path], arrays: Sequence[np.ndarray | None]) -> _Read:
+    """Returns training pictures and labels, test pictures and labels, checked; `names` are for a UserError."""
+    train_images, train = _check_part(*names[:2], *arrays[:2])
+    test_images, test = _check_part(*names[2:], *arrays[2:])
+    return train_images, test_images, _mnist_labels(names[1], train, test)
+
+
+def _check_part(
+    images_name: str | Path, labels_name: str | Path, images: np.ndarray | None, labels: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray]:
+    if images is None:
+        return None, _check_labels(labels_name, labels)
+    images = _check_images(images_name, images)
+    return images, _check_labels(labels_name, labels, len(images))
 
 
 def _mnist_labels(name: str | Path, train: np.ndarray, test: np.ndarray) -> Labels:
     """Returns the labels of MNIST's own files, with the ids 1 to n; `name` is the file of the training labels."""
     _check_several(name, train)
     return Labels(train, test, np.arange(1, len(test) + 1).astype(str), COLUMNS, "mnist")
-
-
-def _read_npz(path: Path) -> Dataset:
-    names = ("x_train", "y_train", "x_test", "y_test")
-    return _mnist([f"{path}: {name}" for name in names], formats.read_npz(path, names))
-
-
-def _read_npz_labels(path: Path) -> Labels:
-    names = ("y_train", "y_test")
-    where = [f"{path}: {name}" for name in names]
-    arrays = formats.read_npz(path, names)
-    return _mnist_labels(where[0], *map(_check_labels, where, arrays))
-
-
-def _read_idx(*paths: Path) -> Dataset:
-    return _mnist(paths, [formats.read_idx(*each) for each in zip(paths, (3, 1, 3, 1), strict=True)])
-
-
-def _read_idx_labels(_: Path, train: Path, __: Path, test: Path) -> Labels:
-    return _mnist_labels(
-        train, *(_check_labels(path, formats.read_idx(path, dimensions=1)) for path in (train, test))
-    )
-
-
-def _mnist(names: Sequence[str | Path], arrays: Sequence[np.ndarray]) -> Dataset:
-    """Returns the dataset of training pictures and labels, test pictures and labels; `names` are for a UserError."""
-    images, labels = {}, {}
-    for part in (0, 2):
-        images[part] = _check_images(names[part], arrays[part])
-        labels[part] = _check_labels(names[part + 1], arrays[part + 1], len(images[part]))
-    return Dataset(images[0], images[2], _mnist_labels(names[1], labels[0], labels[2]))
 
 
 def _check_images(name: str | Path, pixels: np.ndarray) -> np.ndarray:
@@ -193,10 +190,8 @@ def _check_range(name: str | Path, array: np.ndarray, highest: int) -> np.ndarra
 def _check_several(name: str | Path, labels: np.ndarray) -> None:
     """Raises UserError where all training rows have one label: a network learns nothing from them."""
     if (labels == labels[0]).all():
-        raise UserError(
-            f"{name}: all rows ({len(labels)}) have the label {labels[0]}: nothing can be learned from "
-            "them; get the file again"
-        )
+        what = f"all rows ({len(labels)}) have the label {labels[0]}"
+        raise UserError(f"{name}: {what}: nothing can be learned from them; get the file again")
 
 
 def sample() -> Dataset:
@@ -224,10 +219,9 @@ def _sample_labels(labels: np.ndarray) -> Labels:
     return Labels(labels[:_SAMPLE_ROWS].astype(np.uint8), None, ids, COLUMNS, "sample")
 
 
-# For each format how the whole of it is read, and how its labels are.
 _READERS = {
-    places.COMPETITION_CSVS: (_read_competition, _read_competition_labels),
-    places.MNIST_CSVS: (_read_mnist_csvs, _read_mnist_csvs_labels),
-    places.NPZ: (_read_npz, _read_npz_labels),
-    places.IDX: (_read_idx, _read_idx_labels),
+    places.COMPETITION_CSVS: _read_competition,
+    places.MNIST_CSVS: _read_mnist_csvs,
+    places.NPZ: _read_npz,
+    places.IDX: _read_idx,
 }

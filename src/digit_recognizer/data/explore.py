@@ -32,11 +32,12 @@ def describe(dataset: Dataset) -> str:
     """Returns shapes, types, value ranges, label counts, duplicates, and the test rows that are training rows."""
     train, test = dataset.train_images, dataset.test_images
     unused = PIXELS - np.count_nonzero(train.any(axis=0))
+    blank = [np.count_nonzero(~images.any(axis=(1, 2))) for images in (train, test)]
     return "\n".join(
         [
             _arrays(dataset).to_string(),
             "missing values: none (reading refuses them, with file, row and column)",
-            f"pictures without ink: {_blank(train)} training, {_blank(test)} test; "
+            f"pictures without ink: {blank[0]} training, {blank[1]} test; "
             f"pixels without ink in every training picture: {unused} of {PIXELS}",
             "",
             _label_counts(dataset.labels).to_string(na_rep=""),
@@ -44,13 +45,12 @@ def describe(dataset: Dataset) -> str:
             "",
             _duplicates("training", train, dataset.labels.train),
             _duplicates("test", test, dataset.labels.test),
-            _leak(train, test),
+            _leak(dataset),
         ]
     )
 
 
 def _arrays(dataset: Dataset) -> pd.DataFrame:
-    """Returns a line for each array."""
     arrays = {
         "training pictures": dataset.train_images,
         "training labels": dataset.labels.train,
@@ -69,10 +69,6 @@ def _arrays(dataset: Dataset) -> pd.DataFrame:
         if array is not None
     }
     return pd.DataFrame.from_dict(lines, orient="index")
-
-
-def _blank(images: np.ndarray) -> int:
-    return int((~images.any(axis=(1, 2))).sum())
 
 
 def _label_counts(labels: Labels) -> pd.DataFrame:
@@ -106,15 +102,10 @@ def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str
     return line + _listed(" = ".join(str(row + 1) for row in rows) for rows in repeated)
 
 
-def _leak(train: np.ndarray, test: np.ndarray) -> str:
-    """Returns a line on the test pictures that are training pictures too, pixel for pixel."""
-    known = {image.tobytes(): row for row, image in enumerate(train)}
-    pairs = [
-        f"{row + 1} = {known[image.tobytes()] + 1}"
-        for row, image in enumerate(test)
-        if image.tobytes() in known
-    ]
-    return f"test rows that are training rows too: {len(pairs)} of {len(test)}" + _listed(pairs)
+def _leak(dataset: Dataset) -> str:
+    pairs = [f"{row + 1} = {other + 1}" for row, other in dataset.overlap()]
+    line = f"test rows that are training rows too: {len(pairs)} of {len(dataset.test_images)}"
+    return line + _listed(pairs)
 
 
 def _listed(found: Iterable[str]) -> str:
@@ -159,13 +150,9 @@ def draw_labels(labels: Labels) -> matplotlib.figure.Figure:
 def draw_pictures(
     images: np.ndarray, labels: np.ndarray, rows: np.ndarray, title: str
 ) -> matplotlib.figure.Figure:
-    """Returns a sheet of pictures, five to a line, each with its label and its row number from 1.
+    """Returns a sheet of the pictures in `rows`, int (n,), five to a line, each with its label and row number.
 
-    Args:
-        images: uint8 (m, 28, 28).
-        labels: uint8 (m,).
-        rows: which to draw, int (n,), from 0.
-        title: of the sheet.
+    `images` and `labels` are uint8 (m, 28, 28) and (m,). Rows are numbered from 0 here, from 1 on the sheet.
     """
     titles = [f"{labels[row]}  (row {row + 1})" for row in rows]
     return _draw_grid(images[rows], titles, title)

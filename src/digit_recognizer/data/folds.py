@@ -38,11 +38,7 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
 
     Each fold holds each class in about the proportion that all rows have (scikit-learn's stratified
     splitters), but for a holdout of the first rows, which is not stratified. Prints which classes have no
-    row. Raises UserError where a class has fewer rows than there are folds.
-
-    Args:
-        labels: uint8 (rows,).
-        recipe: of which folds, repeats, holdout, holdout_rows and seed count.
+    row. Raises UserError where a class has fewer rows than there are folds. `labels` are uint8 (rows,).
     """
     classes, counts = np.unique(labels, return_counts=True)
     needed = max(recipe.folds, 2)
@@ -97,12 +93,7 @@ def fingerprint(validated_in: np.ndarray) -> str:
 def adopt(recipe: Recipe, validated_in: np.ndarray, options: Collection[str]) -> Recipe:
     """Returns the recipe with the folds, repeats, holdout and holdout_rows of an existing split.
 
-    Args:
-        recipe: to change.
-        validated_in: a table of `split`.
-        options: the names of the recipe's fields that were asked for.
-
-    Raises UserError where one of these fields differs.
+    Raises UserError where one of these differs and was asked for: its name is one of `options`.
     """
     shape = _shape(validated_in, recipe)
     for name, value in shape.items():

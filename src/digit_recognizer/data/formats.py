@@ -35,10 +35,7 @@ class Table:
     first_line: int  # the number of the first row's line in the file
 
     def parse(self, highest: list[int]) -> np.ndarray:
-        """Returns all cells, uint8 (rows, columns).
-
-        Args:
-            highest: the greatest value that each column may have, 255 or less.
+        """Returns all cells, uint8 (rows, columns); `highest` is the greatest value of each column, 255 or less.
 
         Raises UserError for the first cell that is no whole number in its range.
         """
@@ -92,11 +89,12 @@ class Table:
             row = []
             for name, cell, most in zip(self.names, cells, highest, strict=True):
                 digits = cell.strip()
-                if not (cell.isascii() and digits.isdigit()):
-                    raise UserError(f"{where}, column {name}: {_wrong(cell, most)}")
-                row.append(int(digits.lstrip("0")[:_MOST_DIGITS] or 0))
-                if row[-1] > most:
-                    raise UserError(f"{where}, column {name}: {_wrong(cell, most)}")
+                whole = cell.isascii() and digits.isdigit()
+                value = int(digits.lstrip("0")[:_MOST_DIGITS] or 0) if whole else most + 1
+                if value > most:
+                    shown = quoted(cell) if digits else "empty"
+                    raise UserError(f"{where}, column {name}: {shown}, not a whole number from 0 to {most}")
+                row.append(value)
             rows.append(np.array(row, np.uint8))
         return np.array(rows)
 
@@ -116,10 +114,6 @@ class Table:
 def quoted(text: str) -> str:
     """Returns `text` in quotation marks, cut to what fits a line."""
     return repr(text if len(text) <= 40 else text[:40] + "...")
-
-
-def _wrong(cell: str, most: int) -> str:
-    return f"{quoted(cell) if cell.strip() else 'empty'}, not a whole number from 0 to {most}"
 
 
 def read_lines(path: Path) -> bytes:
@@ -165,10 +159,8 @@ def _read_idx(file: BinaryIO, path: Path, dimensions: int, most: int) -> np.ndar
         raise UserError(f"{path} ends within its header: get it again")
     magic, *shape = (int(number) for number in np.frombuffer(head, ">u4"))
     if magic != _UNSIGNED_BYTES + dimensions:
-        raise UserError(
-            f"{path}: its magic number is {magic}, not {_UNSIGNED_BYTES + dimensions}: it is another file, "
-            "or damaged"
-        )
+        wanted = _UNSIGNED_BYTES + dimensions
+        raise UserError(f"{path}: its magic number is {magic}, not {wanted}: it is another file, or damaged")
     size = math.prod(shape)
     data = file.read(size + 1) if size <= most else b""
     if len(data) != size:
@@ -187,7 +179,8 @@ def read_npz(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
         file = np.load(path, allow_pickle=False)
     except Exception as error:  # anything, for a damaged file
         _raise_unless_damaged(error)
-        raise UserError(f"{path} is no whole archive ({_first_line(error)}): get it again") from None
+        why = str(error).partition("\n")[0] or "it ends early"
+        raise UserError(f"{path} is no whole archive ({why}): get it again") from None
     if isinstance(file, np.ndarray):
         raise UserError(f"{path} is no archive of arrays, but a single one: get {', '.join(names)} together")
     with file:
@@ -215,7 +208,3 @@ def _raise_unless_damaged(error: Exception) -> None:
     """Raises `error` again where the file system refuses, such as for a file that nobody may read."""
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a wrong offset
         raise error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or "it ends early"

@@ -77,11 +77,7 @@ def resolve(input: Path | None, output: Path | None) -> Places:
     """Returns where to read and write.
 
     Data in the input folder, else the built-in sample if no input was given and nothing is there to get
-    the CSVs with: no credentials, no archive.
-
-    Args:
-        input: the option --input, None where it was not given.
-        output: the option --output, None where it was not given.
+    the CSVs with: no credentials, no archive. `input` and `output` are options, None where they were not given.
 
     Raises UserError where there is no data: the sample never takes the place of data that somebody meant.
     """
@@ -106,7 +102,7 @@ def needs_download(input: Path | None) -> bool:
     folder = input_folder(input)
     if formats_in(folder) or _on_kaggle():
         return False
-    return (folder / f"{COMPETITION}.zip").exists() or (input is None and has_credentials())
+    return (folder / f"{COMPETITION}.zip").exists() or (input is None and credentials_place() is not None)
 
 
 def input_folder(input: Path | None) -> Path:
@@ -162,27 +158,17 @@ def data_files(folder: Path) -> tuple[str, list[Path]]:
     for names in FORMATS[found[0]]:
         path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
-            raise UserError(f"{folder / names[0]} is missing: {_belonging(found[0])}")
+            together = f"{found[0]} are {', '.join(names[0] for names in FORMATS[found[0]])} together"
+            if found[0] == COMPETITION_CSVS:
+                page = f"https://www.kaggle.com/competitions/{COMPETITION}/data"
+                together += f"; run python scripts/download.py, or get them from {page}"
+            raise UserError(f"{folder / names[0]} is missing: {together}")
         paths.append(path)
     return found[0], paths
 
 
-def _belonging(format: str) -> str:
-    """Returns which files belong together in that format, and where they are to be had."""
-    together = f"{format} are {', '.join(names[0] for names in FORMATS[format])} together"
-    if format != COMPETITION_CSVS:
-        return together
-    page = f"https://www.kaggle.com/competitions/{COMPETITION}/data"
-    return f"{together}; run python scripts/download.py, or get them from {page}"
-
-
-def has_credentials() -> bool:
-    """Returns whether the kaggle client would find credentials, valid or not."""
-    return credentials_place() is not None
-
-
 def credentials_place() -> str | None:
-    """Returns the variable or the file with the credentials that the kaggle client takes first, or None."""
+    """Returns the variable or file whose credentials, valid or not, the kaggle client takes first; None for none."""
     environment, home = os.environ, Path.home() / ".kaggle"
     if environment.get("KAGGLE_API_TOKEN"):  # the token, or the path of a file with it
         return "KAGGLE_API_TOKEN"

@@ -33,9 +33,7 @@ class Plan:
     labels: Labels
     split: np.ndarray  # int8 (training rows, repeats): the fold in which a row is validated, -1 for never
     members: list[Member]
-    settings: dict[
-        str, Any
-    ]  # entries of recipe.json that make the run this run and no other, and its options
+    settings: dict[str, Any]  # of recipe.json: the recipe, the data and the split
     recorded: dict[str, Any] | None  # contents of recipe.json as it was, None for a new run
     identity: str  # SHA-256 of what makes the run this run
 
@@ -57,9 +55,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
     values = read_json(path)
     for name in METRICS:
         if type(values.get(name)) not in (int, float) or not abs(values[name]) < 1e300:
-            raise UserError(
-                f"{path}: {name} is no number: delete the file and train again; that fold starts over"
-            )
+            again = "delete the file and train again; that fold starts over"
+            raise UserError(f"{path}: {name} is no number: {again}")
     return values
 
 
@@ -75,15 +72,10 @@ class TrainedModel:
 def make_recipe(
     settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], is_sample: bool
 ) -> Recipe:
-    """Returns the recipe of a run.
+    """Returns the recipe of a run whose recipe.json has these `settings`, None for a new run.
 
-    Args:
-        settings: contents of the run's recipe.json, None for a new run.
-        name: of the recipe that was asked for, None for that of the run, else the default one.
-        options: fields that were asked for.
-        is_sample: whether the data is the built-in sample.
-
-    Raises UserError for an unknown name or a value that the recipe can't have.
+    `name` and the fields of `options` were asked for; None is the run's own recipe, else the default one. The
+    built-in sample cuts a new run down. Raises UserError for an unknown name or an impossible value.
     """
     if settings is not None and name in (None, settings.get("name")):
         return recipes.change(recipes.from_json(settings), options)
@@ -162,8 +154,7 @@ def open_plan(run: Run, labels: Labels) -> Plan:
 def check_data(run: Run, labels: Labels) -> dict[str, Any]:
     """Returns the contents of recipe.json; raises UserError where `run` is no run or one of other data."""
     settings = run.require_settings()
-    own = {"data": labels.kind, "labels": labels.fingerprint()}
-    for name, value in own.items():
+    for name, value in (("data", labels.kind), ("labels", labels.fingerprint())):
         if settings.get(name, value) != value:  # earlier versions had no fingerprint of the labels
             raise UserError(
                 f"{run.folder} holds a run with {name} {str(settings[name])[:12]}, not {value[:12]}: give the --input "

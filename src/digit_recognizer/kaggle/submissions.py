@@ -22,7 +22,7 @@ from digit_recognizer.kaggle.records import (
     sha256,
 )
 from digit_recognizer.results import submission
-from digit_recognizer.results.ensemble import covered_rows, load_oof, read_ensemble
+from digit_recognizer.results.members import covered_rows, load_oof, read_ensemble
 from digit_recognizer.run import Run
 
 
@@ -106,7 +106,7 @@ def out_of_fold_accuracy(run: Run, labels: Labels) -> float | None:
 def default_message(run: Run, accuracy: float | None) -> str:
     """Returns recipe, folds, seed, out-of-fold accuracy and commit of a run, in words."""
     settings = run.settings() or {}
-    ensemble = read_ensemble(run) if run.ensemble_json.exists() else {"members": [], "missing": []}
+    ensemble = read_ensemble(run)
     parts = [settings.get("name", "run")]
     if "runs" in settings:
         parts = [f"blend of {len(settings['runs'])} runs", f"{len(ensemble['members'])} members"]
@@ -121,26 +121,22 @@ def default_message(run: Run, accuracy: float | None) -> str:
         parts.append(f"seed {settings['seed']}")
     if accuracy is not None:
         parts.append(f"out-of-fold accuracy {accuracy:.5f}")
-    made_by = commit()
-    return ", ".join(parts + ([f"commit {made_by}"] if made_by else []))
+    if made_by := commit():
+        parts.append(f"commit {made_by}")
+    return ", ".join(parts)
 
 
 def already_submitted(run: Run, competition: str, look: bool) -> Record | None:
     """Prints when the same bytes were sent to the competition; returns that record, or None.
 
-    Args:
-        run: whose submission.csv counts.
-        competition: where to.
-        look: look up at Kaggle what the record leaves open.
+    With `look`, Kaggle is asked for what the record leaves open.
     """
     record = last_of_same_bytes(run, competition)
     if record and look and record["status"] in UNDECIDED:
         record = update_record(run, record, 0) or last_of_same_bytes(run, competition)
     if record:
-        print(
-            f"the same bytes were sent to {competition} at {record['time']}: {format_score(record)}",
-            flush=True,
-        )
+        sent = f"the same bytes were sent to {competition} at {record['time']}"
+        print(f"{sent}: {format_score(record)}", flush=True)
     return record
 
 
@@ -213,7 +209,6 @@ def _limits(api: Any, competition: str) -> Any | None:
 
 
 def _check_limit(api: Any, competition: str) -> None:
-    """Raises UserError if no submission is left."""
     limits = _limits(api, competition)
     if limits is None or limits.num_allowed_now:
         return

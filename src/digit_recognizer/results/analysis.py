@@ -50,33 +50,29 @@ def per_digit(matrix: np.ndarray) -> list[dict[str, Any]]:
 
     A precision or recall is None where its denominator is 0.
     """
-    lines = []
-    for digit in range(len(matrix)):
-        right, rows, predicted = (
-            int(x) for x in (matrix[digit, digit], matrix[digit].sum(), matrix[:, digit].sum())
-        )
-        lines.append(
-            {
-                "digit": digit,
-                "rows": rows,
-                "predicted": predicted,
-                "precision": right / predicted if predicted else None,
-                "recall": right / rows if rows else None,
-                "f1": 2 * right / (rows + predicted) if rows + predicted else None,
-            }
-        )
-    return lines
+    counts = zip(
+        np.diag(matrix).tolist(), matrix.sum(axis=1).tolist(), matrix.sum(axis=0).tolist(), strict=True
+    )
+    return [
+        {
+            "digit": digit,
+            "rows": rows,
+            "predicted": predicted,
+            "precision": right / predicted if predicted else None,
+            "recall": right / rows if rows else None,
+            "f1": 2 * right / (rows + predicted) if rows + predicted else None,
+        }
+        for digit, (right, rows, predicted) in enumerate(counts)
+    ]
 
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Returns the expected calibration error (ECE) and the bins of the reliability curve that have rows.
 
     The rows are binned by the highest probability, in 15 bins of the same width. The ECE is the mean
-    distance of confidence and accuracy, weighted by the rows of the bins.
+    distance of confidence and accuracy, weighted by the rows of the bins. `labels` are uint8 (rows,),
+    `probabilities` float (rows, 10).
 
-    Args:
-        labels: uint8 (rows,).
-        probabilities: float (rows, 10).
     Source: Guo and others, 'On calibration of modern neural networks' (2017).
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
@@ -177,11 +173,8 @@ def disagreement(votes: np.ndarray, ensemble: np.ndarray) -> dict[str, Any]:
     """Returns how members disagree: with each other, and with the ensemble.
 
     `pairs` is a matrix (members, members): rows to which two members give different labels. `dissenters`
-    tells to how many rows 0, 1, 2, ... members give another label than the ensemble.
-
-    Args:
-        votes: int (members, rows), the members' labels.
-        ensemble: int (rows,), the ensemble's labels.
+    tells to how many rows 0, 1, 2, ... members give another label than the ensemble. `votes` are the members'
+    labels, int (members, rows), and `ensemble` the ensemble's, int (rows,).
     """
     pairs = [[int((one != other).sum()) for other in votes] for one in votes]
     dissenters = np.bincount((votes != ensemble).sum(axis=0), minlength=len(votes) + 1)
@@ -207,18 +200,11 @@ def likely_mislabelled(labels: np.ndarray, probabilities: np.ndarray, votes: np.
 
 
 def label_drift(train: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-    """Returns the counts of each label in training and among the test predictions, and whether they differ.
+    """Returns the counts of each label in training, uint8 (n,), and among the test predictions, int (m,).
 
     `p` is that of the chi-squared test that both are drawn from one distribution.
-
-    Args:
-        train: uint8 (training rows,).
-        predicted: int (test rows,).
     """
     counts = np.array([np.bincount(each, minlength=CLASSES) for each in (train, predicted)])
-    p = (
-        chi2_contingency(counts[:, counts.sum(axis=0) > 0]).pvalue
-        if (counts > 0).any(axis=0).sum() > 1
-        else 1.0
-    )
+    found = counts[:, counts.any(axis=0)]
+    p = chi2_contingency(found).pvalue if found.shape[1] > 1 else 1.0
     return {"train": counts[0].tolist(), "predicted": counts[1].tolist(), "p": float(p)}

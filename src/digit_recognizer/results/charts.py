@@ -64,7 +64,7 @@ class Axis:
         return [(self(each), f"{each:.6g}") for each in inside]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chart:
     """What a template draws; every place is in units of the viewBox."""
 
@@ -79,7 +79,12 @@ class Chart:
     dots: list[dict[str, Any]] = field(default_factory=list)  # x, y, color
     bars: list[dict[str, Any]] = field(default_factory=list)  # x, y, width, height, color
     legend: list[dict[str, Any]] = field(default_factory=list)  # name, color, dashed
-    values: str = "[]"  # JSON: for each series its name and its points [x, y, text of x, text of y]
+    series: list[dict[str, Any]] = field(default_factory=list)  # name, points [x, y, text of x, text of y]
+
+    @property
+    def values(self) -> str:
+        """The series as JSON, for the pages' script."""
+        return json.dumps(self.series, separators=(",", ":"))
 
 
 def _range(values: Sequence[float], log: bool) -> tuple[float, float]:
@@ -129,7 +134,6 @@ def line_chart(
     x_axis = Axis(low, high, LEFT, WIDTH - RIGHT)
     y_axis = Axis(*(y_range or _range(ys, log)), HEIGHT - BOTTOM, TOP, log)
     chart = Chart(id, title, description, *labels, x_axis.ticks(integer), y_axis.ticks())
-    values = []
     for each in series:
         points = [
             (x_axis(x), y_axis(y), f"{x:g}", f"{y:.5g}", x)
@@ -148,8 +152,8 @@ def line_chart(
                 chart.dots.append({"x": x, "y": y, "color": look["color"]})
         if legend:
             chart.legend.append(look)
-        values.append({"name": each.name, "points": [point[:4] for point in points]})
-    return _with_values(chart, values)
+        chart.series.append({"name": each.name, "points": [point[:4] for point in points]})
+    return chart
 
 
 def bar_chart(
@@ -173,7 +177,6 @@ def bar_chart(
     step = -(-len(groups) // 16)  # as many names as there is room for
     ticks = [(round(LEFT + (i + 0.5) * space, 1), name) for i, name in enumerate(groups) if i % step == 0]
     chart = Chart(id, title, description, *labels, ticks, y_axis.ticks(integer=True))
-    values = []
     for number, (name, heights) in enumerate(series):
         points = []
         for index, value in enumerate(heights):
@@ -183,9 +186,5 @@ def bar_chart(
             points.append((round(left + width / 2, 1), top, groups[index], f"{value:.5g}"))
         if len(series) > 1:
             chart.legend.append({"name": name, "color": number, "dashed": False})
-        values.append({"name": name, "points": points})
-    return _with_values(chart, values)
-
-
-def _with_values(chart: Chart, values: list[dict[str, Any]]) -> Chart:
-    return Chart(**(vars(chart) | {"values": json.dumps(values, separators=(",", ":"))}))
+        chart.series.append({"name": name, "points": points})
+    return chart

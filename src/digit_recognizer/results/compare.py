@@ -17,10 +17,16 @@ from scipy.stats import binomtest, poisson
 from digit_recognizer.data.digits import Labels
 from digit_recognizer.data.scores import scores
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic
 from digit_recognizer.results.analysis import wilson_interval
-from digit_recognizer.results.ensemble import covered_rows
-from digit_recognizer.results.members import MemberResult, read_members, run_out_of_fold
+from digit_recognizer.results.members import (
+    MemberResult,
+    covered_rows,
+    is_blend,
+    load_oof,
+    out_of_fold,
+    read_members,
+    wrong_rows,
+)
 from digit_recognizer.run import Run
 
 _RESAMPLES = 2000
@@ -76,7 +82,12 @@ def compare_runs(runs: Sequence[Run], labels: Labels) -> Comparison:
         if not any(member.finished for member in own):
             raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
     rows = len(labels.train)
-    oof = np.stack([run_out_of_fold(run, own, rows) for run, own in zip(runs, members, strict=True)])
+    oof = np.stack(
+        [
+            load_oof(run, rows) if is_blend(run) else out_of_fold(own, rows)
+            for run, own in zip(runs, members, strict=True)
+        ]
+    )
     lines = [_line(own, each, oof, labels.train) for own, each in zip(members, oof, strict=True)]
     table = pd.DataFrame(lines, index=pd.Index(names, name="run"))
     table.insert(0, "recipe", [str(run.require_settings().get("name", "")) for run in runs])
@@ -98,7 +109,6 @@ def _names(folders: list[Path]) -> list[str]:
 def _line(
     members: list[MemberResult], oof: np.ndarray, all_oof: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-    """A line of the table of runs."""
     finished = [member for member in members if member.finished]
     metrics = [member.metrics() for member in finished]
     parameters = metrics[0].get("parameters")
@@ -120,11 +130,6 @@ def _line(
         "parameters": parameters if isinstance(parameters, int) else None,
         "seconds": float(np.mean([each["seconds"] for each in metrics])),
     }
-
-
-def wrong_rows(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns bool (rows,): which rows out-of-fold probabilities (rows, 10) have wrong, of those predicted."""
-    return covered_rows(oof) & (oof.argmax(axis=1) != labels)
 
 
 def _pairs(names: list[str], oof: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
@@ -183,16 +188,6 @@ def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):  # a pair without a common row
             means.append((weights @ values) / (weights @ counted))
     return np.percentile(np.concatenate(means), [2.5, 97.5], axis=0).T
-
-
-def write_tables(folder: Path, comparison: Comparison) -> list[Path]:
-    """Writes runs.csv and pairs.csv into `folder`, and returns their paths."""
-    paths = [folder / "runs.csv", folder / "pairs.csv"]
-    with atomic(paths[0]) as file:
-        comparison.runs.to_csv(file)
-    with atomic(paths[1]) as file:
-        comparison.pairs.to_csv(file, index=False)
-    return paths
 
 
 def format_comparison(comparison: Comparison) -> str:

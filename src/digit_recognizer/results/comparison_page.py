@@ -9,11 +9,11 @@ import pandas as pd
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic
-from digit_recognizer.results.charts import Axis, Chart, Series, line_chart
-from digit_recognizer.results.compare import Comparison, compare_runs, write_tables, wrong_rows
-from digit_recognizer.results.ensemble import covered_rows
+from digit_recognizer.results.charts import Axis, Chart
+from digit_recognizer.results.compare import Comparison, compare_runs
 from digit_recognizer.results.gallery import Item, compared_items
-from digit_recognizer.results.members import MemberResult
+from digit_recognizer.results.members import MemberResult, covered_rows, wrong_rows
+from digit_recognizer.results.page_charts import learning_curve
 from digit_recognizer.results.templating import render
 from digit_recognizer.run import Run
 
@@ -27,11 +27,7 @@ def write_comparison(
 ) -> Comparison:
     """Compares runs, and writes index.html, runs.csv and pairs.csv into the folder report/ of `home`.
 
-    Args:
-        home: the directory of the comparison.
-        runs: to compare.
-        dataset: that they were trained on.
-        refresh: seconds after which the page reads itself again, as long as a run is not finished; or None.
+    As long as a run is not finished, the page reads itself again after `refresh` seconds, never for None.
 
     Raises UserError as `compare_runs` does, and where `home` holds a run, whose report this would replace.
     """
@@ -50,7 +46,10 @@ def write_comparison(
         refresh=None if comparison.is_finished else refresh,
     )
     home.report.mkdir(parents=True, exist_ok=True)
-    write_tables(home.report, comparison)
+    with atomic(home.report / "runs.csv") as file:
+        comparison.runs.to_csv(file)
+    with atomic(home.report / "pairs.csv") as file:
+        comparison.pairs.to_csv(file, index=False)
     with atomic(home.report / "index.html") as file:
         file.write_text(page, encoding="utf-8")
     return comparison
@@ -77,33 +76,19 @@ def _mean_history(members: list[MemberResult]) -> pd.DataFrame:
 
 def _curves(comparison: Comparison) -> list[Chart]:
     """The mean learning curves of the runs' finished members, over each other."""
-    histories = {
-        name: _mean_history(members)
-        for name, members in zip(comparison.names, comparison.members, strict=True)
-    }
-    charts = []
-    for quantity in ("loss", "accuracy"):
-        series = []
-        for number, (name, history) in enumerate(histories.items()):
-            epochs = history["epoch"].tolist()
-            series += [
-                Series(f"{name}, training", epochs, history[quantity].tolist(), number, dashed=True),
-                Series(name, epochs, history[f"val_{quantity}"].tolist(), number),
-            ]
-        best = max(history["val_accuracy"].max() for history in histories.values())
-        chart = line_chart(
-            f"curve-{quantity}",
-            quantity.capitalize(),
+    names, members = comparison.names, comparison.members
+    histories = {name: _mean_history(own) for name, own in zip(names, members, strict=True)}
+    best = max(history["val_accuracy"].max() for history in histories.values())
+    return [
+        learning_curve(
+            quantity,
             f"Mean {quantity} in training and validation over the epochs, of {len(histories)} runs.",
-            ("epoch", quantity),
-            series,
-            log=quantity == "loss",
-            # the first epochs would flatten all that follows
-            y_range=(max(0.0, 1 - 10 * (1 - best)), 1.0) if quantity == "accuracy" else None,
+            histories,
+            max(0.0, 1 - 10 * (1 - best)),  # the first epochs would flatten all that follows
+            {},
         )
-        chart.legend[:] = chart.legend[1::2]
-        charts.append(chart)
-    return charts
+        for quantity in ("loss", "accuracy")
+    ]
 
 
 def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list[Item]]]:
@@ -112,10 +97,8 @@ def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list
     found = []
     for pair in comparison.pairs.head(_PAIRS).itertuples():
         for wrong, right in ((pair.first, pair.second), (pair.second, pair.first)):
-            inside = (
-                covered_rows(oof[right]) & wrong_rows(oof[wrong], labels) & ~wrong_rows(oof[right], labels)
-            )
-            rows = np.flatnonzero(inside)
+            is_right = covered_rows(oof[right]) & ~wrong_rows(oof[right], labels)
+            rows = np.flatnonzero(is_right & wrong_rows(oof[wrong], labels))
             rows = rows[np.argsort(-oof[wrong][rows].max(axis=1), kind="stable")]
             items = compared_items(
                 dataset.train_images, labels, rows[:_SHOWN].tolist(), (wrong, right), (oof[wrong], oof[right])

@@ -8,12 +8,20 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from digit_recognizer.data.digits import CLASSES, Dataset, Labels
+from digit_recognizer.data.plan import METRICS
 from digit_recognizer.data.scores import scores
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json
 from digit_recognizer.results import analysis
-from digit_recognizer.results.ensemble import covered_rows, load_oof, read_ensemble
-from digit_recognizer.results.members import COLUMNS, MemberResult, out_of_fold, read_members
+from digit_recognizer.results.members import (
+    MemberResult,
+    covered_rows,
+    load_oof,
+    out_of_fold,
+    read_ensemble,
+    read_members,
+    wrong_rows,
+)
 from digit_recognizer.run import Run
 
 _WORST = 10  # confusions
@@ -44,18 +52,14 @@ class Evaluation:
     @property
     def wrong(self) -> np.ndarray:
         """The rows that are wrong out of fold, int (n,), the most probable predictions first."""
-        rows = np.flatnonzero(covered_rows(self.oof) & (self.oof.argmax(axis=1) != self.labels.train))
+        rows = np.flatnonzero(wrong_rows(self.oof, self.labels.train))
         return rows[np.argsort(-self.oof[rows].max(axis=1), kind="stable")]
 
 
 def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluation:
-    """Reads what `ensemble.py` left in a run, and computes its report.
+    """Reads what `ensemble.py` left in a run or a blend, and computes its report.
 
-    Args:
-        run: the run, or a blend of runs.
-        dataset: that it was trained on.
-        unfinished: take the finished members with equal weights, as if they were all; there may be none.
-
+    With `unfinished`, the finished members count with equal weights, as if they were all; there may be none.
     Raises UserError where there is no ensemble yet, a file is damaged, or the data is another.
     """
     if not unfinished and not run.ensemble_json.exists():
@@ -90,15 +94,14 @@ def _report(
 ) -> dict[str, Any]:
     """The contents of cv_report.json; cv_report.schema.json describes them."""
     run, labels = evaluation.run, dataset.labels
-    ensemble = read_ensemble(run) if run.ensemble_json.exists() else {}
-    missing = [each.name for each in evaluation.unfinished] or ensemble.get("missing", [])
+    missing = [each.name for each in evaluation.unfinished] or read_ensemble(run)["missing"]
     report = {
         "name": str(evaluation.settings.get("name", "")),
         "finished": not missing,
         "missing": missing,
         "submissions": _submissions(run),
         "test_rows": len(dataset.test_images),
-        "test_rows_also_in_train_csv": dataset.overlap(),
+        "test_rows_also_in_train_csv": len(dataset.overlap()),
         "sample": labels.is_sample,
     }
     if evaluation.members:
@@ -112,16 +115,16 @@ def _folds(evaluation: Evaluation) -> dict[str, Any]:
     metrics = {member.name: member.metrics() for member in evaluation.members}
     folds = [
         {"member": name}
-        | {column: values[column] for column in COLUMNS}
+        | {column: values[column] for column in METRICS}
         | {"device": str(values.get("device") or evaluation.settings.get("device", ""))}
         for name, values in metrics.items()
     ]
-    table = pd.DataFrame(folds)[list(COLUMNS)].astype(float)
+    table = pd.DataFrame(folds)[list(METRICS)].astype(float)
     deviation = table.std()  # of a sample; one fold has none
     return {
         "folds": folds,
         "mean": table.mean().to_dict(),
-        "standard_deviation": {name: deviation[name] if len(table) > 1 else None for name in COLUMNS},
+        "standard_deviation": {name: deviation[name] if len(table) > 1 else None for name in METRICS},
         "seconds": float(table["seconds"].sum()),
     }
 
@@ -134,15 +137,13 @@ def _out_of_fold(evaluation: Evaluation, weights: list[float]) -> dict[str, Any]
     errors, rows, tests = overall["errors"], overall["rows"], len(evaluation.labels.ids)
     quarter = max(1, round(tests / 4))  # as much as Kaggle's public score was of for years
     expected = [
-        dict(
-            zip(("rows", "low", "high"), (each, *analysis.expected_accuracy(errors, rows, each)), strict=True)
-        )
+        {"rows": each} | _interval(analysis.expected_accuracy(errors, rows, each))
         for each in (tests, quarter)
     ]
     mislabelled = analysis.likely_mislabelled(evaluation.labels.train, evaluation.oof, evaluation.votes)
     return {
         "overall": overall | {"rows_of_train_csv": len(covered)},
-        "interval": dict(zip(("low", "high"), analysis.wilson_interval(rows - errors, rows), strict=True)),
+        "interval": _interval(analysis.wilson_interval(rows - errors, rows)),
         "expected_test_accuracy": expected,
         "confusion_matrix": matrix.tolist(),
         "worst_confusions": _worst_confusions(matrix),
@@ -151,6 +152,10 @@ def _out_of_fold(evaluation: Evaluation, weights: list[float]) -> dict[str, Any]
         "likely_mislabelled": _rows(evaluation, mislabelled),
         "gain": _gain(evaluation, weights, covered),
     }
+
+
+def _interval(ends: tuple[float, float]) -> dict[str, float]:
+    return dict(zip(("low", "high"), ends, strict=True))
 
 
 def _gain(evaluation: Evaluation, weights: list[float], covered: np.ndarray) -> list[dict[str, Any]]:

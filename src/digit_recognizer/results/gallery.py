@@ -11,7 +11,6 @@ from PIL import Image
 from digit_recognizer.results.evaluation import Evaluation
 from digit_recognizer.results.templating import percent
 
-MOST_ERRORS = 2000  # of a gallery: some 2 MB
 _MOST_LABELS = 3  # of which a picture has the probabilities
 _LEAST = 0.0005  # of a probability that is told
 
@@ -47,13 +46,9 @@ def _probabilities(probabilities: np.ndarray, label: int | None = None) -> str:
 def training_items(
     evaluation: Evaluation, images: np.ndarray, rows: Iterable[int], marked: Container[int] = ()
 ) -> list[Item]:
-    """Returns an item for each of these training rows that is wrong out of fold.
+    """Returns an item for each of these training rows, numbered from 0, that is wrong out of fold.
 
-    Args:
-        evaluation: of the run.
-        images: uint8 (training rows, 28, 28).
-        rows: numbers of rows, from 0.
-        marked: rows that are marked as likely mislabelled.
+    `images` are uint8 (training rows, 28, 28). Rows in `marked` are likely mislabelled.
     """
     items = []
     for row in rows:
@@ -78,9 +73,7 @@ def training_items(
 def test_items(evaluation: Evaluation, images: np.ndarray) -> list[Item]:
     """Returns an item for each test row that the ensemble is least sure of.
 
-    Args:
-        evaluation: of the run.
-        images: uint8 (test rows, 28, 28).
+    `images` are uint8 (test rows, 28, 28).
     """
     members = len(evaluation.members)
     return [
@@ -105,14 +98,10 @@ def compared_items(
     names: tuple[str, str],
     probabilities: tuple[np.ndarray, np.ndarray],
 ) -> list[Item]:
-    """Returns an item for each of these training rows, with what each of two runs says of it.
+    """Returns an item for each of these training rows, numbered from 0, with what each of two runs says of it.
 
-    Args:
-        images: uint8 (training rows, 28, 28).
-        labels: uint8 (training rows,).
-        rows: numbers of rows, from 0.
-        names: of the runs.
-        probabilities: of the runs, out of fold, each float (training rows, 10).
+    `images` are uint8 (training rows, 28, 28), `labels` uint8 (training rows,), and the `probabilities` of each
+    run, out of fold, float (training rows, 10).
     """
     items = []
     for row in rows:

@@ -5,7 +5,7 @@ import pandas as pd
 from digit_recognizer.data.plan import Plan
 from digit_recognizer.data.scores import scores
 from digit_recognizer.files import atomic
-from digit_recognizer.results.ensemble import average_members, covered_rows
+from digit_recognizer.results.members import covered_rows, out_of_fold, plan_members
 from digit_recognizer.run import Run
 
 _COLUMNS = ("accuracy", "log_loss", "errors", "rows", "parameters", "folds", "seconds")
@@ -27,9 +27,9 @@ def write(home: Run, plans: list[Plan]) -> pd.DataFrame:
 
 
 def _line(plan: Plan) -> dict[str, float]:
-    oof = average_members(plan).oof
-    covered = covered_rows(oof)
-    metrics = [plan.metrics(member) for member in plan.members if plan.is_finished(member)]
+    members = [member for member in plan_members(plan) if member.finished]
+    oof = out_of_fold(members, len(plan.labels.train))
+    covered, metrics = covered_rows(oof), [member.metrics() for member in members]
     return scores(plan.labels.train[covered], oof[covered]) | {
         "parameters": metrics[0].get("parameters"),
         "folds": len(metrics),

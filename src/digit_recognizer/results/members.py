@@ -1,20 +1,20 @@
-"""The members of a run as its report takes them: which rows each validated, and what it predicted there."""
+"""The members of a run, of a blend and of its report: what each validated and predicted, and their means."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from digit_recognizer.data.digits import Labels
-from digit_recognizer.data.plan import METRICS, open_plan, read_metrics
+from digit_recognizer.data.digits import CLASSES, Labels
+from digit_recognizer.data.plan import Plan, open_plan, read_metrics
 from digit_recognizer.errors import UserError
-from digit_recognizer.results.ensemble import load_oof, load_probabilities, mean_out_of_fold, read_ensemble
+from digit_recognizer.files import read_array, read_json
 from digit_recognizer.run import Run
 
-COLUMNS = METRICS  # of a report's table
-
+_ROUNDING = 0.01  # by which the sum of a row's probabilities may differ from 1
 _QUANTITIES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
@@ -22,8 +22,7 @@ _QUANTITIES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", 
 class MemberResult:
     """One network of a run or a blend, finished or not."""
 
-    name: str  # of its folder, as ensemble.json has it
-    source: str  # name of the folder of its run
+    name: str  # path of its folder, as ensemble.json has it
     repeat: int
     folder: Path
     rows: np.ndarray  # int (n,): the rows it validates on
@@ -59,53 +58,116 @@ class MemberResult:
             ) from None
 
 
+def plan_members(plan: Plan) -> list[MemberResult]:
+    """Returns the members of a run, finished or not, without their weights in an ensemble."""
+    return [
+        MemberResult(each.name, each.repeat, plan.folder(each), each.validation_rows, plan.is_finished(each))
+        for each in plan.members
+    ]
+
+
+def read_members(run: Run, labels: Labels) -> list[MemberResult]:
+    """Returns the members of a run, or of the runs that a blend is made of, with their weights in the ensemble.
+
+    Raises UserError where it is no run, or one of other data.
+    """
+    entries = {(run.folder / each["member"]).resolve(): each for each in read_ensemble(run)["members"]}
+    sources = [run]
+    if is_blend(run):
+        folders = dict.fromkeys((run.folder / each["member"]).parent for each in entries.values())
+        sources = [Run(folder) for folder in folders]
+    found = []
+    for source in sources:
+        for member in plan_members(open_plan(source, labels)):
+            entry = entries.get(member.folder.resolve())
+            if entry:
+                found.append(replace(member, name=entry["member"], weight=entry["weight"]))
+            elif source is run:
+                found.append(member)
+    return found
+
+
 def is_blend(run: Run) -> bool:
     """Returns whether `run` was blended of other runs, and so has no split of its own."""
     return "runs" in run.require_settings()
 
 
-def _ensemble(run: Run) -> list[dict[str, Any]]:
-    """The members in ensemble.json, with their weights; none where there is no such file."""
-    return read_ensemble(run)["members"] if run.ensemble_json.exists() else []
+def read_ensemble(run: Run) -> dict[str, Any]:
+    """Returns the contents of ensemble.json: `members`, each with its `weight`, and the names of those `missing`.
 
-
-def read_members(run: Run, labels: Labels) -> list[MemberResult]:
-    """Returns the members of a run, or of the runs that a blend is made of.
-
-    Raises UserError where it is no run, or one of other data.
+    Both are empty where there is no such file. Raises UserError where it is damaged.
     """
-    weights = {(run.folder / each["member"]).resolve(): each for each in _ensemble(run)}
-    sources = [run]
-    if is_blend(run):
-        folders = [(run.folder / each["member"]).parent for each in weights.values()]
-        sources = [Run(folder) for folder in dict.fromkeys(folders)]
-    found = []
-    for source in sources:
-        plan = open_plan(source, labels)
-        for member in plan.members:
-            folder = plan.folder(member)
-            entry = weights.get(folder.resolve(), {})
-            if source is run or entry:
-                found.append(
-                    MemberResult(
-                        entry.get("member", member.name),
-                        folder.resolve().parent.name,
-                        member.repeat,
-                        folder,
-                        member.validation_rows,
-                        plan.is_finished(member),
-                        entry.get("weight"),
-                    )
-                )
-    return found
+    if not run.ensemble_json.exists():
+        return {"members": [], "missing": []}
+    contents = read_json(run.ensemble_json)
+    try:
+        members = [
+            {"member": str(each["member"]), "weight": float(each["weight"])} for each in contents["members"]
+        ]
+        weights = [each["weight"] for each in members]
+        if not min(weights) >= 0 or not abs(sum(weights) - 1) < _ROUNDING:
+            raise ValueError
+        missing = contents["missing"]
+        if not isinstance(missing, list):
+            raise TypeError
+    except (TypeError, KeyError, ValueError, OverflowError):
+        raise UserError(f"{run.ensemble_json} is damaged: run scripts/ensemble.py again") from None
+    return {"members": members, "missing": [str(each) for each in missing]}
 
 
-def out_of_fold(members: list[MemberResult], rows: int) -> np.ndarray:
+def load_probabilities(path: Path, rows: int) -> np.ndarray:
+    """Returns a member's probabilities, float (rows, 10).
+
+    Raises UserError unless they are whole, and of this number of rows.
+    """
+    try:
+        probabilities = read_array(path)
+        if probabilities.shape != (rows, CLASSES) or not _are_probabilities(probabilities).all():
+            raise ValueError
+    except (OSError, ValueError):
+        raise UserError(
+            f"{path} is missing or damaged: delete {path.parent}/metrics.json and train again; that fold starts over"
+        ) from None
+    return probabilities
+
+
+def _are_probabilities(rows: np.ndarray) -> np.ndarray:
+    """Returns bool (n,): which rows, of an array of any type (n, 10), are probabilities."""
+    if rows.dtype.kind != "f":
+        return np.zeros(len(rows), bool)
+    with np.errstate(all="ignore"):  # of what a damaged file may hold
+        return ((rows >= 0) & (rows <= 1 + _ROUNDING)).all(axis=1) & (abs(rows.sum(axis=1) - 1) < _ROUNDING)
+
+
+def load_oof(run: Run, rows: int) -> np.ndarray:
+    """Returns the run's oof_probabilities.npy, float32 (rows, 10); raises UserError if it is not of `rows`."""
+    try:
+        oof = read_array(run.oof_probabilities)
+        if oof.shape != (rows, CLASSES) or not (_are_probabilities(oof) | np.isnan(oof).all(axis=1)).all():
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"{run.oof_probabilities} is damaged, or not of these training rows: run scripts/ensemble.py again"
+        ) from None
+    return oof
+
+
+def covered_rows(oof: np.ndarray) -> np.ndarray:
+    """Returns bool (rows,): which rows of out-of-fold probabilities (rows, 10) a member predicted."""
+    return np.isfinite(oof).all(axis=1)
+
+
+def wrong_rows(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns bool (rows,): which rows out-of-fold probabilities (rows, 10) have wrong, of those predicted."""
+    return covered_rows(oof) & (oof.argmax(axis=1) != labels)
+
+
+def out_of_fold(members: Iterable[MemberResult], rows: int) -> np.ndarray:
     """Returns the mean of what the finished members predict, float32 (rows, 10), NaN in rows without any."""
-    finished = (member for member in members if member.finished)
-    return mean_out_of_fold(((each.rows, each.validation_probabilities()) for each in finished), rows)
-
-
-def run_out_of_fold(run: Run, members: list[MemberResult], rows: int) -> np.ndarray:
-    """Returns the out-of-fold probabilities of a run, or those that `ensemble.py` left in a blend."""
-    return load_oof(run, rows) if is_blend(run) else out_of_fold(members, rows)
+    total, times = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
+    for member in members:
+        if member.finished:
+            total[member.rows] += member.validation_probabilities()
+            times[member.rows] += 1
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return (total / times).astype(np.float32)

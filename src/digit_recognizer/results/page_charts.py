@@ -13,63 +13,76 @@ _LEGEND = 10  # lines, at most, whose names stand below a chart
 def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) -> list[Chart]:
     """Returns charts of the loss, the accuracy and the learning rate over the epochs.
 
-    Args:
-        histories: history.csv of each member.
-        best: the epoch that each finished member predicts with.
+    `histories` has history.csv of each member, `best` the epoch that each finished member predicts with.
     """
     if not histories:
         return []
-    legend = len(histories) <= _LEGEND
+    over = f"over the epochs of {len(histories)} members."
     accuracies = pd.concat([history[["accuracy", "val_accuracy"]] for history in histories.values()])
     # the first epochs would flatten all that follows
     lowest = max(1 - 6 * (1 - accuracies["val_accuracy"].median()), accuracies.min().min() - 0.002, 0.0)
-    found = []
-    for quantity in ("loss", "accuracy"):
-        series = []
-        for number, (name, history) in enumerate(histories.items()):
-            epochs = history["epoch"].tolist()
-            series += [
-                Series(f"{name} training", epochs, history[quantity].tolist(), number, dashed=True),
-                Series(
-                    name, epochs, history[f"val_{quantity}"].tolist(), number, marked=[best.get(name, -1)]
-                ),
-            ]
-        chart = line_chart(
-            f"curve-{quantity}",
-            quantity.capitalize(),
-            f"{quantity.capitalize()} in training and validation over the epochs of {len(histories)} members.",
-            ("epoch", quantity),
-            series,
-            log=quantity == "loss",
-            y_range=(lowest if lowest < 1 else 0.0, 1.0) if quantity == "accuracy" else None,
-            legend=legend,
+    lowest = lowest if lowest < 1 else 0.0
+    words = " in training and validation " + over
+    loss, accuracy = (
+        learning_curve(
+            quantity, quantity.capitalize() + words, histories, lowest, best, len(histories) <= _LEGEND
         )
-        chart.legend[:] = chart.legend[1::2]
-        found.append(chart)
+        for quantity in ("loss", "accuracy")
+    )
     rates = [
         Series(name, history["epoch"].tolist(), history["learning_rate"].tolist(), number)
         for number, (name, history) in enumerate(histories.items())
     ]
-    description = f"Learning rate over the epochs of {len(histories)} members."
-    rate = line_chart(
-        "curve-rate", "Learning rate", description, ("epoch", "learning rate"), rates, log=True, legend=False
+    labels, words = ("epoch", "learning rate"), f"Learning rate {over}"
+    rate = line_chart("curve-rate", "Learning rate", words, labels, rates, log=True, legend=False)
+    return [loss, accuracy, rate]
+
+
+def learning_curve(
+    quantity: str,
+    description: str,
+    histories: dict[str, pd.DataFrame],
+    lowest: float,
+    best: dict[str, int],
+    legend: bool = True,
+) -> Chart:
+    """Returns the chart of the "loss" or "accuracy" in training, dashed, and in validation over the epochs.
+
+    `lowest` is where the axis of the accuracy begins, which ends at 1. The epochs in `best` are marked.
+    """
+    series = []
+    for number, (name, history) in enumerate(histories.items()):
+        epochs, marked = history["epoch"].tolist(), [best[name]] if name in best else []
+        series += [
+            Series(f"{name} training", epochs, history[quantity].tolist(), number, dashed=True),
+            Series(name, epochs, history[f"val_{quantity}"].tolist(), number, marked=marked),
+        ]
+    chart = line_chart(
+        f"curve-{quantity}",
+        quantity.capitalize(),
+        description,
+        ("epoch", quantity),
+        series,
+        log=quantity == "loss",
+        y_range=(lowest, 1.0) if quantity == "accuracy" else None,
+        legend=legend,
     )
-    return [*found, rate]
+    chart.legend[:] = chart.legend[1::2]  # a line and its dashed one have one colour
+    return chart
 
 
 def reliability(calibration: dict[str, Any]) -> Chart:
     """Returns the chart of accuracy against confidence; `calibration` is that of cv_report.json."""
-    bins = calibration["bins"]
-    ends = {"low": [each["low"] for each in bins], "high": [each["high"] for each in bins]}
-    confidence, accuracy = ([each[name] for each in bins] for name in ("confidence", "accuracy"))
+    bins = pd.DataFrame(calibration["bins"]).to_dict("list")
+    ends = {name: bins[name] for name in ("low", "high")}
     series = [
         Series("perfect", [0, 1], [0, 1], 6, dashed=True),
-        Series("out of fold", confidence, accuracy, 0, line=False, **ends),
+        Series("out of fold", bins["confidence"], bins["accuracy"], 0, line=False, **ends),
     ]
     return line_chart(
         "reliability",
         "Reliability (bars: 95 % interval)",
-        f"Accuracy against confidence, in {len(bins)} bins; expected calibration error {calibration['ece']:.5f}.",
+        f"Accuracy against confidence, in {len(calibration['bins'])} bins; expected calibration error {calibration['ece']:.5f}.",
         ("mean probability of the predicted label", "accuracy"),
         series,
         x_range=(0, 1),
@@ -82,28 +95,24 @@ def ensemble_charts(report: dict[str, Any]) -> list[Chart]:
     """Returns charts of what the ensemble gains and how its members disagree, of cv_report.json's contents."""
     found = []
     if report["gain"]:
-        lines = report["gain"]
-        counts = [each["splits"] for each in lines]
-        ends = {
-            "low": [each["least_errors"] for each in lines],
-            "high": [each["most_errors"] for each in lines],
-        }
+        gain = pd.DataFrame(report["gain"])
+        ends = {"low": gain["least_errors"].tolist(), "high": gain["most_errors"].tolist()}
         found.append(
             line_chart(
                 "gain",
                 "Out-of-fold errors (bars: least and most of ten orders)",
                 "Out-of-fold errors of the mean of one, two and more members for each row.",
                 ("members that predict a row", "errors"),
-                [Series("errors", counts, [each["errors"] for each in lines], **ends)],
+                [Series("errors", gain["splits"].tolist(), gain["errors"].tolist(), **ends)],
                 legend=False,
             )
         )
     if report["test_gain"]:
-        lines = report["test_gain"]
-        counts = [each["members"] for each in lines]
-        series = [Series("other label than the whole ensemble", counts, [each["changed"] for each in lines])]
-        if lines[0]["errors"] is not None:
-            series.append(Series("errors", counts, [each["errors"] for each in lines], 1))
+        gain = pd.DataFrame(report["test_gain"])
+        counts = gain["members"].tolist()
+        series = [Series("other label than the whole ensemble", counts, gain["changed"].tolist())]
+        if gain["errors"].notna().all():  # the test rows have labels
+            series.append(Series("errors", counts, gain["errors"].tolist(), 1))
         found.append(
             line_chart(
                 "test-gain",
@@ -132,14 +141,9 @@ def ensemble_charts(report: dict[str, Any]) -> list[Chart]:
 
 def drift(report: dict[str, Any]) -> Chart:
     """Returns the chart of the labels in training and in prediction, of cv_report.json's contents."""
-    labels = report["labels"]
-    shares = [
-        (name, [100 * count / max(1, sum(labels[key])) for count in labels[key]])
-        for name, key in (
-            ("labels of the training rows", "train"),
-            ("predictions for the test rows", "predicted"),
-        )
-    ]
+    names = {"train": "labels of the training rows", "predicted": "predictions for the test rows"}
+    counts = {name: report["labels"][key] for key, name in names.items()}
+    shares = [(name, [100 * count / max(1, sum(own)) for count in own]) for name, own in counts.items()]
     return bar_chart(
         "drift",
         "Labels in training and in prediction",

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 
 from digit_recognizer.data.digits import Dataset
+from digit_recognizer.data.plan import METRICS
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic, read_json, write_json
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
-from digit_recognizer.results.members import COLUMNS
 from digit_recognizer.results.page import write_page
 from digit_recognizer.run import Run
 
@@ -37,8 +37,8 @@ def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
 
 def _table(report: dict[str, Any]) -> pd.DataFrame:
     """A line a fold, then overall (out-of-fold), mean, standard deviation, and the test rows with labels."""
-    rows = {fold["member"]: {column: fold[column] for column in COLUMNS} for fold in report["folds"]}
-    overall = {column: report["overall"].get(column) for column in COLUMNS} | {"seconds": report["seconds"]}
+    rows = {fold["member"]: {column: fold[column] for column in METRICS} for fold in report["folds"]}
+    overall = {column: report["overall"].get(column) for column in METRICS} | {"seconds": report["seconds"]}
     rows |= {
         "out-of-fold": overall,
         "mean": report["mean"],
@@ -46,23 +46,19 @@ def _table(report: dict[str, Any]) -> pd.DataFrame:
     }
     if report["test"]:
         rows["test"] = report["test"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).astype(float)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=METRICS).astype(float)
     return table.rename_axis("fold")
 
 
 def _format_table(report: dict[str, Any]) -> pd.DataFrame:
-    """The table of `_table` as text."""
-    form = {
-        column: "{:.5f}".format if column in ("accuracy", "log_loss") else "{:.0f}".format
-        for column in COLUMNS
-    }
     table = _table(report)
-    # a deviation of whole numbers is none itself
-    table = table.apply(lambda column: column.map(form[column.name], na_action="ignore")).astype(object)
-    for column in set(COLUMNS) - {"accuracy", "log_loss"}:
-        for line in ("mean", "standard deviation"):
-            value = (report["mean"] if line == "mean" else report["standard_deviation"])[column]
-            table.loc[line, column] = None if value is None else f"{value:.1f}"
+    means = {"mean": report["mean"], "standard deviation": report["standard_deviation"]}
+    for column in METRICS:
+        form = "{:.5f}" if column in ("accuracy", "log_loss") else "{:.0f}"
+        table[column] = table[column].astype(object).map(form.format, na_action="ignore")
+        if form == "{:.0f}":  # a mean or a deviation of whole numbers is none itself
+            for line, values in means.items():
+                table.loc[line, column] = None if values[column] is None else f"{values[column]:.1f}"
     return table.fillna("")
 
 
@@ -72,7 +68,6 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def _format_scores(report: dict[str, Any]) -> str:
-    """The lines below the table."""
     overall, interval, expected = report["overall"], report["interval"], report["expected_test_accuracy"][0]
     worst = [f"{x['label']} as {x['predicted']} ({x['rows']})" for x in report["worst_confusions"]]
     lines = [

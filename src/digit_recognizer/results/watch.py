@@ -1,7 +1,7 @@
 """The pages of runs that are still going, written anew whenever an epoch or a fold has ended."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.results.compare import format_comparison
@@ -12,13 +12,14 @@ from digit_recognizer.run import Run
 
 SECONDS = 10  # between two looks at the run, and after which the page reads itself again
 
+_FINISHED = "fold_*/metrics.json"
 _WATCHED = (
     "recipe.json",
     "folds.csv",
     "ensemble.json",
     "submissions.json",
     "fold_*/history.csv",
-    "fold_*/metrics.json",
+    _FINISHED,
 )
 
 
@@ -30,20 +31,18 @@ def watch_run(run: Run, dataset: Dataset, seconds: float = SECONDS) -> None:
 
     Raises UserError where the run is of other data.
     """
-
-    def update() -> bool:
+    for _ in _changes([run], lambda: run.recipe_json.exists() and run.folds_csv.exists(), seconds):
         evaluation = evaluate(run, dataset, unfinished=True)
         write_page(evaluation, dataset, refresh=max(1, round(seconds)))
         epochs = sum(len(history) for history in evaluation.histories.values())
-        count = len(evaluation.members)
+        finished, unfinished = len(evaluation.members), len(evaluation.unfinished)
         print(
-            f"{count} of {count + len(evaluation.unfinished)} members finished, {epochs} epochs in all: "
+            f"{finished} of {finished + unfinished} members finished, {epochs} epochs in all: "
             f"{run.report / 'index.html'}",
             flush=True,
         )
-        return evaluation.is_finished
-
-    _watch([run], lambda: run.recipe_json.exists() and run.folds_csv.exists(), update, seconds)
+        if evaluation.is_finished:
+            return
 
 
 def watch_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, seconds: float = SECONDS) -> None:
@@ -51,20 +50,15 @@ def watch_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, seconds: 
 
     Raises UserError as `write_comparison` does, but waits for the first finished member of each run.
     """
-
-    def update() -> bool:
+    for _ in _changes(runs, lambda: all(any(run.folder.glob(_FINISHED)) for run in runs), seconds):
         comparison = write_comparison(home, runs, dataset, max(1, round(seconds)))
         print(f"{format_comparison(comparison)}\n{home.report / 'index.html'}", flush=True)
-        return comparison.is_finished
-
-    begun = [lambda run=run: any(run.folder.glob("fold_*/metrics.json")) for run in runs]
-    _watch(runs, lambda: all(each() for each in begun), update, seconds)
+        if comparison.is_finished:
+            return
 
 
-def _watch(
-    runs: Sequence[Run], is_begun: Callable[[], bool], update: Callable[[], bool], seconds: float
-) -> None:
-    """Calls `update` whenever a file of the runs has changed, until it returns True."""
+def _changes(runs: Sequence[Run], is_begun: Callable[[], bool], seconds: float) -> Iterator[None]:
+    """Yields once the runs have begun, and whenever one of their files has changed since."""
     known, waited = None, False
     while True:
         state = _state(runs)
@@ -74,8 +68,7 @@ def _watch(
             waited = True
         elif state != known:
             known = state
-            if update():
-                return
+            yield
         time.sleep(seconds)
 
 
