@@ -7,6 +7,7 @@ from pathlib import Path
 
 from _src import cli
 
+from digit_recognizer.data import places
 from digit_recognizer.kaggle import kernel, packing
 
 
@@ -35,7 +36,7 @@ def main() -> None:
         notebook=options.notebook,
     )
     training_options = packing.training_options(options.options, bool(options.previous))
-    folder = options.output or kernel.default_folder()
+    folder = places.output_folder(options.output, "kernel")
     kernel.pack_and_run(
         folder, packed, training_options, push=not options.pack_only, wait=not options.no_wait
     )

@@ -49,22 +49,21 @@ def _sync(path: Path) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes an .npy file.
-
-    By way of memory: NumPy does not notice where the last part of a small array finds no room on the disk.
-    """
-    _write_by_way_of_memory(path, lambda buffer: np.save(buffer, array, allow_pickle=False))
+    """Writes an .npy file."""
+    _write_through_memory(path, lambda buffer: np.save(buffer, array, allow_pickle=False))
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
-    """Writes an .npz file.
+    """Writes an .npz file."""
+    _write_through_memory(path, lambda buffer: np.savez(buffer, **arrays))
 
-    By way of memory: where a write fails, NumPy 2.0 leaves an open archive that complains with a traceback.
+
+def _write_through_memory(path: Path, save: Callable[[io.BytesIO], None]) -> None:
+    """Writes what `save` makes.
+
+    On a full disk, NumPy does not notice that the last part of a small array found no room, and NumPy 2.0 leaves
+    an open archive that complains with a traceback.
     """
-    _write_by_way_of_memory(path, lambda buffer: np.savez(buffer, **arrays))
-
-
-def _write_by_way_of_memory(path: Path, save: Callable[[io.BytesIO], None]) -> None:
     buffer = io.BytesIO()
     save(buffer)
     with atomic(path) as file:

@@ -9,14 +9,9 @@ from digit_recognizer.recipes import RENAMED, Recipe
 
 # The entries of recipe.json that make a run this run and no other; the name is first, because its difference
 # explains the rest. Numbers in another precision are another run's only in their last bits.
-_IDENTITY = (
-    *(
-        option.name
-        for option in dataclasses.fields(Recipe)
-        if option.name not in ("citation", "reported_accuracy", "precision")
-    ),
-    *("data", "fingerprint", "split"),
-)
+_OTHER = ("citation", "reported_accuracy", "precision")
+_IDENTITY = [option.name for option in dataclasses.fields(Recipe) if option.name not in _OTHER]
+_IDENTITY += ["data", "fingerprint", "split"]
 
 # Filters of the networks before they were a field.
 _FIRST_FILTERS = {
@@ -51,17 +46,14 @@ def identity(settings: dict[str, Any]) -> str:
         option.name: list(option.default) if isinstance(option.default, tuple) else option.default
         for option in dataclasses.fields(Recipe)
     }
-    own = {
-        name: settings[name]
-        for name in _IDENTITY
-        if name in settings and settings[name] != defaults.get(name, dataclasses.MISSING)
-    }
+    own = {name: settings[name] for name in _IDENTITY if name in settings}
+    own = {name: value for name, value in own.items() if value != defaults.get(name, dataclasses.MISSING)}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def difference(known: dict[str, Any], asked: dict[str, Any]) -> str | None:
     """Returns the first entry of `asked` that makes it another run than `known`, or None if there is none.
 
-    Both are contents of recipe.json. The name comes first, because its difference explains the rest.
+    Both are contents of recipe.json.
     """
     return next((name for name in _IDENTITY if name in asked and known.get(name) != asked[name]), None)

@@ -128,10 +128,8 @@ class Recipe:
             check_value(option, getattr(self, option.name))
         convolutions = CONVOLUTIONS.get(self.network)
         if convolutions is not None and len(self.filters) != convolutions:
-            numbers = ",".join(map(str, self.filters))
-            raise UserError(
-                f"filters={numbers}: {self.network} takes {convolutions} numbers, not {len(self.filters)}"
-            )
+            numbers, count = ",".join(map(str, self.filters)), len(self.filters)
+            raise UserError(f"filters={numbers}: {self.network} takes {convolutions} numbers, not {count}")
         if self.folds == 1 and self.holdout == 0:
             raise UserError("folds=1 leaves nothing to validate on: take 2 or more, or add --holdout 0.15")
         if self.folds > 1 and self.holdout > 0:
@@ -162,11 +160,10 @@ def check_value(option: dataclasses.Field, value: Any) -> None:
         raise UserError(f"{option.name}={value}: it takes {_KINDS[tuple]}, each at least 1")
     if value not in option.metadata.get("choices", [value]):
         raise UserError(f"{option.name}={value}: it must be one of: {', '.join(option.metadata['choices'])}")
-    if "low" not in option.metadata:
-        return
-    low, high, above = (option.metadata[key] for key in ("low", "high", "above"))
-    if not low <= value <= high or (above and value == low) or value == float("inf"):
-        raise UserError(f"{option.name}={value}: it must be {_range(option)}")
+    if "low" in option.metadata:
+        low, high, above = (option.metadata[key] for key in ("low", "high", "above"))
+        if not low <= value <= high or (above and value == low) or value == float("inf"):
+            raise UserError(f"{option.name}={value}: it must be {_range(option)}")
 
 
 def _range(option: dataclasses.Field) -> str:

@@ -40,6 +40,13 @@ CONTENTS = (
     "recipe.json",
 )
 
+# The files of a finished member; the first one makes it that.
+_MEMBER_FILES = [
+    pattern.removeprefix("fold_*/")
+    for pattern in CONTENTS
+    if pattern.startswith("fold_*/") and "state" not in pattern
+]
+
 # Entries of recipe.json that are read before, or without, the recipe that it describes.
 _KINDS: dict[str, tuple[type, ...]] = dict.fromkeys(
     ("name", "network", "data", "fingerprint", "labels", "split"), (str,)
@@ -142,9 +149,8 @@ class Run:
     def check_settings(self, known: dict[str, Any] | None, settings: dict[str, Any]) -> None:
         """Raises UserError, naming the difference, where this directory belongs to another run.
 
-        Args:
-            known: contents of its recipe.json, or None where it has none.
-            settings: contents of recipe.json of the run that is asked for, or some of them.
+        `known` are the contents of its recipe.json, or None where it has none; `settings` are those, or some of
+        them, of the run that is asked for.
         """
         name = difference(known, settings) if known else None
         if name:
@@ -155,11 +161,9 @@ class Run:
             )
 
     def check_members(self, own: str, may_lack_identity: bool) -> None:
-        """Raises UserError for a member of another run, finished or not.
+        """Raises UserError for a member, finished or not, with another identity than the run's `own`.
 
-        Args:
-            own: identity of this run.
-            may_lack_identity: whether a member may be of an earlier version, which recorded no identity.
+        A member of an earlier version recorded none, where it `may_lack_identity`.
         """
         found = {path: read_json(path).get("identity") for path in self.folder.glob("fold_*/metrics.json")}
         found |= {path: _state_identity(path) for path in self.folder.glob("fold_*/state.npz")}
@@ -183,14 +187,8 @@ class Run:
             if (own / "metrics.json").exists():
                 continue
             if (folder / "metrics.json").exists():
-                names = [
-                    path.name
-                    for pattern in CONTENTS
-                    for path in folder.glob(pattern.partition("/")[2] or "-")
-                ]
-                for name in sorted(names, key=lambda name: name == "metrics.json"):
-                    if not name.startswith("state."):
-                        _copy(folder / name, own / name, replace=True)
+                for name in reversed(_MEMBER_FILES):
+                    _copy(folder / name, own / name, replace=True)
                 (own / "state.npz").unlink(missing_ok=True)
             elif not (own / "state.npz").exists():
                 for name in ("history.csv", "state.npz"):

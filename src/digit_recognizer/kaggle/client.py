@@ -36,10 +36,8 @@ def page(competition: str, name: str) -> str:
 def connect(alternative: str = "") -> Any:
     """Returns the kaggle client, authenticated.
 
-    Args:
-        alternative: the end of an error message that tells how to do without the client.
-
-    Raises UserError where it is not installed, finds no credentials, or Kaggle does not take them.
+    Raises UserError where it is not installed, finds no credentials, or Kaggle does not take them; `alternative`
+    is the end of the message: how to do without the client.
     """
     place = places.credentials_place()
     if place is None:
@@ -72,13 +70,9 @@ def connect(alternative: str = "") -> Any:
 
 def _credentials_refused(why: str) -> str:
     return (
-        f"Kaggle does not take the credentials of {_named_place()} ({why}): make a new token at "
-        f"{SETTINGS} and put it there"
+        f"Kaggle does not take the credentials of {places.credentials_place() or 'this machine'} ({why}): make "
+        f"a new token at {SETTINGS} and put it there"
     )
-
-
-def _named_place() -> str:
-    return places.credentials_place() or "this machine"
 
 
 @contextmanager
@@ -92,8 +86,6 @@ def _no_verbose_requests() -> Iterator[None]:
 
 
 class _RedactedStream(io.TextIOBase):
-    """A text stream that leaves secrets out."""
-
     def __init__(self, stream: Any):
         self.stream = stream
 
@@ -192,7 +184,6 @@ def unwritable(error: OSError) -> str:
 
 
 def _answer(response: Any, competition: str) -> str:
-    """What Kaggle's refusal means."""
     status, message = response.status_code, _message(response)
     if status in (400, 403) and re.search(r"allowance|limit|daily|per day", message, re.IGNORECASE):
         return f"the daily limit of {competition} is reached, 0 are left until 00:00 UTC{message}"

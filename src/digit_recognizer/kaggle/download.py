@@ -8,8 +8,6 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from digit_recognizer.data import places
@@ -45,9 +43,15 @@ def download(competition: str, folder: Path) -> None:
             )
             return
         if given.exists():
-            _unpack_given(given, folder)
-        else:
-            _unpack_fetched(competition, folder)
+            print(f"unpacking {given}", flush=True)
+        archive = given if given.exists() else _fetch(competition, folder, staging)
+        try:
+            unpack(archive, folder, staging)
+        except ArchiveError as error:
+            if archive == given:
+                raise UserError(f"{error}: remove it, then download it again") from None
+            archive.unlink()
+            raise UserError(f"{error}: it is removed, and the same command downloads it again") from None
         shutil.rmtree(staging)
     except OSError as error:
         raise UserError(f"{folder}: {unwritable(error)}") from None
@@ -55,23 +59,6 @@ def download(competition: str, folder: Path) -> None:
         if staging.is_dir() and not any(staging.iterdir()):
             staging.rmdir()
     print("\n".join(f"{folder / name}: {(folder / name).stat().st_size:,} bytes" for name in FILES))
-
-
-def _unpack_given(archive: Path, folder: Path) -> None:
-    print(f"unpacking {archive}", flush=True)
-    try:
-        unpack(archive, folder, folder / _STAGING)
-    except ArchiveError as error:
-        raise UserError(f"{error}: remove it, then download it again") from None
-
-
-def _unpack_fetched(competition: str, folder: Path) -> None:
-    archive = _fetch(competition, folder, folder / _STAGING)
-    try:
-        unpack(archive, folder, folder / _STAGING)
-    except ArchiveError as error:
-        archive.unlink()
-        raise UserError(f"{error}: it is removed, and the same command downloads it again") from None
 
 
 def _fetch(competition: str, folder: Path, staging: Path) -> Path:
@@ -94,10 +81,7 @@ def unpack(archive: Path, folder: Path, staging: Path) -> None:
     A process that dies leaves `folder` as it was or, once all is unpacked, what `move_unpacked` needs.
     zipfile writes a member nowhere but below `staging`, never as a link, and checks its CRC.
 
-    Args:
-        archive: a zip archive.
-        folder: where the files go; one that is there already with the same bytes stays.
-        staging: a folder on the same disk for what is not whole yet.
+    A file that is there already with the same bytes stays. `staging` is on the same disk.
 
     Raises ArchiveError where the archive is damaged or lacks a file, UserError for a full disk and for a file
     of that name with other contents; `folder` stays as it was.
@@ -106,7 +90,7 @@ def unpack(archive: Path, folder: Path, staging: Path) -> None:
     staging.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(unpacking, ignore_errors=True)
     try:
-        with _archive_errors(archive), zipfile.ZipFile(archive) as file:
+        with zipfile.ZipFile(archive) as file:
             names = file.namelist()
             missing = [name for name in FILES if name not in names]
             if missing:
@@ -117,22 +101,15 @@ def unpack(archive: Path, folder: Path, staging: Path) -> None:
                 with path.open("rb") as extracted:
                     os.fsync(extracted.fileno())
         unpacking.rename(staging / "unpacked")
-    finally:
-        shutil.rmtree(unpacking, ignore_errors=True)
-    move_unpacked(folder, staging)
-
-
-@contextmanager
-def _archive_errors(path: Path) -> Iterator[None]:
-    """Turns what zipfile raises for a damaged archive into ArchiveError."""
-    try:
-        yield
     except _DAMAGED as error:
-        raise ArchiveError(f"{path} is no whole archive ({error or 'it ends early'})") from None
+        raise ArchiveError(f"{archive} is no whole archive ({error or 'it ends early'})") from None
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # a wrong offset, or bz2's
             raise
-        raise ArchiveError(f"{path} is no whole archive (a wrong offset or stream)") from None
+        raise ArchiveError(f"{archive} is no whole archive (a wrong offset or stream)") from None
+    finally:
+        shutil.rmtree(unpacking, ignore_errors=True)
+    move_unpacked(folder, staging)
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -1,21 +1,13 @@
 """A Kaggle kernel that runs this project: packed, pushed, followed to its end, its output fetched."""
 
-import json
-import os
 from pathlib import Path
 
-from digit_recognizer.data.places import ROOT
 from digit_recognizer.errors import UserError
 from digit_recognizer.kaggle.client import connect, filtered_output, kaggle_errors
 from digit_recognizer.kaggle.packing import METADATA, Kernel, pack
 from digit_recognizer.kaggle.polling import poll
 
 _PATIENCE = 10  # looks in a row that may fail
-
-
-def default_folder() -> Path:
-    """Returns output/kernel of the checkout, as one would type it from here."""
-    return Path(os.path.relpath(ROOT / "output" / "kernel"))
 
 
 def owner_name() -> str:
@@ -31,7 +23,7 @@ def pack_and_run(folder: Path, kernel: Kernel, options: list[str], *, push: bool
         kernel: what to pack it as.
         options: of train.py.
         push: push it; without that, it is only packed.
-        wait: wait for its end and fetch its output.
+        wait: for its end, and fetch its output.
 
     Raises UserError where Kaggle does not take the kernel, or it ends with an error.
     """
@@ -40,7 +32,7 @@ def pack_and_run(folder: Path, kernel: Kernel, options: list[str], *, push: bool
     print(f"{code}: {code.stat().st_size:,} bytes; {folder / METADATA}: {name}", flush=True)
     if not push:
         return
-    push_kernel(folder)
+    push_kernel(folder, name)
     if not wait:
         print(f"look at it at {_page(name)}")
         return
@@ -53,12 +45,11 @@ def _page(name: str) -> str:
     return f"https://www.kaggle.com/code/{name}"
 
 
-def push_kernel(folder: Path) -> None:
-    """Pushes the kernel that `pack` wrote to `folder`, which starts it.
+def push_kernel(folder: Path, name: str) -> None:
+    """Pushes the kernel OWNER/KERNEL that `pack` wrote to `folder`, which starts it.
 
     Raises UserError where Kaggle does not take it.
     """
-    name = json.loads((folder / METADATA).read_text())["id"]
     api = connect()
     with kaggle_errors(name), filtered_output():
         answer = api.kernels_push(str(folder))

@@ -124,9 +124,7 @@ class Kernel:
 def training_options(options: list[str], previous: bool) -> list[str]:
     """Returns options of train.py with those that a session needs, unless they are given.
 
-    Args:
-        options: that the user gave.
-        previous: whether the output of an earlier kernel is mounted, to go on from.
+    With `previous`, the output of an earlier kernel is mounted, to go on from.
     """
     needed = {"--time-budget": BUDGET} | ({"--resume-from": "/kaggle/input"} if previous else {})
     given = {option.partition("=")[0] for option in options}
@@ -134,14 +132,9 @@ def training_options(options: list[str], previous: bool) -> list[str]:
 
 
 def pack(folder: Path, kernel: Kernel, options: list[str]) -> Path:
-    """Writes the kernel's code file and kernel-metadata.json, and returns the path of the code.
+    """Writes the kernel's code file and kernel-metadata.json into `folder`, and returns the path of the code.
 
-    Args:
-        folder: where to; it is made.
-        kernel: what to pack it as.
-        options: of train.py.
-
-    The same project and options give the same bytes.
+    `options` are those of train.py. The same project and options give the same bytes.
     """
     package = re.sub("(.{100})", r"\1\n", base64.b64encode(_archive()).decode())
     # ascii() makes Python literals: neither a title nor an option is ever read as code

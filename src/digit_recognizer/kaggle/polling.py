@@ -44,7 +44,6 @@ def poll(look: Callable[[], tuple[str, bool]], what: str, seconds: float = math.
 
 
 def _sleep(seconds: float, bar: tqdm) -> None:
-    """Waits, while the bar moves."""
     for _ in range(max(1, math.ceil(seconds / _TICK))):
         time.sleep(min(_TICK, seconds))
         seconds -= _TICK

@@ -14,24 +14,17 @@ _DELAY = timedelta(minutes=2)  # after which Kaggle lists whatever has reached i
 
 
 def look_up_scores(run: Run, seconds: float) -> None:
-    """Prints the outcome of each submission that the run records, and waits for the scores still to come.
+    """Prints the outcome of each submission in submissions.json, and waits for the scores still to come.
 
-    Args:
-        run: whose submissions.json is read and kept up to date.
-        seconds: to wait for each score at most.
-
-    Raises UserError where nothing was sent.
+    Each is waited for `seconds` at most, and recorded. Raises UserError where nothing was sent.
     """
     records = read_records(run)
     if not records:
         raise UserError(f"{run.submissions_json} records no submission: give --output, or leave --score out")
     for record in records:
-        if record["status"] in UNDECIDED:
-            updated = update_record(run, record, seconds)
-            if updated is None:
-                continue
-            record = updated
-        print(f"{record['time']}, {record['competition']}: {format_score(record)}", flush=True)
+        found = update_record(run, record, seconds) if record["status"] in UNDECIDED else record
+        if found:
+            print(f"{found['time']}, {found['competition']}: {format_score(found)}", flush=True)
 
 
 def update_record(run: Run, record: Record, seconds: float) -> Record | None:
@@ -40,7 +33,8 @@ def update_record(run: Run, record: Record, seconds: float) -> Record | None:
     Returns the new record, or None where the submission never reached Kaggle: its record is removed then.
     """
     found = wait_for_score(record, seconds)
-    words = format_score(found) if found else _never_sent(record)
+    begun = f"the submission to {record['competition']} that was begun at {record['time']}"
+    words = format_score(found) if found else f"{begun} never reached Kaggle"
     try:
         with run.lock():
             replace_record(run, record, found)
@@ -49,12 +43,6 @@ def update_record(run: Run, record: Record, seconds: float) -> Record | None:
     if found is None:
         print(words, flush=True)
     return found
-
-
-def _never_sent(record: Record) -> str:
-    return (
-        f"the submission to {record['competition']} that was begun at {record['time']} never reached Kaggle"
-    )
 
 
 def wait_for_score(record: Record, seconds: float) -> Record | None:

@@ -42,11 +42,7 @@ def _is_record(value: Any) -> bool:
 def new_record(run: Run, competition: str, message: str, accuracy: float | None) -> Record:
     """Returns the record of a submission of the run's submission.csv that is about to be sent.
 
-    Args:
-        run: whose submission.csv is sent.
-        competition: where to.
-        message: that Kaggle shows with it.
-        accuracy: the run's out-of-fold accuracy, None where it has none.
+    `accuracy` is the run's, out of fold, or None where it has none.
     """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -68,8 +64,7 @@ def add_record(run: Run, record: Record) -> None:
 def replace_record(run: Run, record: Record, updated: Record | None) -> None:
     """Puts `updated` in the place of `record`, or removes that; the run's lock has to be held."""
     records = [updated if each == record else each for each in read_records(run)]
-    records = [each for each in records if each is not None]
-    if records:
+    if records := [each for each in records if each is not None]:
         write_json(run.submissions_json, records)
     else:
         run.submissions_json.unlink(missing_ok=True)

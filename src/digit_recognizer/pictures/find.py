@@ -62,14 +62,10 @@ def _find_on_paper(pixels: np.ndarray) -> list[FoundDigit]:
 
 
 def _select_digits(regions: list, darkness: np.ndarray, step: float) -> list[np.ndarray]:
-    """Returns the pixels, int (n, 2), of each digit among regions of ink.
+    """Returns the pixels, int (n, 2), of each digit among scikit-image's connected regions of ink.
 
-    Specks, lines, shadows and frames are left out.
-
-    Args:
-        regions: scikit-image's properties of the connected regions of ink.
-        darkness: float (height, width), of the picture.
-        step: darkness by which ink differs from the paper beside it, at least.
+    Specks, lines, shadows and frames are left out. `darkness` is float (height, width); ink differs from the
+    paper beside it by a `step` of it at least.
     """
     least = max(4, _MIN_SIZE * max(darkness.shape))
     pieces = [

@@ -68,7 +68,6 @@ def draw(results: list[PhotoResult]) -> matplotlib.figure.Figure:
 
 
 def _rows(result: PhotoResult) -> int:
-    """Returns the rows of digits beside a picture."""
     return max(_MIN_ROWS, -(-len(result.digits) // _COLUMNS))
 
 
