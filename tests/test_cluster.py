@@ -3,6 +3,7 @@
 What takes more than a minute on two cores is done with --campaign alone.
 """
 
+import json
 import os
 import random
 import signal
@@ -12,12 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS, Outcome, finish, start, write_csvs
+from conftest import SCRIPTS, Outcome, finish, start, tell, write_csvs
 
-from digit_recognizer.data.plan import make_plan
+from digit_recognizer.data.plan import METRICS, make_plan
 from digit_recognizer.errors import UserError
 from digit_recognizer.run import Run
-from digit_recognizer.training import pool, session
+from digit_recognizer.training import dispatch, pool, session
+from digit_recognizer.training.worker import News
 
 ray = pytest.importorskip("ray")
 
@@ -45,16 +47,26 @@ def long(campaign):
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """A head that computes nothing, and two nodes of one core."""
+def cluster(tmp_path, monkeypatch):
+    """A head that computes nothing, and two nodes of one core, with a folder for temporary files."""
     from ray.cluster_utils import Cluster
 
+    (tmp_path / "nodes").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nodes"))
     store = {"object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
     cluster.add_core = lambda: cluster.add_node(num_cpus=1, **store)
     cluster.cores = [cluster.add_core(), cluster.add_core()]
     yield cluster
     cluster.shutdown()
+
+
+def left_behind(folder: Path, before: set[Path] = frozenset()) -> set[Path]:
+    """The folders of workers and of Ray in `folder` that are new, and that nobody removes within 30 seconds."""
+    until = time.monotonic() + 30
+    while (left := set(folder.glob("digit*_*")) - before) and time.monotonic() < until:
+        time.sleep(0.2)
+    return left
 
 
 def workers() -> list[int]:
@@ -88,7 +100,7 @@ def test_without_ray_it_says_what_to_install(alone, tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError('no ray')")
     line = ("--input", alone[0], "--output", tmp_path / "run", "--workers", "2")
     outcome = finish(start("train", *line, PYTHONPATH=str(tmp_path)))
-    assert outcome.code == 2 and "--workers needs Ray: pip install ray" in outcome.error
+    assert outcome.code == 2 and "--workers needs Ray: pip install 'ray>=2.40'" in outcome.error
 
 
 def test_two_workers_make_the_bytes_of_one_process_and_the_driver_needs_no_keras(alone, tmp_path):
@@ -110,12 +122,14 @@ def test_two_workers_make_the_bytes_of_one_process_and_the_driver_needs_no_keras
     assert not workers()
 
 
-def test_killed_workers_a_lost_node_and_a_late_one_change_nothing(alone, cluster, tmp_path, pytestconfig):
-    """`--kills N` kills N workers, each at a random moment; then a node goes and another comes."""
+def test_killed_workers_a_lost_node_and_a_late_one_change_nothing(
+    alone, cluster, tmp_path, campaign, pytestconfig
+):
+    """A node goes and another comes; a worker is killed at a random moment, in a campaign `--kills N` of them."""
     csvs, run = alone
     moments = random.Random(time.time_ns())
     line = ("train", "--input", csvs, *OPTIONS, "--address", cluster.address, "--output")
-    left, number = pytestconfig.getoption("--kills"), 0
+    left, number = pytestconfig.getoption("--kills") if campaign else 1, 0
     while left > 0 or number == 0:
         output = tmp_path / str(number)
         process, killed = start(*line, output), 0
@@ -133,13 +147,38 @@ def test_killed_workers_a_lost_node_and_a_late_one_change_nothing(alone, cluster
         outcome: Outcome = finish(process)
         assert outcome.code == 0, outcome
         assert predictions(output) == predictions(run)
-        print(f"run {number}: {killed} workers killed, {left} to go", file=sys.__stderr__)
+        assert not left_behind(tmp_path / "nodes")
+        tell(f"workers of a cluster: {killed} killed in run {number}")
         number += 1
+
+
+def test_a_node_without_memory(long, alone, tmp_path):
+    """Ray kills what computes there; the members end on the other node. Where there is no other, one line says it."""
+    from ray.cluster_utils import Cluster
+
+    csvs, run = alone
+    store = {"object_store_memory": 100 * 2**20}
+    starved = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "2000"}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
+    line = ("train", "--input", csvs, *OPTIONS, "--address", cluster.address, "--workers", "2", "--output")
+    try:
+        cluster.add_node(num_cpus=1, env_vars=starved, **store)
+        outcome = finish(start(*line, tmp_path / "alone"))
+        assert outcome.code == 2 and outcome.error.count("\n") == 1 and "out of memory" in outcome.error, (
+            outcome
+        )
+        cluster.add_node(num_cpus=1, **store)
+        outcome = finish(start(*line, tmp_path / "run"))
+        assert outcome.code == 0, outcome
+        assert predictions(tmp_path / "run") == predictions(run)
+    finally:
+        cluster.shutdown()
 
 
 def test_ctrl_c_and_a_killed_driver_keep_the_epochs_and_leave_no_process(long, alone, tmp_path):
     csvs, run = alone
     line = ("train", "--input", csvs, *OPTIONS, "--workers", "2", "--output", tmp_path / "run")
+    before = set(Path("/tmp").glob("digit*_*"))
     for send, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         process = start(*line)
         while " epoch " not in process.stdout.readline():
@@ -151,35 +190,117 @@ def test_ctrl_c_and_a_killed_driver_keep_the_epochs_and_leave_no_process(long, a
         until = time.monotonic() + 30
         while workers() and time.monotonic() < until:
             time.sleep(0.1)
-        assert not workers()
+        assert not workers() and not left_behind(Path("/tmp"), before)
     line = [each for each in line if each not in ("--workers", "2")]
     assert finish(start(*line)).code == 0  # goes on without Ray
     assert predictions(tmp_path / "run") == predictions(run)
 
 
-def test_a_member_whose_workers_always_die_is_named(dataset, tmp_path, monkeypatch):
-    plan = make_plan(Run(tmp_path / "run"), dataset, "dropout_mlp", {"folds": 2, "epochs": 2})
+class Machines:
+    """A pool without Ray: on one machine after the other there is room for a worker, which answers at once."""
 
-    class Dying(pool.Pool):
-        def __init__(self):
-            self.size, self.workers = 1, []
+    def __init__(self, *machines):
+        self.facts, self.size = {"compute_dtype": "float32"}, len(machines)
+        self.workers, self.machines, self.lost = [], list(machines), []
 
-        def fill(self, wanted, precision):
-            self.workers = self.workers or [pool._Worker(None, None)]
+    def fill(self, wanted):
+        while len(self.workers) < self.size and self.machines:
+            self.workers.append(pool.RemoteWorker(self.machines.pop(0), None))
 
-        def answers(self):
-            worker = self.workers[0]
-            if worker.member:
-                yield worker, ray.exceptions.OutOfMemoryError("no memory")
+    def answers(self):
+        for worker in [each for each in self.workers if each.pending is not None]:
+            answer, worker.pending = worker.pending, None
+            yield worker, answer
 
-        def drop(self, worker):
-            self.workers.remove(worker)
+    def drop(self, worker):
+        self.lost.append(worker.member.index)
+        self.workers.remove(worker)
+        self.machines.append(worker.host)
 
-    monkeypatch.setattr(
-        pool._Training, "_assign", lambda self, worker, member: setattr(worker, "member", member)
-    )
+    dataset = None
+
+
+class Machine:
+    """Answers as a worker there does, for members that it can train."""
+
+    def __init__(self, fails):
+        self.fails, self.precisions = fails, []
+        self.train = self.next = self
+
+    def remote(self, job=None, dataset=None):
+        if job is None:
+            metrics = dict.fromkeys(METRICS, 1) | {"identity": self.job.identity}
+            return News("end", {f"{self.job.member.name}/metrics.json": json.dumps(metrics).encode()})
+        self.job = job
+        self.precisions.append(job.recipe.precision)
+        if self.fails(job.member):
+            return ray.exceptions.OutOfMemoryError("no memory")
+        row = dict.fromkeys(("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"), 1)
+        return News("epoch", row=row | {"seconds": 1})
+
+
+@pytest.fixture
+def plan(dataset, tmp_path):
+    return make_plan(Run(tmp_path / "run"), dataset, "dropout_mlp", {"folds": 5, "epochs": 2})
+
+
+def test_members_whose_workers_always_die_are_named(plan):
+    machines = Machines(Machine(lambda member: True), Machine(lambda member: True))
     with pytest.raises(UserError, match=r"fold_00: 5 workers in a row were lost .* out of memory"):
-        Dying().train_members(plan, plan.members, float("inf"))
+        dispatch.train_members(machines, plan, plan.members, float("inf"))
+
+
+def test_a_member_whose_workers_always_die_stops_no_other(plan):
+    machines = Machines(*(Machine(lambda member: member.index == 2) for _ in range(3)))
+    with pytest.raises(UserError, match=r"fold_02: 5 workers in a row were lost"):
+        dispatch.train_members(machines, plan, plan.members, float("inf"))
+    assert [plan.is_finished(member) for member in plan.members] == [True, True, False, True, True]
+
+
+def test_a_machine_on_which_all_fail_stops_none(plan):
+    """It is free again and again, while the good one trains."""
+    good, bad = Machine(lambda member: False), Machine(lambda member: True)
+    machines = Machines(bad, good)
+    assert dispatch.train_members(machines, plan, plan.members, float("inf"))
+    assert all(plan.is_finished(member) for member in plan.members)
+    assert machines.lost and max(machines.lost.count(index) for index in machines.lost) == 2
+    assert set(good.precisions) == {"float32"}  # that of the first worker, on all machines
+
+
+@pytest.fixture
+def starting():
+    """A pool whose workers are only starting."""
+    workers = pool.Pool.__new__(pool.Pool)
+    workers.facts, workers.workers, workers._starts_lost, workers._told_unlike = None, [], 0, False
+    workers.drop = lambda worker: None
+    return workers
+
+
+FACTS = {"device": "one", "versions": {"keras": "3.15"}, "compute_dtype": "bfloat16"}
+
+
+def test_a_worker_of_another_kind_is_told_once(starting, capsys):
+    for own in ({}, {}, {"device": "two", "compute_dtype": "float32"}, {"device": "three"}):
+        starting.end_start(pool.RemoteWorker(None, None), FACTS | own)
+    line = "a worker (two) has other device, compute_dtype than the first one (one): the last bits of its members may"
+    assert capsys.readouterr().out == f"{line} differ\n"
+
+
+def test_workers_that_do_not_start(starting, capsys):
+    """None at all is an error; where others train, they go on, and a new one is tried later."""
+    gone = [ray.exceptions.RayError("gone")] * pool.MOST_LOSSES
+    for answer in [*gone[1:], FACTS, *gone[1:]]:  # not that many in a row
+        starting.end_start(pool.RemoteWorker(None, None), answer)
+    with pytest.raises(UserError, match="no worker starts; the last one: gone"):
+        starting.end_start(None, gone[0])
+    starting.workers = [pool.RemoteWorker(None, None, started=True)]
+    starting._starts_lost = 0
+    for answer in gone * 2:
+        starting.end_start(None, answer)
+    assert capsys.readouterr().out == "5 workers in a row did not start (gone): going on with the others\n"
+    starting.size = 2
+    starting.fill(2)
+    assert len(starting.workers) == 1
 
 
 def test_no_time_for_an_epoch(long, dataset, tmp_path):

@@ -8,15 +8,16 @@ worker is lost goes on elsewhere from its last epoch. The driver imports no Kera
 
 import logging
 import os
-import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.errors import UserError
 from digit_recognizer.training import backend
+from digit_recognizer.training.host import remove_afterwards
 from digit_recognizer.training.pool import Pool, Where
 
 __all__ = ["Where", "open_pool"]
@@ -43,23 +44,19 @@ def open_pool(where: Where, dataset: Dataset, threads: int | None, wanted: int) 
         import ray
     except ImportError:
         option = "--address" if where.address else "--workers"
-        raise UserError(f"{option} needs Ray: pip install ray") from None
-    # short: the names of sockets have 107 characters at most
-    folder = tempfile.mkdtemp(prefix="digits_", dir="/tmp") if where.address is None else None
-    try:
+        raise UserError(f"{option} needs Ray: pip install 'ray>=2.40', or pip install '.[ray]'") from None
+    with ExitStack() as ends:
+        folder = None
         if where.address is None:
+            # short: the names of sockets have 107 characters at most
+            folder = tempfile.mkdtemp(prefix="digits_", dir="/tmp")
+            ends.enter_context(remove_afterwards(Path(folder)))
+            ends.callback(ray.shutdown)
             _start_here(where, threads, folder)
         else:
+            ends.callback(ray.shutdown)
             _connect(where.address)
-        pool = Pool(where, dataset, threads, wanted, folder)
-        try:
-            yield pool
-        finally:
-            pool.close()
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        yield ends.enter_context(closing(Pool(where, dataset, threads, wanted, folder)))
 
 
 def _start_here(where: Where, threads: int | None, folder: str) -> None:

@@ -13,6 +13,12 @@ from digit_recognizer.recipes import Recipe
 _LONG = 30 * 60  # seconds
 
 
+def say(text: str) -> None:
+    """Prints a line, above the bars where there are any."""
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
 def describe(member: Member, metrics: dict[str, Any]) -> str:
     """Returns a line that tells what a member scored; `metrics` are the contents of metrics.json."""
     return (
@@ -61,11 +67,6 @@ class MembersDisplay:
         total = len(members) * recipe.epochs
         self._bar = tqdm(total=total, desc="all", unit="epoch", disable=not self._on_terminal)
 
-    def say(self, text: str) -> None:
-        """Prints a line."""
-        tqdm.write(text)
-        sys.stdout.flush()
-
     def end_epoch(self, member: Member, row: dict[str, Any]) -> None:
         """Tells of an epoch; `row` is its row of history.csv."""
         self._epochs += 1
@@ -76,16 +77,16 @@ class MembersDisplay:
             self._rates[member.name] = f"{row['val_accuracy']:.4f}"
             self._show_bar()
         else:
-            self.say(epoch_line(member, self.recipe.epochs, row, left))
+            say(epoch_line(member, self.recipe.epochs, row, left))
         if self._epochs == 1:
-            self.say(expected_end(self.recipe, len(self.members), left))
+            say(expected_end(self.recipe, len(self.members), left))
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:
         """Tells what a member that has just ended scored; `metrics` are the contents of metrics.json."""
         self._epochs_left[member.name] = 0
         self._rates.pop(member.name, None)
         self._show_bar()
-        self.say(describe(member, metrics))
+        say(describe(member, metrics))
 
     def _show_bar(self) -> None:
         self._bar.n = self._bar.total - sum(self._epochs_left.values())

@@ -2,11 +2,12 @@
 
 import io
 import os
+import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import digit_recognizer
 
@@ -25,18 +26,19 @@ class Host:
         """Unpacks the package below `folder`, or below the node's folder for temporary files."""
         os.environ.update(environment)
         self.folder = Path(tempfile.mkdtemp(prefix="digit_recognizer_", dir=folder))
+        self._remover = remove_afterwards(self.folder)
         zipfile.ZipFile(io.BytesIO(package)).extractall(self.folder / "src")
         sys.path.insert(0, str(self.folder / "src"))
 
-    def start(self, threads: int, precision: str) -> dict[str, Any]:
-        """Starts the backend and returns what recipe.json records of it."""
+    def start(self, threads: int) -> dict[str, Any]:
+        """Starts the backend and returns what recipe.json would record of it, were the precision auto."""
         from digit_recognizer.training.worker import Worker
 
         self.worker = Worker(self.folder, threads)
-        return self.worker.facts(precision)
+        return self.worker.facts("auto")
 
     def facts(self, precision: str) -> dict[str, Any]:
-        """Returns what recipe.json records."""
+        """Returns what recipe.json records; `precision` is the recipe's."""
         return self.worker.facts(precision)
 
     def train(self, job: "Job", dataset: "Dataset") -> "News":
@@ -47,6 +49,19 @@ class Host:
     def next(self) -> "News":
         """Returns the next news."""
         return self.worker.next()
+
+
+def remove_afterwards(folder: Path) -> IO[bytes]:
+    """Has `folder` removed once this process has ended, in whatever way.
+
+    Returns the open end of a pipe, which has to stay open until then. The shell at the other end is nobody's child:
+    Ray kills a worker's children with it.
+    """
+    wait = 'read _ <&3; for _ in 1 2 3 4 5; do rm -rf "$0"; sleep 1; [ -e "$0" ] || break; done'
+    line = ["sh", "-c", f"exec 3<&0; ({wait}) > /dev/null 2>&1 &", str(folder)]
+    shell = subprocess.Popen(line, stdin=subprocess.PIPE, start_new_session=True)
+    shell.wait()
+    return shell.stdin
 
 
 def package() -> bytes:

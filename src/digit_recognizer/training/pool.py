@@ -10,15 +10,13 @@ from typing import Any
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.folds import Member
-from digit_recognizer.data.plan import Plan
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic
 from digit_recognizer.training import backend, host
-from digit_recognizer.training.display import MembersDisplay, describe
-from digit_recognizer.training.worker import Job, News
+from digit_recognizer.training.display import say
+from digit_recognizer.training.worker import News
 
-MOST_LOSSES = 5  # of workers in a row, for a member without an epoch between them
-_WAIT = 60.0  # seconds without a worker, until that is said
+MOST_LOSSES = 5  # of workers in a row, before it is no accident
+_PAUSE, _WAIT = 2.0, 60.0  # seconds: after a worker that did not start; without a worker, until that is said
 
 # What a worker's numbers depend on beside the recipe.
 _ENVIRONMENT = ("KERAS_BACKEND", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
@@ -34,12 +32,14 @@ class Where:
 
 
 @dataclass(eq=False)
-class _Worker:
+class RemoteWorker:
     """A worker as the driver sees it."""
 
     host: Any  # Ray's handle
     pending: Any  # Ray's reference to its next answer, None while it has nothing to do
     member: Member | None = None
+    started: bool = False
+    proven: bool = False  # it has trained an epoch
 
 
 class Pool:
@@ -60,9 +60,12 @@ class Pool:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         shared = 1 / math.ceil((where.workers or gpus) / gpus) if gpus else 0
         self.gpus = where.gpus_per_fold or shared
-        self.workers: list[_Worker] = []
+        self.workers: list[RemoteWorker] = []
         self.dataset = ray.put(dataset)
-        self._starts_lost, self._last_answer, self._said = 0, time.monotonic(), False
+        self.facts: dict[str, Any] | None = None  # of the worker that started first
+        self._starts_lost, self._start_again = 0, -math.inf  # in a row; the time before which none is started
+        self._last_answer = time.monotonic()
+        self._told_waiting = self._told_unlike = False
         self._arguments = (ray.put(host.package()), self._environment(), folder)
 
     def _environment(self) -> dict[str, str]:
@@ -76,52 +79,37 @@ class Pool:
         return found
 
     def session_facts(self, threads: int, precision: str) -> dict[str, Any]:
-        """Returns what `backend.session_facts` returns in the first worker that has started."""
+        """Returns what `backend.session_facts` returns in the first worker that has started.
+
+        Raises UserError for a precision in which that worker can't compute.
+        """
         import ray
 
         while True:
-            self.fill(self.size, precision)
+            self.fill(self.size)
             for worker in [each for each in self.workers if each.pending is None]:
-                with suppress(ray.exceptions.RayError):
+                try:
                     return ray.get(worker.host.facts.remote(precision))
-                self.drop(worker)
+                except ray.exceptions.RayError as error:
+                    self.lose_start(worker, error)
             for worker, answer in self.answers():
-                if isinstance(answer, Exception):
-                    self.lose_start(worker, answer)
-
-    def train_members(
-        self, plan: Plan, members: list[Member], deadline: float, tensorboard: bool = False
-    ) -> bool:
-        """Trains the `members` that are not finished, several at once.
-
-        Returns False if there was no time for all of them. Raises UserError for a member whose worker is
-        lost again and again.
-        """
-        for member in filter(plan.is_finished, members):
-            (plan.folder(member) / "state.npz").unlink(missing_ok=True)  # if killed while finishing
-            print(f"{describe(member, plan.metrics(member))}, finished before")
-        unfinished = [member for member in members if not plan.is_finished(member)]
-        display = MembersDisplay(plan.recipe, unfinished, self.size)
-        try:
-            return _Training(self, plan, unfinished, deadline, tensorboard, display).run()
-        finally:
-            display.close()
+                self.end_start(worker, answer)
 
     def close(self) -> None:
         """Ends the workers' processes."""
         for worker in list(self.workers):
             self.drop(worker)
 
-    def fill(self, wanted: int, precision: str) -> None:
+    def fill(self, wanted: int) -> None:
         """Starts workers until there are as many as wanted; Ray waits for a node that has room for them."""
         import ray
 
-        while len(self.workers) < min(wanted, self.size):
+        while len(self.workers) < min(wanted, self.size) and time.monotonic() > self._start_again:
             options = {"num_cpus": self.threads, "num_gpus": self.gpus, "max_restarts": 0}
             handle = ray.remote(host.Host).options(**options).remote(*self._arguments)
-            self.workers.append(_Worker(handle, handle.start.remote(self.threads, precision)))
+            self.workers.append(RemoteWorker(handle, handle.start.remote(self.threads)))
 
-    def answers(self) -> Iterator[tuple[_Worker, Any]]:
+    def answers(self) -> Iterator[tuple[RemoteWorker, Any]]:
         """Yields workers that have answered within a second, each with its answer or an exception."""
         import ray
 
@@ -142,12 +130,12 @@ class Pool:
         silent = time.monotonic() - self._last_answer > _WAIT and not any(
             each.member for each in self.workers
         )
-        if silent and not self._said:
-            self._said = True
+        if silent and not self._told_waiting:
+            self._told_waiting = True
             gpus = f" and {self.gpus:g} GPUs" if self.gpus else ""
-            print(f"no worker yet: waiting for a node with {self.threads} free cores{gpus}", flush=True)
+            say(f"no worker yet: waiting for a node with {self.threads} free cores{gpus}")
 
-    def drop(self, worker: _Worker) -> None:
+    def drop(self, worker: RemoteWorker) -> None:
         """Ends a worker's process."""
         import ray
 
@@ -155,96 +143,43 @@ class Pool:
         with suppress(Exception):  # it is dead, or the cluster is
             ray.kill(worker.host)
 
-    def lose_start(self, worker: _Worker, error: Exception) -> None:
-        """Gives up a worker that could not start; raises UserError where one after the other can't."""
-        self.drop(worker)
-        self._starts_lost += 1
-        if self._starts_lost >= MOST_LOSSES:
-            raise UserError(f"no worker starts; the last one: {_reason(error)}")
+    def end_start(self, worker: RemoteWorker, answer: Any) -> None:
+        """Takes the facts of a worker that has started, or the exception of one that has not.
 
-
-class _Training:
-    """The members of one run on the workers of a pool."""
-
-    def __init__(self, pool, plan, members, deadline, tensorboard, display):
-        self.pool, self.plan, self.deadline, self.tensorboard = pool, plan, deadline, tensorboard
-        self.display, self.waiting = display, list(members)
-        self.losses: dict[int, int] = {}  # by the member's index, since its last epoch
-        self.in_time = True
-
-    def run(self) -> bool:
-        while self.waiting or any(worker.member for worker in self.pool.workers):
-            if self.waiting and time.monotonic() > self.deadline:
-                self.in_time = False
-            if not self.in_time:
-                self.waiting.clear()
-            busy = sum(worker.member is not None for worker in self.pool.workers)
-            self.pool.fill(busy + len(self.waiting), self.plan.recipe.precision)
-            for worker in self.pool.workers:
-                if worker.pending is None and worker.member is None and self.waiting:
-                    self._assign(worker, self.waiting.pop(0))
-            for worker, answer in self.pool.answers():
-                self._take(worker, answer)
-        return self.in_time
-
-    def _assign(self, worker: _Worker, member: Member) -> None:
-        plan, worker.member = self.plan, member
-        paths = [plan.folder(member) / name for name in ("state.npz", "history.csv")]
-        files = {f"{member.name}/{path.name}": path.read_bytes() for path in paths if path.exists()}
-        seconds = self.deadline - time.monotonic()
-        job = Job(plan.recipe, member, plan.identity, files, seconds, self.tensorboard)
-        worker.pending = worker.host.train.remote(job, self.pool.dataset)
-
-    def _take(self, worker: _Worker, answer: Any) -> None:
-        """Does what a worker's answer asks for."""
-        member = worker.member
-        if member is None:  # it has started, or not
-            if isinstance(answer, Exception):
-                self.pool.lose_start(worker, answer)
+        Raises UserError where one worker after the other does not start.
+        """
+        if isinstance(answer, Exception):
+            self.lose_start(worker, answer)
             return
-        if isinstance(answer, Exception) or answer.kind == "failed":
-            self._lose(worker, answer)
-            return
-        if answer.kind == "wrong":
-            raise UserError(f"{self.plan.run.folder}/{answer.text}")
-        if answer.text:
-            self.display.say(answer.text)
-        self._write(answer.files)
-        if answer.kind == "epoch":
-            self.losses[member.index] = 0
-            self.display.end_epoch(member, answer.row)
-            worker.pending = worker.host.next.remote()
-            return
-        worker.member = None
-        if answer.kind == "end":
-            (self.plan.folder(member) / "state.npz").unlink(missing_ok=True)
-            self.display.end_member(member, self.plan.metrics(member))
-        else:
-            self.in_time = False
-
-    def _lose(self, worker: _Worker, answer: Any) -> None:
-        """Puts the member of a lost worker first in the queue."""
-        member, reason = worker.member, _reason(answer)
-        self.pool.drop(worker)
-        self.losses[member.index] = self.losses.get(member.index, 0) + 1
-        if self.losses[member.index] >= MOST_LOSSES:
-            raise UserError(
-                f"{self.plan.folder(member)}: {MOST_LOSSES} workers in a row were lost before they finished an epoch "
-                f"of it; the last one: {reason}; every finished epoch is kept"
+        worker.started, self._starts_lost, self.facts = True, 0, self.facts or answer
+        names = ("device", "compute_dtype", "versions")
+        others = [name for name in names if answer[name] != self.facts[name]]
+        if others and not self._told_unlike:
+            self._told_unlike = True
+            say(
+                f"a worker ({answer['device']}) has other {', '.join(others)} than the first one "
+                f"({self.facts['device']}): the last bits of its members may differ"
             )
-        self.display.say(f"{member.name}: its worker was lost ({reason}); it goes on from its last epoch")
-        self.waiting.insert(0, member)
 
-    def _write(self, files: dict[str, bytes]) -> None:
-        """Writes files into the run directory, metrics.json last."""
-        for name in sorted(files, key=lambda name: name.endswith("metrics.json")):
-            path = self.plan.run.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as file:
-                file.write_bytes(files[name])
+    def lose_start(self, worker: RemoteWorker, error: Exception) -> None:
+        """Gives up a worker that could not start; the next one is started later and later.
+
+        Raises UserError where one after the other can't start, and none has.
+        """
+        self.drop(worker)
+        if isinstance(error, UserError):  # raised in the worker
+            raise error.cause from None
+        self._starts_lost += 1
+        self._start_again = time.monotonic() + min(_PAUSE * self._starts_lost, _WAIT)
+        if self._starts_lost < MOST_LOSSES:
+            return
+        if not any(each.started for each in self.workers):
+            raise UserError(f"no worker starts; the last one: {reason(error)}")
+        if self._starts_lost == MOST_LOSSES:
+            say(f"{MOST_LOSSES} workers in a row did not start ({reason(error)}): going on with the others")
 
 
-def _reason(answer: Any) -> str:
+def reason(answer: Any) -> str:
     """Returns in a few words why a worker was lost."""
     if isinstance(answer, News):
         return answer.text

@@ -1,6 +1,5 @@
 """How far a training is: bars on a terminal, plain lines elsewhere."""
 
-import sys
 import time
 from typing import Any
 
@@ -11,7 +10,7 @@ from tqdm.keras import TqdmCallback
 from digit_recognizer.data import places
 from digit_recognizer.data.folds import Member
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.training.display import describe, epoch_line, expected_end
+from digit_recognizer.training.display import describe, epoch_line, expected_end, say
 
 
 class Progress:
@@ -39,8 +38,7 @@ class Progress:
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:
         """Tells what a member that has just ended scored; `metrics` are the contents of metrics.json."""
-        tqdm.write(describe(member, metrics))
-        sys.stdout.flush()
+        say(describe(member, metrics))
         self.lines.members_ended += 1
         self.member_bar.update()
 
@@ -96,5 +94,4 @@ class ExpectedEnd(keras.callbacks.Callback):
         self._told = True
         epochs = len(self.members) * self.recipe.epochs - epoch - 1
         seconds = epochs * (time.monotonic() - self._began)
-        tqdm.write(expected_end(self.recipe, len(self.members), seconds))
-        sys.stdout.flush()
+        say(expected_end(self.recipe, len(self.members), seconds))

@@ -17,7 +17,7 @@ from digit_recognizer.data.plan import Plan, make_plan, make_recipe, write_folds
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic, write_json
 from digit_recognizer.run import Run
-from digit_recognizer.training import backend, cluster
+from digit_recognizer.training import backend, cluster, dispatch
 from digit_recognizer.training.display import describe
 
 
@@ -80,17 +80,17 @@ def train(
             wanted = max(sum(not plan.is_finished(each) for each in members) for plan in plans)
             wanted = len(members) if overwrite else wanted
             pool = locks.enter_context(cluster.open_pool(where, dataset, threads, wanted))
-        if overwrite:
-            for run in {home, *runs}:
-                run.clear()
         threads = pool.threads if pool else threads or backend.cores()  # a backend takes them once
         if pool is None:
             backend.start(threads)
-        for plan in plans:
-            facts = (pool or backend).session_facts(threads, plan.recipe.precision)
-            _begin(plan, home, facts, earlier)
+        facts = [(pool or backend).session_facts(threads, plan.recipe.precision) for plan in plans]
+        if overwrite:
+            for run in {home, *runs}:
+                run.clear()
+        for plan, of_session in zip(plans, facts, strict=True):
+            _begin(plan, home, of_session, earlier)
             if pool:
-                in_time = pool.train_members(plan, members, deadline, tensorboard)
+                in_time = dispatch.train_members(pool, plan, members, deadline, tensorboard)
             else:
                 in_time = train_members(plan, members, dataset, deadline, tensorboard)
             if not in_time:
