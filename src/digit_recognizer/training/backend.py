@@ -129,14 +129,36 @@ def compute_dtype(precision: str) -> str:
 
     auto is the half precision for which the device has instructions, else float32: without instructions
     half precision is many times slower. Needs `start`.
+
+    Raises UserError for a half precision that TensorFlow can't compute in here.
     """
     if precision != "auto":
+        _check_onednn(precision)
         return precision
     accelerator = _accelerator()
     if accelerator is None:
         return "bfloat16" if _onednn_has(*_BFLOAT16) else "float32"
     # NVIDIA's GPUs have bfloat16 from compute capability 8 on, TPUs (which have none) always
     return "float16" if accelerator.get("compute_capability", (8, 0)) < (8, 0) else "bfloat16"
+
+
+def _check_onednn(dtype: str) -> None:
+    """Raises UserError where TensorFlow gives oneDNN what it can't compute: a product of matrices would end the process.
+
+    TensorFlow asks the processor for its instructions and does not know of ONEDNN_MAX_CPU_ISA.
+    """
+    if dtype == "float32" or os.environ["KERAS_BACKEND"] != "tensorflow" or _accelerator():
+        return
+    import tensorflow as tf
+
+    try:
+        tf.nn.conv2d(tf.zeros((1, 8, 8, 1), dtype), tf.zeros((3, 3, 1, 1), dtype), 1, "SAME")
+    except tf.errors.OpError as error:
+        limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT"
+        raise UserError(
+            f"precision={dtype}: oneDNN can't compute in it with ONEDNN_MAX_CPU_ISA={limit}: "
+            "set precision=float32 or TF_ENABLE_ONEDNN_OPTS=0"
+        ) from error
 
 
 def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
