@@ -1,17 +1,116 @@
-"""The competition's CSVs and MNIST's as arrays."""
+"""CSVs: the competition's and MNIST's, read as arrays and checked cell by cell."""
 
 import csv
+import io
 import re
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from digit_recognizer.data.formats import Table, quoted, read_lines, split_header
 from digit_recognizer.errors import UserError
 
 SIDE = 28  # pixels of a picture, in each direction
 PIXELS = SIDE * SIDE
 CLASSES = 10
+
+_BOM = b"\xef\xbb\xbf"
+_PLAIN = b"0123456789, \n"  # the bytes of a table that pandas reads as we mean it
+_CHUNK = 4096  # rows that pandas parses at a time, as int64: 26 MB
+_MOST_DIGITS = 4  # of a cell that are looked at: Python refuses to convert thousands of them
+
+
+@dataclass(frozen=True)
+class Table:
+    """The text of a CSV whose cells are small whole numbers."""
+
+    path: Path  # that a UserError names
+    names: list[str]  # of the columns
+    body: bytes  # the lines of the rows, each with its newline
+    first_line: int  # the number of the first row's line in the file
+
+    def parse(self, highest: list[int]) -> np.ndarray:
+        """Returns all cells, uint8 (rows, columns); `highest` is the greatest value of each column, 255 or less.
+
+        Raises UserError for the first cell that is no whole number in its range.
+        """
+        if not self.body:
+            raise UserError(f"{self.path} has a header and no rows: download it again")
+        cells = self._parse_fast(highest)
+        return self._parse_lines(highest) if cells is None else cells
+
+    def _parse_fast(self, highest: list[int]) -> np.ndarray | None:
+        """Returns what `parse` does, or None if a cell may be wrong.
+
+        pandas reads signs, fractions and zero bytes, which no picture has, and drops an empty cell at the end of
+        a row. So the bytes and the number of commas are checked first.
+        """
+        commas = self.body.count(b"\n") * (len(self.names) - 1)
+        if self.body.translate(None, _PLAIN) or self.body.count(b",") != commas:
+            return None
+        chunks = []
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # about a first row that is too long
+                reader = pd.read_csv(
+                    io.BytesIO(self.body),
+                    header=None,
+                    names=range(len(self.names)),
+                    index_col=False,
+                    na_filter=False,
+                    skip_blank_lines=False,
+                    low_memory=False,
+                    chunksize=_CHUNK,
+                )
+                for frame in reader:
+                    cells = frame.to_numpy()
+                    if cells.dtype.kind != "i" or (cells.max(axis=0) > highest).any():
+                        return None
+                    chunks.append(cells.astype(np.uint8))
+        except (ValueError, pd.errors.ParserWarning):
+            return None
+        return np.concatenate(chunks)
+
+    def _parse_lines(self, highest: list[int]) -> np.ndarray:
+        """Returns what `parse` does, cell by cell: slower, but it finds the cell that is wrong."""
+        rows = []
+        for number, line in enumerate(self.body.decode(errors="replace").split("\n")[:-1]):
+            where = f"{self.path}: row {number + 1} (line {number + self.first_line})"
+            cells = line.split(",")
+            if len(cells) != len(self.names):
+                raise UserError(
+                    f"{where} has {len(cells)} columns, not {len(self.names)}: is the file cut off?"
+                )
+            row = []
+            for name, cell, most in zip(self.names, cells, highest, strict=True):
+                digits = cell.strip()
+                whole = cell.isascii() and digits.isdigit()
+                value = int(digits.lstrip("0")[:_MOST_DIGITS] or 0) if whole else most + 1
+                if value > most:
+                    shown = quoted(cell) if digits else "empty"
+                    raise UserError(f"{where}, column {name}: {shown}, not a whole number from 0 to {most}")
+                row.append(value)
+            rows.append(np.array(row, np.uint8))
+        return np.array(rows)
+
+    def first_column(self) -> "Table":
+        """Returns the first column, unparsed."""
+        return Table(self.path, self.names[:1], self._part(0), self.first_line)
+
+    def other_columns(self) -> "Table":
+        """Returns all columns but the first, unparsed."""
+        return Table(self.path, self.names[1:], self._part(2), self.first_line)
+
+    def _part(self, part: int) -> bytes:
+        """Returns the lines before their first comma, `part` 0, or after it, 2."""
+        return b"".join(line[:-1].partition(b",")[part] + b"\n" for line in io.BytesIO(self.body))
+
+
+def quoted(text: str) -> str:
+    """Returns `text` in quotation marks, cut to what fits a line."""
+    return repr(text if len(text) <= 40 else text[:40] + "...")
 
 
 def read_sample_submission(path: Path) -> tuple[tuple[str, str], list[str]]:
@@ -54,8 +153,8 @@ def read_train(path: Path, label: str, pixels: bool) -> tuple[np.ndarray | None,
 
 def read_mnist(path: Path, pixels: bool) -> tuple[np.ndarray | None, np.ndarray]:
     """Returns what `read_train` does, of mnist_train.csv or mnist_test.csv: no header, or label,1x1,1x2,..."""
-    data = read_lines(path)
-    names, body = split_header(data)
+    data = _read_lines(path)
+    names, body = _split_header(data)
     if len(names) != 1 + PIXELS:
         raise UserError(
             f"{path}: its first line has {len(names)} columns, not {1 + PIXELS}: label and pixels"
@@ -95,7 +194,7 @@ def read_test(path: Path, columns: tuple[str, str]) -> tuple[np.ndarray, list[st
 
 def _open(path: Path) -> tuple[Table, str | None]:
     """Returns a table with the competition's header, and the name of the column before the pixels if there is one."""
-    names, body = split_header(read_lines(path))
+    names, body = _split_header(_read_lines(path))
     first = None if re.fullmatch(r"pixel\d+", names[0]) else names[0]
     pixels = names if first is None else names[1:]
     if not pixels or not pixels[0].startswith("pixel"):
@@ -109,3 +208,21 @@ def _open(path: Path) -> tuple[Table, str | None]:
         if name != f"pixel{number}":
             raise UserError(f"{path}: its header has {quoted(name)} where pixel{number} belongs")
     return Table(path, names, body, first_line=2), first
+
+
+def _read_lines(path: Path) -> bytes:
+    """Returns the text of a file as lines that end in a newline."""
+    data = path.read_bytes().removeprefix(_BOM)
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    if not data or data.isspace():
+        raise UserError(f"{path} is empty: download it again")
+    if data[-1:] != b"\n" or data[-2:] == b"\n\n":  # not always: it copies the file, which is large
+        data = data.rstrip(b"\n") + b"\n"
+    return data
+
+
+def _split_header(data: bytes) -> tuple[list[str], bytes]:
+    """Returns the cells of the first line, without quotation marks, and the other lines."""
+    head, _, body = data.partition(b"\n")
+    return [name.strip().strip('"') for name in head.decode(errors="replace").split(",")], body

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from digit_recognizer.data import csvs, formats, places
+from digit_recognizer.data import binary, csvs, places
 from digit_recognizer.errors import UserError
 
 SIDE, PIXELS, CLASSES = csvs.SIDE, csvs.PIXELS, csvs.CLASSES
@@ -129,14 +129,14 @@ def _read_mnist_csvs(pixels: bool, train_csv: Path, test_csv: Path) -> _Read:
 def _read_npz(pixels: bool, path: Path) -> _Read:
     names = ("x_train", "y_train", "x_test", "y_test")
     wanted = names if pixels else names[1::2]
-    arrays = dict(zip(wanted, formats.read_npz(path, wanted), strict=True))
+    arrays = dict(zip(wanted, binary.read_npz(path, wanted), strict=True))
     return _check_mnist([f"{path}: {name}" for name in names], [arrays.get(name) for name in names])
 
 
 def _read_idx(pixels: bool, *paths: Path) -> _Read:
     dimensions = (3, 1, 3, 1) if pixels else (None, 1, None, 1)
     return _check_mnist(
-        paths, [each and formats.read_idx(path, each) for path, each in zip(paths, dimensions, strict=True)]
+        paths, [each and binary.read_idx(path, each) for path, each in zip(paths, dimensions, strict=True)]
     )
 
 
