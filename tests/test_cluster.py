@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPTS, Outcome, finish, start, tell, write_csvs
 
+from digit_recognizer.benchmark import scaling
 from digit_recognizer.data.plan import METRICS, make_plan
 from digit_recognizer.errors import UserError
 from digit_recognizer.run import Run
@@ -310,3 +311,16 @@ def test_no_time_for_an_epoch(long, dataset, tmp_path):
         tmp_path / "run", dataset, ["dropout_mlp"], options, threads=1, where=where, deadline=time.monotonic()
     )
     assert len(trained.unfinished) == 2 and not list((tmp_path / "run").glob("fold_*"))
+
+
+def test_the_simulation_of_many_members():
+    """Workers share the members; a slow driver, or its link, limits them."""
+    costs = scaling.DriverCosts(member=0.01, epoch=0.02)
+    one, two = (scaling.Machine("", workers, 1, 100, 10, 3.6, True) for workers in (1, 2))
+    alone, shared = (scaling.simulate(machine, 100, costs)["wall"] for machine in (one, two))
+    assert alone == pytest.approx(10 + 100 * 100, rel=0.05) and 1.9 < alone / shared < 2.1
+    many = scaling.Machine("", 256, 8, 40, 25, 256, False)
+    found = scaling.simulate(many, 1000, scaling.DriverCosts(member=0.01, epoch=1))
+    assert found["driver"] == 1 and found["wall"] == pytest.approx(1000 * (scaling.EPOCHS + 0.01))
+    found = scaling.simulate(many, 1000, scaling.DriverCosts(member=0, epoch=0))
+    assert found["link"] == 1 and found["dollars"] == pytest.approx(found["wall"] / 3600 * 256)

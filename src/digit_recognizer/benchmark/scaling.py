@@ -1,23 +1,28 @@
 """How the cost of many members grows on several kinds of machines: a simulation with measured costs.
 
-Members go to the first worker that is free, as `training.pool` sends them. What the simulation does not know,
-such as a GPU's time for an epoch, is an assumption and is named as one.
+Members go to the first worker that is free, as `training.dispatch` sends them. The driver's own times are measured
+here; where a machine was not at hand, such as a GPU, its time for a member is an assumption and is named as one.
 """
 
 import heapq
 import os
+import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-STATE = 10e6  # bytes of an epoch's state, which come to the driver after each epoch
-FINISHED = 5e6  # bytes of a finished member: model, history and probabilities
+from digit_recognizer.files import atomic
+
+# The files of `fast`, measured: an epoch's state, which comes to the driver after each epoch; a finished member.
+STATE, FINISHED, EPOCHS = 10e6, 5e6, 16  # bytes, bytes
 DATA = 55e6  # bytes of the data set, which goes to each node once
-LINK = 1.25e9 / 2  # bytes a second into the driver: half of 10 Gbit/s
-SPREAD = 0.05  # standard deviation of a member's time, as a part of it
-EPOCHS = 16
+LINK = 1.25e9 / 2  # bytes a second into the driver, assumed: half of 10 Gbit/s
+SPREAD = 0.05  # standard deviation of a member's time, as a part of it: the reference run's 498 to 558 s
 MEMBERS = (5, 25, 100, 1000)
 
 
@@ -35,52 +40,67 @@ class Machine:
 
 
 MACHINES = (
-    Machine("laptop, 2 cores with bfloat16", 1, 1, 175, 8, 0, True),
-    Machine("laptop, 2 cores, float32", 1, 1, 25 * EPOCHS + 7, 8, 0, True),
+    Machine(
+        "laptop, 2 cores with bfloat16", 1, 1, 175, 14, 0, True
+    ),  # a fold with its prediction on machine A
+    Machine("laptop, 2 cores, float32", 1, 1, 546, 14, 0, True),  # the reference run's median
     Machine("T4 x2", 2, 1, 100, 20, 0, False),
     Machine("one H200, 4 folds at once", 4, 1, 40, 20, 4, False),
     Machine("8 nodes of 8 H200, 4 folds on each GPU", 256, 8, 40, 25, 256, False),
 )
 
 
-def simulate(machine: Machine, members: int, overhead: float, seed: int = 42) -> dict[str, float]:
-    """Returns wall seconds, dollars, and the parts that limit: the driver's link, the last workers' idle time.
+@dataclass(frozen=True)
+class DriverCosts:
+    """What the driver does alone, one after the other, in seconds."""
+
+    member: float  # Ray's own time to begin and end a member
+    epoch: float  # to take an epoch's state from the store and to have it on the disk
+
+
+def simulate(machine: Machine, members: int, costs: DriverCosts, seed: int = 42) -> dict[str, float]:
+    """Returns wall seconds, dollars, and as parts of the wall time: workers, driver and its link busy.
 
     Args:
         machine: that trains.
         members: how many.
-        overhead: seconds of the driver for a member, in which it does nothing else.
+        costs: of the driver; without effect where there is one worker, which needs no Ray.
         seed: of the members' times.
     """
     times = machine.seconds * np.random.default_rng(seed).normal(1, SPREAD, members).clip(0.5)
-    remote = machine.nodes > 1
+    remote, on_ray = machine.nodes > 1, machine.workers > 1
     free = [machine.start + machine.nodes * DATA / LINK * remote] * min(machine.workers, members)
     heapq.heapify(free)
     driver, ends = 0.0, []
     for seconds in times:
-        driver = max(driver, heapq.heappop(free)) + overhead
+        driver = max(driver, heapq.heappop(free)) + costs.member * on_ray
         ends.append(driver + seconds)
         heapq.heappush(free, ends[-1])
     sent = members * (EPOCHS * STATE + FINISHED) / LINK * remote  # the link is busy for so long
-    wall = max(max(ends), sent)
-    busy = times.sum() / (wall * machine.workers)
-    return {"wall": wall, "dollars": wall / 3600 * machine.price, "link": sent / wall, "busy": busy}
+    worked = members * (EPOCHS * costs.epoch + costs.member) * on_ray  # and the driver
+    wall = max(*ends, sent, worked)
+    return {
+        "wall": wall,
+        "dollars": wall / 3600 * machine.price,
+        "busy": times.sum() / (wall * machine.workers),
+        "driver": worked / wall,
+        "link": sent / wall,
+    }
 
 
-def table(overhead: float) -> str:
-    """Returns the simulation of all machines as a Markdown table; for `overhead` see `simulate`."""
+def table(costs: DriverCosts) -> str:
+    """Returns the simulation of all machines as a Markdown table."""
     lines = [
-        "| machine | members | wall time | cost | workers busy | driver's link busy |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| machine | members | wall time | cost | workers busy | driver busy | its link busy |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for machine in MACHINES:
         for members in MEMBERS:
-            found = simulate(machine, members, overhead)
+            found = simulate(machine, members, costs)
             name = machine.name + ("" if machine.measured else " (assumed)")
             cost = f"${found['dollars']:.2f}" if machine.price else "-"
-            lines.append(
-                f"| {name} | {members:,} | {_span(found['wall'])} | {cost} | {found['busy']:.0%} | {found['link']:.0%} |"
-            )
+            parts = " | ".join(f"{found[part]:.0%}" for part in ("busy", "driver", "link"))
+            lines.append(f"| {name} | {members:,} | {_span(found['wall'])} | {cost} | {parts} |")
     return "\n".join(lines)
 
 
@@ -89,22 +109,21 @@ def _span(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def measure_overhead(members: int = 200, workers: int = 20, seconds: float = 1.0) -> float:
-    """Returns Ray's own wall seconds for a member: members that sleep, on actors of this machine.
+class _Sleeper:
+    def train(self, seconds: float, size: float) -> bytes:
+        time.sleep(seconds)
+        return bytes(int(size))
 
-    It is the wall time beyond the sleep, divided by the members: the driver serves one member at a time.
-    """
+
+@contextmanager
+def _sleepers(number: int) -> Iterator[list]:
+    """Yields actors of this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    class Sleeper:
-        def train(self, files: bytes, seconds: float) -> bytes:
-            time.sleep(seconds)
-            return files
-
     with tempfile.TemporaryDirectory(prefix="digits_", dir="/tmp", ignore_cleanup_errors=True) as folder:
         ray.init(
-            num_cpus=workers,
+            num_cpus=number,
             include_dashboard=False,
             object_store_memory=500 * 2**20,
             log_to_driver=False,
@@ -112,29 +131,58 @@ def measure_overhead(members: int = 200, workers: int = 20, seconds: float = 1.0
             _temp_dir=folder,
         )
         try:
-            sleepers = [ray.remote(Sleeper).options(num_cpus=1).remote() for _ in range(workers)]
-            ray.get([each.train.remote(b"", 0) for each in sleepers])
-            return _overhead(sleepers, members, seconds)
+            sleepers = [ray.remote(_Sleeper).options(num_cpus=1).remote() for _ in range(number)]
+            ray.get([each.train.remote(0, 0) for each in sleepers])
+            yield sleepers
         finally:
             ray.shutdown()
 
 
-def _overhead(sleepers: list, members: int, seconds: float) -> float:
+def measure_member(members: int = 200, workers: int = 20, seconds: float = 1.0) -> float:
+    """Returns Ray's own wall seconds for a member: members that sleep, on actors of this machine.
+
+    It is the wall time beyond the sleep, divided by the members: the driver serves one member at a time.
+    """
     import ray
 
-    files, began = bytes(int(FINISHED)), time.perf_counter()
-    pending = {each.train.remote(files, seconds): each for each in sleepers}
-    sent = len(pending)
-    while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1)
-        sleeper = pending.pop(ready[0])
-        ray.get(ready[0])
-        if sent < members:
-            pending[sleeper.train.remote(files, seconds)] = sleeper
-            sent += 1
-    return (time.perf_counter() - began - members / len(sleepers) * seconds) / members
+    with _sleepers(workers) as sleepers:
+        began = time.perf_counter()
+        pending = {each.train.remote(seconds, FINISHED): each for each in sleepers}
+        sent = len(pending)
+        while pending:
+            ready, _ = ray.wait(list(pending), num_returns=1)
+            sleeper = pending.pop(ready[0])
+            ray.get(ready[0])
+            if sent < members:
+                pending[sleeper.train.remote(seconds, FINISHED)] = sleeper
+                sent += 1
+        return (time.perf_counter() - began - members / workers * seconds) / members
+
+
+def measure_epoch(folder: Path, epochs: int = 40) -> float:
+    """Returns the driver's median seconds for an epoch: to get its state and to have it on the disk of `folder`."""
+    import ray
+
+    times = []
+    with _sleepers(1) as [sleeper]:
+        for _ in range(epochs):
+            reference = sleeper.train.remote(0, STATE)
+            ray.wait([reference])
+            began = time.perf_counter()
+            state = ray.get(reference)
+            with atomic(folder / "state.npz") as file:
+                file.write_bytes(state)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Measures the driver's costs and prints the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        costs = DriverCosts(measure_member(), measure_epoch(Path(folder)))
+    print(f"the driver's own time: {costs.member:.3f} s a member, {costs.epoch:.3f} s an epoch\n")
+    print(table(costs))
 
 
 if __name__ == "__main__":
-    found = measure_overhead()
-    print(f"Ray's own time for a member: {found:.3f} s\n\n{table(found)}")
+    main()
