@@ -57,7 +57,7 @@ class Dataset:
         return _fingerprint(labels, self.train_images, labels.train, self.test_images, labels.test)
 
     def overlap(self) -> list[tuple[int, int]]:
-        """Returns the test rows whose picture is, pixel for pixel, a training picture too; each with its last such row."""
+        """Returns the test rows, each with the training row, that have the same picture, pixel for pixel."""
         known = {image.tobytes(): row for row, image in enumerate(self.train_images)}
         found = ((row, known.get(image.tobytes())) for row, image in enumerate(self.test_images))
         return [(row, other) for row, other in found if other is not None]

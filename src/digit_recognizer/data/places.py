@@ -168,7 +168,7 @@ def data_files(folder: Path) -> tuple[str, list[Path]]:
 
 
 def credentials_place() -> str | None:
-    """Returns the variable or file whose credentials, valid or not, the kaggle client takes first; None for none."""
+    """Returns the variable or file whose credentials, valid or not, the kaggle client takes, or None."""
     environment, home = os.environ, Path.home() / ".kaggle"
     if environment.get("KAGGLE_API_TOKEN"):  # the token, or the path of a file with it
         return "KAGGLE_API_TOKEN"

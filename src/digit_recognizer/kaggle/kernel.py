@@ -16,14 +16,9 @@ def owner_name() -> str:
 
 
 def pack_and_run(folder: Path, kernel: Kernel, options: list[str], *, push: bool, wait: bool) -> None:
-    """Packs the project as a kernel, pushes it, waits for its end and fetches its output.
+    """Packs the project as a kernel into `folder`, pushes it, waits for its end and fetches its output into output/.
 
-    Args:
-        folder: for the packed kernel, and below it the output.
-        kernel: what to pack it as.
-        options: of train.py.
-        push: push it; without that, it is only packed.
-        wait: for its end, and fetch its output.
+    Pushing and waiting can be left out. `options` are those of train.py.
 
     Raises UserError where Kaggle does not take the kernel, or it ends with an error.
     """

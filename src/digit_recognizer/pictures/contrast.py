@@ -13,16 +13,13 @@ _PAPER_SIDE = 64  # pixels, to estimate the paper in: light changes slowly
 
 
 def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the contrast and the darkness of each pixel, two float (height, width).
+    """Returns the contrast and the darkness of each pixel of uint8 (height, width, 3), two float (height, width).
 
     The contrast is 0 for paper and up to about 1 for ink. The darkness is the same measure with the paper
     left in, so shadows are dark too.
 
     Ink may have any colour. The difference from the paper is taken along the line through the colours in
     which the picture differs most, towards the side where the values have their tail.
-
-    Args:
-        pixels: uint8 (height, width, 3).
     """
     height, width, _ = pixels.shape
     colours = gaussian(pixels / np.float32(255), min(1.0, max(height, width) / 400), channel_axis=2)
@@ -72,12 +69,9 @@ def _window_medians(image: np.ndarray, reach: int, mask: np.ndarray) -> np.ndarr
 
 
 def paint_over_table(pixels: np.ndarray) -> np.ndarray | None:
-    """Returns the picture with the table around a page in the page's colour; None if no page is seen.
+    """Returns uint8 (height, width, 3) with the table around a page in the page's colour; None if no page is seen.
 
     A page is convex, meets no side of the picture, fills at least a fifth of it and is mostly paper.
-
-    Args:
-        pixels: uint8 (height, width, 3).
     """
     height, width, _ = pixels.shape
     step = max(1, max(height, width) // 200)

@@ -41,12 +41,7 @@ def find_trained_run(output: Path | None) -> Run:
 
 
 def print_predictions(run: Run, paths: list[Path], save: Path | None = None) -> None:
-    """Prints what the ensemble of `run` reads in pictures, and writes it as a picture.
-
-    Args:
-        run: a trained run, or a blend of runs.
-        paths: of the pictures.
-        save: the file to write, or None for report/predictions.png of the run.
+    """Prints what the ensemble of `run` reads in pictures, and writes that to `save`, else report/predictions.png.
 
     Raises UserError if a network or a picture can't be read, before anything is predicted or written.
     """

@@ -121,13 +121,8 @@ def oof_weights(predictions: list[Prediction], labels: np.ndarray) -> np.ndarray
 def blend(run: Run, runs: list[Run], labels: Labels, weighting: str) -> list[tuple[Prediction, float]]:
     """Averages the finished members of `runs` into `run`, and returns each run's prediction and weight.
 
-    Args:
-        run: one of `runs`, or a directory of its own.
-        runs: the runs that take part.
-        labels: of the data that they were trained on.
-        weighting: "equal" for each member, or "oof" for the runs' least out-of-fold log loss.
-
-    Raises UserError if a run has no finished member or is of other data.
+    `run` is one of `runs`, or a directory of its own. `weighting` is "equal" for each member, or "oof" for the
+    runs' least out-of-fold log loss. Raises UserError if a run has no finished member or is of other data.
     """
     with run.lock():
         predictions = [average_members(open_plan(each, labels)) for each in runs]

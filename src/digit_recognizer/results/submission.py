@@ -15,12 +15,8 @@ _LABELS = {str(label) for label in range(CLASSES)}
 def write(path: Path, labels: Labels, probabilities: np.ndarray) -> None:
     """Writes the most probable label of each test row, with the ids and names of sample_submission.csv.
 
-    Args:
-        path: of submission.csv.
-        labels: of the data whose test rows `probabilities` are of.
-        probabilities: float (test rows, 10).
-
-    Raises UserError, and writes nothing, where the competition would not take the result.
+    `probabilities` are float (test rows, 10). Raises UserError, and writes nothing, where the competition would
+    not take the result.
     """
     if probabilities.shape != (len(labels.ids), CLASSES):
         raise UserError(
