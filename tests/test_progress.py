@@ -4,10 +4,10 @@ import re
 from datetime import datetime, timedelta
 
 import pytest
-from conftest import train_member
 
 from digit_recognizer.data import places
 from digit_recognizer.training import progress
+from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.progress import ExpectedEnd, Progress
 
 
@@ -16,10 +16,10 @@ def trained(small_recipe, dataset, folds, tmp_path):
     """Trains both members with a `Progress` and returns nothing: what is printed counts."""
 
     def train():
-        shown = Progress(small_recipe, folds)
+        shown, trainer = Progress(small_recipe, folds), FoldTrainer(small_recipe, len(folds[0].train_rows))
         for member in folds:
-            metrics = train_member(
-                small_recipe, dataset, member, tmp_path / member.name, shown.callbacks(member)
+            metrics = trainer.train(
+                member, dataset, tmp_path / member.name, callbacks=shown.callbacks(member)
             )
             shown.end_member(member, metrics)
         shown.close()
