@@ -40,7 +40,7 @@ def test_every_knob_learns(optimizer, loss, schedule, dataset):
     before = model.evaluate(images, labels, verbose=0)[0]
     model.fit(images, labels, batch_size=16, epochs=2, verbose=0)
     assert model.evaluate(images, labels, verbose=0)[0] < before
-    assert type(model.optimizer).__name__.lower() == optimizer
+    assert type(model.optimizer).__name__.lower().removeprefix("quick") == optimizer
 
 
 def test_losses_and_accuracy_are_what_they_say(dataset):

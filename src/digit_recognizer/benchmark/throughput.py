@@ -70,7 +70,7 @@ def measure_training(workload: Workload) -> Iterator[Row]:
     if on_tensorflow("training as published, and uncompiled"):
         batches = baseline.augmented_batches(baseline.scale(images), labels)
         ways["as published"] = epoch_of(baseline.compiled_network(), batches)
-        keras_ways = dict.fromkeys([("none", "float32"), ("step", "float32"), chosen])
+        keras_ways = dict.fromkeys([("none", "float32"), chosen])
     for scope, dtype in keras_ways:
         compiled = "uncompiled" if scope == "none" else f"{scope} compiled"
         name = f"ours, {compiled}, {dtype}" + " (chosen here)" * ((scope, dtype) == chosen)

@@ -178,11 +178,17 @@ def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
     return bool(_cpuinfo("flags") & flags)
 
 
+def has_avx512() -> bool:
+    """Returns whether TensorFlow may and can use this processor's AVX-512."""
+    return _onednn_has(*_AVX512)
+
+
 def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
     """Returns what XLA compiles of a training. Needs `start`.
 
-    On an accelerator it is the whole epoch. On a processor XLA has no code for bfloat16 instructions, and
-    where oneDNN has AVX-512 its convolutions are faster than XLA's. JAX has no other way than XLA.
+    On an accelerator it is the whole epoch. On a processor TensorFlow's own convolutions are faster than
+    XLA's, but a step of dense layers alone takes less time than Python needs to begin one. XLA has no code
+    for a processor's bfloat16 instructions. JAX has no other way than XLA.
 
     Args:
         dtype: that it computes in.
@@ -191,12 +197,10 @@ def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
     """
     if _accelerator():
         return "epoch"
+    if os.environ["KERAS_BACKEND"] == "jax":
+        return "step" if convolutions else "epoch"
     pays = dtype == "float32" and images >= _WORTH_COMPILING and sys.platform != "darwin"
-    pays = pays and not (convolutions and _onednn_has(*_AVX512))
-    if not pays and os.environ["KERAS_BACKEND"] != "jax":
-        return "none"
-    # a step of dense layers alone takes a processor less time than Python needs to begin one
-    return "step" if convolutions else "epoch"
+    return "epoch" if pays and not convolutions else "none"
 
 
 def prediction_batch_size() -> int:

@@ -122,19 +122,20 @@ def read_bilinear(images, y, x):
 
 
 class QuickConv2D(keras.layers.Conv2D):
-    """Conv2D of stride 1 whose filters' gradient is one product of matrices, where that is faster.
+    """Conv2D of stride 1 whose gradients take the way that is fast on a processor.
 
-    TensorFlow's own kernel for that gradient is slow where the pictures are small, in half precision, and
-    where they have one channel, in float32. Elsewhere, and on JAX, this is Keras' Conv2D.
+    On TensorFlow in half precision, where the pictures are small, the filters' gradient is one product of
+    matrices. With `turns`, the pictures' gradient is a convolution with the turned filters. TensorFlow's own
+    kernels for them are slow there; elsewhere, and on JAX, this is Keras' Conv2D.
     """
 
+    turns = False
     _SMALL = 8  # pixels of height
 
     def convolution_op(self, inputs, kernel):
         """Called by Keras: float (batch, height, width, channels) -> the same with other channels."""
-        single = inputs.dtype == "float32"
-        pays = inputs.shape[-1] == 1 if single else inputs.shape[1] <= self._SMALL
-        if keras.backend.backend() != "tensorflow" or not pays:
+        multiplies = inputs.dtype != "float32" and inputs.shape[1] <= self._SMALL
+        if keras.backend.backend() != "tensorflow" or not (multiplies or self.turns):
             return super().convolution_op(inputs, kernel)
         import tensorflow as tf
 
@@ -143,18 +144,44 @@ class QuickConv2D(keras.layers.Conv2D):
         @tf.custom_gradient
         def convolve(pictures, filters):
             def gradient(slopes):
-                of_pictures = tf.raw_ops.Conv2DBackpropInput(
-                    input_sizes=tf.shape(pictures),
-                    filter=filters,
-                    out_backprop=slopes,
-                    strides=[1, 1, 1, 1],
-                    padding=padding,
+                shared = {"out_backprop": slopes, "strides": [1, 1, 1, 1], "padding": padding}
+                if self.turns:
+                    of_pictures = pictures_gradient(slopes, filters, padding)
+                else:
+                    of_pictures = tf.raw_ops.Conv2DBackpropInput(
+                        input_sizes=tf.shape(pictures), filter=filters, **shared
+                    )
+                if multiplies:
+                    return of_pictures, filters_gradient(pictures, slopes, filters.shape, padding)
+                return of_pictures, tf.raw_ops.Conv2DBackpropFilter(
+                    input=pictures, filter_sizes=filters.shape, **shared
                 )
-                return of_pictures, filters_gradient(pictures, slopes, filters.shape, padding)
 
             return tf.nn.conv2d(pictures, filters, 1, padding), gradient
 
         return convolve(inputs, tf.convert_to_tensor(kernel))
+
+
+class TurningConv2D(QuickConv2D):
+    """QuickConv2D for a processor without AVX-512."""
+
+    turns = True
+
+
+def pictures_gradient(slopes, filters, padding: str):
+    """Returns the gradient of a convolution's input, as a convolution with the filters turned by half a turn.
+
+    Args:
+        slopes: (batch, height, width, filters), the gradient of its output.
+        filters: (rows, columns, channels, filters), rows and columns odd.
+        padding: of the convolution, SAME or VALID.
+    """
+    import tensorflow as tf
+
+    rows, columns = filters.shape[:2]
+    if padding == "VALID":
+        padding = [[0, 0], [rows - 1] * 2, [columns - 1] * 2, [0, 0]]
+    return tf.nn.conv2d(slopes, tf.transpose(tf.reverse(filters, [0, 1]), [0, 1, 3, 2]), 1, padding)
 
 
 def filters_gradient(pictures, slopes, shape, padding: str):
@@ -203,10 +230,17 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         """Float (batch, height, width, channels) -> the same."""
         if keras.backend.backend() != "tensorflow" or not training or len(inputs.shape) != 4:
             return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = self.normalize(ops.cast(inputs, self.compute_dtype))
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs
+
+    def normalize(self, pictures):
+        """Returns the normalised pictures, and mean and variance of the batch, float32 (channels,)."""
         import tensorflow as tf
 
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=tf.cast(inputs, self.compute_dtype),
+            x=pictures,
             scale=self.gamma,
             offset=self.beta,
             mean=tf.zeros(0),
@@ -215,13 +249,45 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             is_training=True,
         )
         # the kernel's variance is that of a sample, Keras averages that of the batch
-        count = tf.cast(tf.size(inputs) / inputs.shape[-1], "float32")
-        for moving, batch in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance * (count - 1) / count),
-        ):
-            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
-        return outputs
+        count = tf.cast(tf.size(pictures) / pictures.shape[-1], "float32")
+        return outputs, mean, variance * (count - 1) / count
+
+
+class MultipliedBatchNormalization(FusedBatchNormalization):
+    """FusedBatchNormalization for a processor without AVX-512, where the fused kernel's forward pass is slow.
+
+    There the sums over the pictures are products of matrices; the gradient is the fused kernel's.
+    """
+
+    def normalize(self, pictures):
+        """See FusedBatchNormalization."""
+        import tensorflow as tf
+
+        @tf.custom_gradient
+        def apply(pictures, gamma, beta):
+            rows = tf.reshape(tf.cast(pictures, "float32"), (-1, pictures.shape[-1]))
+            weights = tf.fill((1, tf.shape(rows)[0]), 1 / tf.cast(tf.shape(rows)[0], "float32"))
+            mean = (weights @ rows)[0]
+            variance = (weights @ tf.math.squared_difference(rows, mean))[0]
+            scale = gamma * tf.math.rsqrt(variance + self.epsilon)
+            offset = beta - mean * scale
+            outputs = pictures * tf.cast(scale, pictures.dtype) + tf.cast(offset, pictures.dtype)
+
+            def gradient(slopes, *_):
+                return tf.raw_ops.FusedBatchNormGradV3(
+                    y_backprop=slopes,
+                    x=pictures,
+                    scale=gamma,
+                    reserve_space_1=mean,
+                    reserve_space_2=variance,
+                    reserve_space_3=tf.zeros(0),
+                    epsilon=self.epsilon,
+                    is_training=True,
+                )[:3]
+
+            return (outputs, mean, variance), gradient
+
+        return apply(pictures, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta))
 
 
 class PhiloxDropout(keras.layers.Dropout):

@@ -9,12 +9,15 @@ from keras import layers
 
 from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.recipes import Recipe
+from digit_recognizer.training import backend
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
+    MultipliedBatchNormalization,
     PhiloxDropout,
     QuickConv2D,
     RandomDistortion,
+    TurningConv2D,
 )
 
 
@@ -36,8 +39,14 @@ _POOLING = partial(layers.MaxPooling2D, 2)
 KERAS = LayerSet(layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
 # For a training step that XLA compiles.
 XLA = LayerSet(layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)
-# For a training step of TensorFlow's own kernels.
-TF_KERNELS = LayerSet(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True)
+# For a training step of TensorFlow's own kernels, on a processor with AVX-512 and on one without.
+TF_AVX512 = LayerSet(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True)
+TF_AVX2 = LayerSet(TurningConv2D, MultipliedBatchNormalization, _POOLING, layers.Dropout, True)
+
+
+def tf_kernels() -> LayerSet:
+    """Returns the layers for a training step of TensorFlow's own kernels on this processor."""
+    return TF_AVX512 if backend.has_avx512() else TF_AVX2
 
 
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:
