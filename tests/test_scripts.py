@@ -86,12 +86,12 @@ def test_the_same_command_again_changes_nothing(finished, call):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_killed_at_random_moments_and_resumed(finished, whole_way, call, tmp_path, pytestconfig):
+def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, pytestconfig):
     """`--kills N` does it N times, each in a run of its own."""
-    csvs, run = finished
+    csvs, run = light
     moments = random.Random(time.time_ns())
-    line = ("train", "--input", csvs, *TINY, "--output")
-    length = 0.8 * whole_way.seconds  # of training: the rest is the other stages'
+    line = ("train", "--input", csvs, *LIGHT, "--output")
+    length = 0.35 * whole_way.seconds  # about that of this training, on a slow machine too
     for number in range(pytestconfig.getoption("--kills")):
         output, moment = tmp_path / str(number), moments.uniform(0.3, 1) * length
         process = start(*line, output)
@@ -348,13 +348,13 @@ def test_overwrite_starts_anew(finished, call, tmp_path):
     assert call("ensemble", *places).code == 0 and "(80 training rows)" in call("report", *places).out
 
 
-def test_time_budget_ends_in_time_and_the_next_session_goes_on(finished, call, tmp_path):
-    csvs, run = finished
+def test_time_budget_ends_in_time_and_the_next_session_goes_on(light, call, tmp_path):
+    csvs, run = light
     first, second = tmp_path / "first" / "run", tmp_path / "second"
     places = ("--input", csvs, "--output", first)
-    outcome = call("train", *places, *TINY, "--time-budget", "1s")  # over when the first epoch is
+    outcome = call("train", *places, *LIGHT, "--time-budget", "0s")
     assert outcome.code == 0 and "budget is used up; not finished: fold_00, fold_01;" in outcome.out
-    assert {path.name for path in (first / "fold_00").glob("*")} <= {"state.npz", "history.csv"}
+    assert not [*first.glob("fold_*")]
     assert refused(call("ensemble", *places), "no finished fold yet")
     assert call("train", *places, "--fold", 0).code == 0
     assert "not in it: fold_01" in call("ensemble", *places).out
