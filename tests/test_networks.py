@@ -8,7 +8,7 @@ from scipy.ndimage import affine_transform
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.recipes import change
 from digit_recognizer.training import networks
-from digit_recognizer.training.layers import RandomDistortion, read_bilinear, smooth_field_weights
+from digit_recognizer.training.augmentation import RandomDistortion, read_bilinear, smooth_field_weights
 
 MODES = {"eager": {"run_eagerly": True}, "compiled": {"jit_compile": True}, "graph": {"jit_compile": False}}
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import LIGHT, ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs, write_npz
 from kaggle_server import refused
 
-import digit_recognizer.training.layers  # noqa: F401  of saved models
+import digit_recognizer.training.augmentation  # noqa: F401  of saved models
 from digit_recognizer import cli, named_recipes
 from digit_recognizer.data.places import SAMPLE_NOTICE
 from digit_recognizer.data.plan import SAMPLE_CUTS

@@ -19,7 +19,7 @@ def measure_augmentation(workload: Workload) -> Iterator[Row]:
     import tensorflow as tf
     from keras import layers
 
-    from digit_recognizer.training.layers import RandomDistortion
+    from digit_recognizer.training.augmentation import RandomDistortion
 
     images = baseline.scale(first_rows(workload.dataset, workload.batches * BATCH)[0])
     batches = [tf.constant(batch) for batch in np.split(images, workload.batches)]

@@ -10,13 +10,13 @@ from keras import layers
 from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training import backend
+from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
     MultipliedBatchNormalization,
     PhiloxDropout,
     QuickConv2D,
-    RandomDistortion,
     TurningConv2D,
 )
 

@@ -14,8 +14,8 @@ from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.data.plan import TrainedModel
 from digit_recognizer.errors import UserError
 from digit_recognizer.training import (
+    augmentation,  # noqa: F401, the layer that a model.keras names
     backend,
-    layers,  # noqa: F401, the layers that a model.keras names
 )
 from digit_recognizer.training.batches import Batches, stream
 
