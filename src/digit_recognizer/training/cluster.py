@@ -9,15 +9,13 @@ worker is lost goes on elsewhere from its last epoch. The driver imports no Kera
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.errors import UserError
 from digit_recognizer.training import backend
-from digit_recognizer.training.host import remove_afterwards
+from digit_recognizer.training.host import temporary_folder
 from digit_recognizer.training.pool import Pool, Where
 
 __all__ = ["Where", "open_pool"]
@@ -39,6 +37,8 @@ def open_pool(where: Where, dataset: Dataset, threads: int | None, wanted: int) 
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+    # Ray's own messages: of lost workers and nodes one line of ours tells
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns that this will change
     try:
         import ray
@@ -49,9 +49,10 @@ def open_pool(where: Where, dataset: Dataset, threads: int | None, wanted: int) 
         folder = None
         if where.address is None:
             # short: the names of sockets have 107 characters at most
-            folder = tempfile.mkdtemp(prefix="digits_", dir="/tmp")
-            ends.enter_context(remove_afterwards(Path(folder)))
+            made, remover = temporary_folder("digits_", "/tmp")
+            ends.enter_context(remover)
             ends.callback(ray.shutdown)
+            folder = str(made)
             _start_here(where, threads, folder)
         else:
             ends.callback(ray.shutdown)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,7 @@ class Host:
     def __init__(self, package: bytes, environment: dict[str, str], folder: str | None):
         """Unpacks the package below `folder`, or below the node's folder for temporary files."""
         os.environ.update(environment)
-        self.folder = Path(tempfile.mkdtemp(prefix="digit_recognizer_", dir=folder))
-        self._remover = remove_afterwards(self.folder)
+        self.folder, self._remover = temporary_folder("digit_recognizer_", folder)
         zipfile.ZipFile(io.BytesIO(package)).extractall(self.folder / "src")
         sys.path.insert(0, str(self.folder / "src"))
 
@@ -51,17 +51,19 @@ class Host:
         return self.worker.next()
 
 
-def remove_afterwards(folder: Path) -> IO[bytes]:
-    """Has `folder` removed once this process has ended, in whatever way.
+def temporary_folder(prefix: str, parent: str | None = None) -> tuple[Path, IO[bytes]]:
+    """Makes a folder that a shell removes once this process has ended, in whatever way.
 
-    Returns the open end of a pipe, which has to stay open until then. The shell at the other end is nobody's child:
-    Ray kills a worker's children with it.
+    Returns it, and the open end of a pipe to the shell, which has to stay open until then. The shell runs before the
+    folder is there, and is nobody's child: Ray kills a worker's children with it.
     """
+    folder = Path(parent or tempfile.gettempdir()) / f"{prefix}{secrets.token_hex(5)}"
     wait = 'read _ <&3; for _ in 1 2 3 4 5; do rm -rf "$0"; sleep 1; [ -e "$0" ] || break; done'
     line = ["sh", "-c", f"exec 3<&0; ({wait}) > /dev/null 2>&1 &", str(folder)]
     shell = subprocess.Popen(line, stdin=subprocess.PIPE, start_new_session=True)
     shell.wait()
-    return shell.stdin
+    folder.mkdir(mode=0o700)
+    return folder, shell.stdin
 
 
 def package() -> bytes:

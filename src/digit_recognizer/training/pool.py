@@ -184,7 +184,9 @@ def reason(answer: Any) -> str:
     if isinstance(answer, News):
         return answer.text
     text = " ".join(str(answer).split())
-    if "OutOfMemory" in type(answer).__name__ or "out of memory" in text.lower() or "OOM" in text:
+    if (
+        "OutOfMemory" in type(answer).__name__ or "running low on memory" in text
+    ):  # Ray guesses at OOM for any death
         return "out of memory"
     if "worker process has died" not in text and "node" in text and ("died" in text or "dead" in text):
         return "its node is gone"
