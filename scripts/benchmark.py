@@ -20,13 +20,14 @@ def main() -> None:
     add("--full", action="store_true", help="all parts")
     add("--quick", action="store_true", help="tell whether it works: the numbers mean nothing")
     add("--threads", metavar="T", type=int, help="of the backend (default: the cores there are)")
+    add("--torch-compile", action="store_true", help="torch.compile takes part too; it may end the process")
     add("--seeds", metavar="S", type=int, nargs="+", default=[42, 43, 44], help="of b; measured ones stay")
     options = parser.parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.benchmark.parts import PARTS, USUAL, choose_parts, run_benchmark
 
     parts = list(PARTS) if options.full else choose_parts(options.only or USUAL)
-    amount = {name: getattr(options, name) for name in ("seeds", "threads", "quick")}
+    amount = {name: getattr(options, name) for name in ("seeds", "threads", "quick", "torch_compile")}
     run_benchmark(options.input, options.output, parts, **amount)
 
 

@@ -11,7 +11,7 @@ from digit_recognizer import files, named_recipes, recipes
 from digit_recognizer.benchmark import baseline, torch_baseline
 from digit_recognizer.benchmark.timing import Row
 from digit_recognizer.benchmark.torch_baseline import TorchWay
-from digit_recognizer.benchmark.workload import Workload, half_precision, on_tensorflow
+from digit_recognizer.benchmark.workload import Workload, on_tensorflow
 from digit_recognizer.data import folds
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.folds import Member
@@ -58,9 +58,7 @@ def _ways(workload: Workload) -> dict[str, tuple[str, Way]]:
     if on_tensorflow("bn_cnn as published, to an accuracy"):
         ways[AS_PUBLISHED] = ("bn_cnn", _train_as_published)
     ways["fast"] = ("fast", _train_as_here)
-    chosen = fastest_way(
-        torch_baseline.torch_ways(workload.threads, half_precision()), workload.measured.get("a", [])
-    )
+    chosen = fastest_way(workload.torch_ways(), workload.measured.get("a", []))
     if chosen:
         ways[f"bn_cnn, {chosen.name}"] = ("bn_cnn", _train_with(chosen))
     return ways

@@ -54,6 +54,7 @@ def run_benchmark(
     seeds: list[int],
     threads: int | None = None,
     quick: bool = False,
+    torch_compile: bool = False,
 ) -> None:
     """Measures parts; prints them, and writes benchmark.json and benchmark.png.
 
@@ -65,6 +66,7 @@ def run_benchmark(
         parts: names of PARTS.
         seeds: of part b.
         threads: of the backend; None: the cores there are.
+        torch_compile: whether torch.compile takes part.
         quick: measure little, to tell whether it works; the built-in sample will do then.
 
     Raises UserError where there is no data, or where benchmark.json is of another machine.
@@ -84,7 +86,9 @@ def run_benchmark(
         output.mkdir(parents=True, exist_ok=True)
         measured = {part: found["rows"] for part, found in results["parts"].items()}
         amount = QUICK if quick else {}
-        workload = Workload(dataset, place.input, seeds, threads, measured=measured, **amount)
+        workload = Workload(
+            dataset, place.input, seeds, threads, measured=measured, torch_compile=torch_compile, **amount
+        )
         for part in parts:
             _measure(part, workload, results, path)
         _show(results, path)

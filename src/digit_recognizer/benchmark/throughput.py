@@ -16,7 +16,6 @@ from digit_recognizer.benchmark.workload import (
     Workload,
     execution_plan,
     first_rows,
-    half_precision,
     on_tensorflow,
 )
 from digit_recognizer.data import digits, places
@@ -75,7 +74,7 @@ def measure_training(workload: Workload) -> Iterator[Row]:
         compiled = "uncompiled" if scope == "none" else f"{scope} compiled"
         name = f"ours, {compiled}, {dtype}" + " (chosen here)" * ((scope, dtype) == chosen)
         ways[name] = epoch_as_here(recipe, images, labels, scope, dtype)
-    for way in torch_baseline.torch_ways(workload.threads, half_precision()):
+    for way in workload.torch_ways():
         training = torch_baseline.TorchTraining(way, recipe.seed)
         ways[way.name] = partial(training.epoch, images, labels)
     yield from compare("training", ways, workload.rounds, "images/s", lambda seconds: rows / seconds)
@@ -113,6 +112,6 @@ def measure_predicting(workload: Workload) -> Iterator[Row]:
         "model.predict": lambda: usual.predict(images, verbose=0),
         "ours": lambda: predict_with_tta(network, images),
     }
-    for way in torch_baseline.torch_ways(workload.threads, half_precision()):
+    for way in workload.torch_ways():
         ways[way.name] = partial(torch_baseline.predictor(way), images)
     yield from compare("predicting", ways, workload.rounds, "images/s", lambda taken: len(images) / taken)

@@ -33,7 +33,7 @@ class TorchWay(NamedTuple):
         return f"PyTorch, {'compiled' if self.compiled else 'eager'}, {self.dtype}"
 
 
-def torch_ways(threads: int, half_precision: bool) -> list[TorchWay]:
+def torch_ways(threads: int, half_precision: bool, compiled: bool = False) -> list[TorchWay]:
     """Returns the ways that this machine has, and makes PyTorch compute with this number of threads.
 
     What is left out is printed: everything without PyTorch, and torch.compile without a C++ compiler.
@@ -41,6 +41,7 @@ def torch_ways(threads: int, half_precision: bool) -> list[TorchWay]:
     Args:
         threads: of PyTorch.
         half_precision: whether bfloat16 is one of the ways.
+        compiled: whether torch.compile is one; with PyTorch 2.13 it has ended the process by a damaged heap.
     """
     if not importlib.util.find_spec("torch"):
         print(
@@ -52,12 +53,11 @@ def torch_ways(threads: int, half_precision: bool) -> list[TorchWay]:
     import torch
 
     torch.set_num_threads(threads)
-    compilers = [False, True]
-    if not shutil.which(os.environ.get("CXX", "g++")):
+    if compiled and not shutil.which(os.environ.get("CXX", "g++")):
         print("left out: torch.compile, which needs a C++ compiler (g++)", flush=True)
-        compilers = [False]
+        compiled = False
     dtypes = ["float32", "bfloat16"] if half_precision else ["float32"]
-    return [TorchWay(dtype, compiled) for dtype in dtypes for compiled in compilers]
+    return [TorchWay(dtype, by_compiler) for dtype in dtypes for by_compiler in {False, compiled}]
 
 
 def build():
@@ -119,7 +119,10 @@ class TorchTraining:
     """Trains the tutorial's network with Adam on batches of augmented pictures."""
 
     def __init__(self, way: TorchWay, seed: int, learning_rate: float = 1e-3):
-        """Makes the network; with `way.compiled` the first step compiles it, augmentation included."""
+        """Makes the network; with `way.compiled` the first step compiles it.
+
+        Augmentation is not compiled: PyTorch 2.13 then reads outside the pictures now and then.
+        """
         import torch
 
         torch.manual_seed(seed)
@@ -127,13 +130,12 @@ class TorchTraining:
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=learning_rate, eps=1e-7, fused=True
         )  # Keras' epsilon
-        self._loss = torch.compile(self._augmented_loss) if way.compiled else self._augmented_loss
+        self._loss = torch.compile(self._mean_loss) if way.compiled else self._mean_loss
 
-    def _augmented_loss(self, pixels, labels):
-        """The mean cross-entropy of a batch."""
+    def _mean_loss(self, images, labels):
+        """The mean cross-entropy of a batch of augmented pictures."""
         from torch.nn import functional
 
-        images = augment(pixels)
         with _autocast(self.way):
             logits = self.network(images)
         return functional.cross_entropy(logits.float(), labels)
@@ -151,7 +153,7 @@ class TorchTraining:
         pixels, targets = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
         self.network.train()
         for rows in torch.randperm(len(images))[: len(images) // BATCH * BATCH].split(BATCH):
-            loss = self._loss(pixels[rows], targets[rows])
+            loss = self._loss(augment(pixels[rows]), targets[rows])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from digit_recognizer.benchmark import torch_baseline
 from digit_recognizer.benchmark.timing import Row
+from digit_recognizer.benchmark.torch_baseline import TorchWay
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training import backend
@@ -29,7 +31,12 @@ class Workload:
     group: int = 3  # epochs or members whose cost is one row
     predicted: int | None = None  # rows of test.csv; None: all
     epochs: int = 50  # of part b, at most
+    torch_compile: bool = False  # whether torch.compile takes part
     measured: dict[str, list[Row]] = field(default_factory=dict)  # rows of each part so far, on this machine
+
+    def torch_ways(self) -> list[TorchWay]:
+        """Returns PyTorch's ways, none where it is not installed. Needs `backend.start`."""
+        return torch_baseline.torch_ways(self.threads, half_precision(), self.torch_compile)
 
 
 # The same, to tell whether the benchmark works: its numbers mean nothing.
