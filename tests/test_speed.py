@@ -60,10 +60,10 @@ def steps(recipe, layer_set, precision, by_xla, weights, batches):
     return found
 
 
-@pytest.fixture(scope="module", params=["bn_cnn", "fast", "best"])
+@pytest.fixture(scope="module", params=["bn_cnn", "fast", "residual"])
 def published(request):
     """The recipe, its first weights, which of them are trained, three batches, and plain Keras' steps on them."""
-    narrow = {"filters": (16, 24, 32)} if request.param == "best" else {}
+    narrow = {"filters": (16, 24, 32)} if request.param == "residual" else {}
     recipe = plain(request.param, **narrow)
     keras.utils.set_random_seed(3)
     model = networks.build(recipe)
