@@ -1,5 +1,6 @@
 """Setting up, and what is known of the place: Python, credentials, Kaggle's folders, the backend."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
