@@ -1,5 +1,6 @@
 """The fast ways to train compute what plain Keras in float32 computes; so do the backend's choices."""
 
+import functools
 import importlib
 import itertools
 import os
@@ -20,10 +21,11 @@ from digit_recognizer.training.fold import FoldTrainer, make_learner
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
-    MultipliedBatchNormalization,
     PhiloxDropout,
+    XlaBatchNormalization,
+    XlaGradientConv2D,
+    XlaGradientMaxPooling2D,
     filters_gradient,
-    pictures_gradient,
 )
 from digit_recognizer.training.loop import batches_per_call
 from digit_recognizer.training.networks import KERAS, TF_AVX512, XLA
@@ -136,12 +138,13 @@ def test_one_step_is_that_of_plain_keras(published, layer_set, by_xla, precision
     # bfloat16 has eight bits, 0.4 % in each number, and rounding picks among the pixels that are pooled: that
     # turns a gradient, and leaves its size along the right one
     apart, along, of_statistics = {
-        "float32": (0.03, 0.005, 2e-4),
-        "bfloat16": (0.5, 0.1, 0.03),
+        "float32": (0.02, 0.005, 5e-5),
+        "bfloat16": (0.4, 0.1, 0.03),
         "float16": (0.2, 0.1, 0.005),
     }[precision]
     for (mine, _), (theirs, _) in zip(found, expected, strict=True):
         assert np.linalg.norm(mine - theirs) < (1e-5 if exact else of_statistics) * np.linalg.norm(theirs)
+    plain_steps = functools.cache(lambda: steps(recipe, KERAS, precision, False, weights, batches))
     whole = np.linalg.norm(np.concatenate(list(itertools.compress(expected[0][1], trained))))
     for number, is_trained in enumerate(trained):
         pairs = [
@@ -149,13 +152,16 @@ def test_one_step_is_that_of_plain_keras(published, layer_set, by_xla, precision
         ]
         size = min(np.linalg.norm(theirs) for _, theirs in pairs)
         if is_trained and size < 1e-5 * whole:  # of a bias before a normalisation, which takes it out
-            assert all(np.linalg.norm(mine) < 0.01 * whole for mine, _ in pairs)
+            # what rounding leaves of it in half precision depends on the processor: as much as in plain Keras
+            own = [0.0] * 3 if exact else [np.linalg.norm(move[number]) for _, move in plain_steps()]
+            for (mine, _), theirs in zip(pairs, own, strict=True):
+                assert np.linalg.norm(mine) < max(0.01 * whole, 1.5 * theirs)
             continue
         errors = [np.linalg.norm(mine - theirs) / np.linalg.norm(theirs) for mine, theirs in pairs]
         mine, theirs = map(np.concatenate, zip(*pairs, strict=True))
         assert max(errors) < (apart if is_trained else of_statistics)
         assert mine @ theirs / (theirs @ theirs) == pytest.approx(1, abs=along)
-        assert not exact or min(errors) < 1e-4  # of a batch in which rounding had nothing to pick
+        assert not exact or min(errors) < 5e-5  # of a batch in which rounding had nothing to pick
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -176,35 +182,62 @@ def test_max_of_four_is_max_pooling(height, width):
     assert (ops.convert_to_numpy(MaxOfFour()(pictures)) == expected).all()
 
 
-@needs_tensorflow
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize(("height", "width", "channels"), [(7, 5, 6), (28, 28, 1)])
-def test_gradients_of_a_convolution_are_tensorflows_own(padding, height, width, channels):
+def gradients(layer, pictures, slopes, training=False):
+    """The gradients of the layer's pictures and of its weights that are trained, by name."""
     tf = importlib.import_module("tensorflow")
-    generator, shape = np.random.default_rng(0), (3, 3, channels, 4)
-    pictures = tf.constant(generator.normal(size=(8, height, width, channels)), "float32")
-    filters = tf.constant(generator.normal(size=shape), "float32")
     with tf.GradientTape() as tape:
-        tape.watch([filters, pictures])
-        convolved = tf.nn.conv2d(pictures, filters, 1, padding)
-    slopes = tf.constant(generator.normal(size=convolved.shape), "float32")
-    of_filters, of_pictures = tape.gradient(convolved, [filters, pictures], slopes)
-    found = filters_gradient(pictures, slopes, shape, padding).numpy()
-    assert found == pytest.approx(of_filters.numpy(), abs=1e-3)
-    found = pictures_gradient(slopes, filters, padding).numpy()
-    assert found == pytest.approx(of_pictures.numpy(), abs=1e-3)
+        tape.watch(pictures)
+        outputs = layer(pictures, training=training)
+    weights = {weight.name: weight.value for weight in layer.trainable_weights}
+    found = tape.gradient(outputs, {"pictures": pictures} | weights, slopes)
+    return {name: gradient.numpy() for name, gradient in found.items()}
 
 
 @needs_tensorflow
-@pytest.mark.parametrize("kind", [FusedBatchNormalization, MultipliedBatchNormalization])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("height", "width", "channels"), [(7, 5, 6), (28, 28, 1)])
+def test_gradients_of_a_convolution_are_keras_own(padding, height, width, channels):
+    generator = np.random.default_rng(0)
+    pictures = ops.convert_to_tensor(generator.normal(size=(8, height, width, channels)).astype("float32"))
+    ours, keras_own = (kind(4, 3, padding=padding) for kind in (XlaGradientConv2D, keras.layers.Conv2D))
+    slopes = ops.convert_to_tensor(generator.normal(size=keras_own(pictures).shape).astype("float32"))
+    ours.build(pictures.shape)
+    ours.set_weights(keras_own.get_weights())
+    found, expected = (gradients(layer, pictures, slopes) for layer in (ours, keras_own))
+    for name, gradient in expected.items():
+        assert found[name] == pytest.approx(gradient, abs=1e-3)
+    of_filters = filters_gradient(pictures, slopes, (3, 3, channels, 4), padding.upper())
+    assert of_filters.numpy() == pytest.approx(expected["kernel"], abs=1e-3)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (7, 5)])
+def test_gradient_of_pooling_is_keras_own_where_pixels_are_equal(height, width):
+    generator = np.random.default_rng(0)
+    pictures = ops.convert_to_tensor(generator.integers(0, 3, (5, height, width, 4)).astype("float32"))
+    ours, keras_own = XlaGradientMaxPooling2D(2), keras.layers.MaxPooling2D(2)
+    pooled = ops.convert_to_numpy(keras_own(pictures))
+    assert (ops.convert_to_numpy(ours(pictures)) == pooled).all()
+    slopes = ops.convert_to_tensor(generator.normal(size=pooled.shape).astype("float32"))
+    found, expected = (gradients(layer, pictures, slopes)["pictures"] for layer in (ours, keras_own))
+    assert (found == expected).all()
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", [FusedBatchNormalization, XlaBatchNormalization])
 def test_quick_normalisation_is_keras_own(kind):
-    pictures = np.random.default_rng(0).normal(3, 2, size=(8, 6, 6, 5)).astype("float32")
+    generator = np.random.default_rng(0)
+    pictures = ops.convert_to_tensor(generator.normal(3, 2, size=(8, 6, 6, 5)).astype("float32"))
+    slopes = ops.convert_to_tensor(generator.normal(size=(8, 6, 6, 5)).astype("float32"))
     ours, keras_own = kind(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
     for training_ in (True, False):
         found, expected = (ops.convert_to_numpy(x(pictures, training=training_)) for x in (ours, keras_own))
         assert found == pytest.approx(expected, abs=1e-5)
     for mine, theirs in zip(ours.get_weights(), keras_own.get_weights(), strict=True):
         assert mine == pytest.approx(theirs, abs=1e-5)
+    found, expected = (gradients(x, pictures, slopes, training=True) for x in (ours, keras_own))
+    for name, gradient in expected.items():
+        assert found[name] == pytest.approx(gradient, abs=1e-4)
 
 
 @needs_tensorflow

@@ -8,20 +8,17 @@ from keras import ops
 
 
 class QuickConv2D(keras.layers.Conv2D):
-    """Conv2D of stride 1 whose gradients take the way that is fast on a processor.
+    """Conv2D of stride 1 whose filters' gradient is one product of matrices where TensorFlow's kernel is slow.
 
-    On TensorFlow in half precision, where the pictures are small, the filters' gradient is one product of
-    matrices. With `turns`, the pictures' gradient is a convolution with the turned filters. TensorFlow's own
-    kernels for them are slow there; elsewhere, and on JAX, this is Keras' Conv2D.
+    It is slow in half precision where the pictures are small; elsewhere, and on JAX, this is Keras' Conv2D.
     """
 
-    turns = False
     _SMALL = 8  # pixels of height
 
     def convolution_op(self, inputs, kernel):
         """Called by Keras: float (batch, height, width, channels) -> the same with other channels."""
         multiplies = inputs.dtype != "float32" and inputs.shape[1] <= self._SMALL
-        if keras.backend.backend() != "tensorflow" or not (multiplies or self.turns):
+        if keras.backend.backend() != "tensorflow" or not multiplies:
             return super().convolution_op(inputs, kernel)
         import tensorflow as tf
 
@@ -30,44 +27,18 @@ class QuickConv2D(keras.layers.Conv2D):
         @tf.custom_gradient
         def convolve(pictures, filters):
             def gradient(slopes):
-                shared = {"out_backprop": slopes, "strides": [1, 1, 1, 1], "padding": padding}
-                if self.turns:
-                    of_pictures = pictures_gradient(slopes, filters, padding)
-                else:
-                    of_pictures = tf.raw_ops.Conv2DBackpropInput(
-                        input_sizes=tf.shape(pictures), filter=filters, **shared
-                    )
-                if multiplies:
-                    return of_pictures, filters_gradient(pictures, slopes, filters.shape, padding)
-                return of_pictures, tf.raw_ops.Conv2DBackpropFilter(
-                    input=pictures, filter_sizes=filters.shape, **shared
+                of_pictures = tf.raw_ops.Conv2DBackpropInput(
+                    input_sizes=tf.shape(pictures),
+                    filter=filters,
+                    out_backprop=slopes,
+                    strides=[1, 1, 1, 1],
+                    padding=padding,
                 )
+                return of_pictures, filters_gradient(pictures, slopes, filters.shape, padding)
 
             return tf.nn.conv2d(pictures, filters, 1, padding), gradient
 
         return convolve(inputs, tf.convert_to_tensor(kernel))
-
-
-class TurningConv2D(QuickConv2D):
-    """QuickConv2D for a processor without AVX-512."""
-
-    turns = True
-
-
-def pictures_gradient(slopes, filters, padding: str):
-    """Returns the gradient of a convolution's input, as a convolution with the filters turned by half a turn.
-
-    Args:
-        slopes: (batch, height, width, filters), the gradient of its output.
-        filters: (rows, columns, channels, filters), rows and columns odd.
-        padding: of the convolution, SAME or VALID.
-    """
-    import tensorflow as tf
-
-    rows, columns = filters.shape[:2]
-    if padding == "VALID":
-        padding = [[0, 0], [rows - 1] * 2, [columns - 1] * 2, [0, 0]]
-    return tf.nn.conv2d(slopes, tf.transpose(tf.reverse(filters, [0, 1]), [0, 1, 3, 2]), 1, padding)
 
 
 def filters_gradient(pictures, slopes, shape, padding: str):
@@ -88,6 +59,85 @@ def filters_gradient(pictures, slopes, shape, padding: str):
     windows = [pictures[:, y : y + height, x : x + width] for y in range(rows) for x in range(columns)]
     windows = ops.reshape(ops.concatenate(windows, axis=-1), (-1, rows * columns * channels))
     return ops.reshape(ops.matmul(ops.transpose(windows), ops.reshape(slopes, (-1, filters))), shape)
+
+
+class XlaGradientConv2D(keras.layers.Conv2D):
+    """Conv2D of stride 1 whose gradients XLA compiles, for float32 on a processor without AVX-512.
+
+    TensorFlow's own kernels for them are slow there, its forward pass is not. In half precision, and on JAX, this
+    is Keras' Conv2D.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        """Called by Keras: float (batch, height, width, channels) -> the same with other channels."""
+        if keras.backend.backend() != "tensorflow" or inputs.dtype != "float32":
+            return super().convolution_op(inputs, kernel)
+        import tensorflow as tf
+
+        shared = {"strides": [1, 1, 1, 1], "padding": self.padding.upper()}
+
+        @tf.function(jit_compile=True)
+        def of_pictures(pictures, filters, slopes):
+            return tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(pictures), filter=filters, out_backprop=slopes, **shared
+            )
+
+        @tf.function(jit_compile=True)
+        def of_filters(pictures, filters, slopes):
+            return tf.raw_ops.Conv2DBackpropFilter(
+                input=pictures, filter_sizes=filters.shape, out_backprop=slopes, **shared
+            )
+
+        @tf.custom_gradient
+        def convolve(pictures, filters):
+            def gradient(slopes):
+                return of_pictures(pictures, filters, slopes), of_filters(pictures, filters, slopes)
+
+            return tf.nn.conv2d(pictures, filters, **shared), gradient
+
+        return convolve(inputs, tf.convert_to_tensor(kernel))
+
+
+class XlaGradientMaxPooling2D(keras.layers.MaxPooling2D):
+    """MaxPooling2D(2) whose gradient XLA compiles, for a processor without AVX-512. On JAX it is Keras' own."""
+
+    def call(self, inputs):
+        """Float (batch, height, width, channels) -> (batch, height // 2, width // 2, channels)."""
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs)
+        import tensorflow as tf
+
+        compiled = tf.function(pooling_gradient, jit_compile=True)
+
+        @tf.custom_gradient
+        def pool(pictures):
+            maxima = tf.nn.max_pool2d(pictures, 2, 2, "VALID")
+            return maxima, lambda slopes: compiled(pictures, maxima, slopes)
+
+        return pool(inputs)
+
+
+def pooling_gradient(pictures, maxima, slopes):
+    """Returns the gradient of the pictures that were pooled: of equal pixels the first takes it, as in TensorFlow.
+
+    Args:
+        pictures: (batch, height, width, channels), the input.
+        maxima: (batch, height // 2, width // 2, channels), the output.
+        slopes: the gradient of the output.
+    """
+    import tensorflow as tf
+
+    height, width, channels = pictures.shape[1:]
+    rows, columns = maxima.shape[1:3]
+    windows = tf.reshape(pictures[:, : 2 * rows, : 2 * columns], (-1, rows, 2, columns, 2, channels))
+    parts, taken = [], tf.zeros_like(maxima, "bool")
+    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        highest = (windows[:, :, y, :, x] == maxima) & ~taken
+        parts.append(tf.where(highest, slopes, 0))
+        taken |= highest
+    halves = tf.stack(parts[:2], axis=3), tf.stack(parts[2:], axis=3)  # upper and lower pixels
+    gradient = tf.reshape(tf.stack(halves, axis=2), (-1, 2 * rows, 2 * columns, channels))
+    return tf.pad(gradient, [[0, 0], [0, height - 2 * rows], [0, width - 2 * columns], [0, 0]])
 
 
 class MaxOfFour(keras.layers.Layer):
@@ -139,41 +189,55 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs, mean, variance * (count - 1) / count
 
 
-class MultipliedBatchNormalization(FusedBatchNormalization):
-    """FusedBatchNormalization for a processor without AVX-512, where the fused kernel's forward pass is slow.
+class XlaBatchNormalization(FusedBatchNormalization):
+    """FusedBatchNormalization for a processor without AVX-512, where TensorFlow's fused kernels are slow.
 
-    There the sums over the pictures are products of matrices; the gradient is the fused kernel's.
+    XLA compiles it, and sums over the pictures are products of matrices, which use all cores.
     """
 
     def normalize(self, pictures):
         """See FusedBatchNormalization."""
         import tensorflow as tf
 
+        @tf.function(jit_compile=True)
+        def forward(pictures, gamma, beta):
+            values = tf.cast(pictures, "float32")
+            mean = _mean(values)
+            variance = _mean(tf.math.squared_difference(values, mean))
+            outputs = (values - mean) * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
+            return tf.cast(outputs, pictures.dtype), mean, variance
+
+        @tf.function(jit_compile=True)
+        def backward(pictures, slopes, gamma, mean, variance):
+            inverse = tf.math.rsqrt(variance + self.epsilon)
+            normal, slopes = (tf.cast(pictures, "float32") - mean) * inverse, tf.cast(slopes, "float32")
+            of_gamma, of_beta = _mean(slopes * normal), _mean(slopes)
+            of_pictures = (slopes - of_beta - normal * of_gamma) * (gamma * inverse)
+            count = tf.cast(tf.size(pictures) // pictures.shape[-1], "float32")
+            return tf.cast(of_pictures, pictures.dtype), of_gamma * count, of_beta * count
+
         @tf.custom_gradient
         def apply(pictures, gamma, beta):
-            rows = tf.reshape(tf.cast(pictures, "float32"), (-1, pictures.shape[-1]))
-            weights = tf.fill((1, tf.shape(rows)[0]), 1 / tf.cast(tf.shape(rows)[0], "float32"))
-            mean = (weights @ rows)[0]
-            variance = (weights @ tf.math.squared_difference(rows, mean))[0]
-            scale = gamma * tf.math.rsqrt(variance + self.epsilon)
-            offset = beta - mean * scale
-            outputs = pictures * tf.cast(scale, pictures.dtype) + tf.cast(offset, pictures.dtype)
+            outputs, mean, variance = forward(pictures, gamma, beta)
 
             def gradient(slopes, *_):
-                return tf.raw_ops.FusedBatchNormGradV3(
-                    y_backprop=slopes,
-                    x=pictures,
-                    scale=gamma,
-                    reserve_space_1=mean,
-                    reserve_space_2=variance,
-                    reserve_space_3=tf.zeros(0),
-                    epsilon=self.epsilon,
-                    is_training=True,
-                )[:3]
+                return backward(pictures, slopes, gamma, mean, variance)
 
             return (outputs, mean, variance), gradient
 
         return apply(pictures, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta))
+
+
+def _mean(pictures):
+    """Returns the mean of each channel of float32 (batch, height, width, channels), by products of matrices."""
+    import tensorflow as tf
+
+    means = tf.reshape(pictures, (tf.shape(pictures)[0], -1))
+    for channels in (means.shape[-1], pictures.shape[-1]):  # over the batch, then over the picture
+        means = tf.reshape(means, (-1, channels))
+        count = tf.shape(means)[0]
+        means = tf.fill((1, count), 1 / tf.cast(count, "float32")) @ means
+    return means[0]
 
 
 class PhiloxDropout(keras.layers.Dropout):

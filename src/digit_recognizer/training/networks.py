@@ -14,10 +14,11 @@ from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
-    MultipliedBatchNormalization,
     PhiloxDropout,
     QuickConv2D,
-    TurningConv2D,
+    XlaBatchNormalization,
+    XlaGradientConv2D,
+    XlaGradientMaxPooling2D,
 )
 
 
@@ -41,7 +42,9 @@ KERAS = LayerSet(layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Drop
 XLA = LayerSet(layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)
 # For a training step of TensorFlow's own kernels, on a processor with AVX-512 and on one without.
 TF_AVX512 = LayerSet(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True)
-TF_AVX2 = LayerSet(TurningConv2D, MultipliedBatchNormalization, _POOLING, layers.Dropout, True)
+TF_AVX2 = LayerSet(
+    XlaGradientConv2D, XlaBatchNormalization, partial(XlaGradientMaxPooling2D, 2), layers.Dropout, True
+)
 
 
 def tf_kernels() -> LayerSet:
