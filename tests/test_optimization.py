@@ -15,7 +15,7 @@ def recipe(**options):
 
 
 def rates(steps, **options):
-    """The learning rate of every step of the training, so many an epoch."""
+    """The learning rate of every step of the training; an epoch has `steps` steps."""
     rate = optimization.learning_rate(chosen := recipe(**options), steps)
     return np.array([float(rate(step)) for step in range(steps * chosen.epochs)])
 

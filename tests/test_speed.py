@@ -21,8 +21,8 @@ from digit_recognizer.training.fold import FoldTrainer, make_learner
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
+    MultipliedBatchNormalization,
     PhiloxDropout,
-    XlaBatchNormalization,
     XlaGradientConv2D,
     XlaGradientMaxPooling2D,
     filters_gradient,
@@ -224,7 +224,7 @@ def test_gradient_of_pooling_is_keras_own_where_pixels_are_equal(height, width):
 
 
 @needs_tensorflow
-@pytest.mark.parametrize("kind", [FusedBatchNormalization, XlaBatchNormalization])
+@pytest.mark.parametrize("kind", [FusedBatchNormalization, MultipliedBatchNormalization])
 def test_quick_normalisation_is_keras_own(kind):
     generator = np.random.default_rng(0)
     pictures = ops.convert_to_tensor(generator.normal(3, 2, size=(8, 6, 6, 5)).astype("float32"))

@@ -198,7 +198,7 @@ def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(datas
     rows = (dataset.train_images, dataset.labels.train)
 
     def weights(epochs, ema_epochs):
-        """Those validated last, after so many epochs, each of one step of the 4 that the recipe counts on."""
+        """The weights validated last, after this many epochs of one step; the recipe counts on 4 steps."""
         options = {"optimizer": "sgd", "learning_rate": 0.1, "dropout": 0.0, "ema_epochs": ema_epochs}
         recipe = change(named("dropout_mlp"), options)
         keras.utils.set_random_seed(0)

@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,32 +43,34 @@ class Table:
     def _parse_fast(self, highest: list[int]) -> np.ndarray | None:
         """Returns what `parse` does, or None if a cell may be wrong.
 
-        pandas reads signs, fractions and zero bytes, which no picture has, and drops an empty cell at the end of
-        a row. So the bytes and the number of commas are checked first.
+        pandas reads signs, fractions and zero bytes, which no picture has, drops an empty cell at the end of a row,
+        and what is too much in the first row. So the bytes and the numbers of commas are checked first.
         """
-        commas = self.body.count(b"\n") * (len(self.names) - 1)
-        if self.body.translate(None, _PLAIN) or self.body.count(b",") != commas:
+        commas = len(self.names) - 1  # of a row
+        if (
+            self.body.translate(None, _PLAIN)
+            or self.body.count(b",", 0, self.body.index(b"\n")) != commas
+            or self.body.count(b",") != self.body.count(b"\n") * commas
+        ):
             return None
         chunks = []
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)  # about a first row that is too long
-                reader = pd.read_csv(
-                    io.BytesIO(self.body),
-                    header=None,
-                    names=range(len(self.names)),
-                    index_col=False,
-                    na_filter=False,
-                    skip_blank_lines=False,
-                    low_memory=False,
-                    chunksize=_CHUNK,
-                )
-                for frame in reader:
-                    cells = frame.to_numpy()
-                    if cells.dtype.kind != "i" or (cells.max(axis=0) > highest).any():
-                        return None
-                    chunks.append(cells.astype(np.uint8))
-        except (ValueError, pd.errors.ParserWarning):
+            reader = pd.read_csv(
+                io.BytesIO(self.body),
+                header=None,
+                names=range(len(self.names)),
+                index_col=False,
+                na_filter=False,
+                skip_blank_lines=False,
+                low_memory=False,
+                chunksize=_CHUNK,
+            )
+            for frame in reader:
+                cells = frame.to_numpy()
+                if cells.dtype.kind != "i" or (cells.max(axis=0) > highest).any():
+                    return None
+                chunks.append(cells.astype(np.uint8))
+        except ValueError:
             return None
         return np.concatenate(chunks)
 

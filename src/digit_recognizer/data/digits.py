@@ -6,6 +6,7 @@ the id and label columns and the ids come from sample_submission.csv (Kannada-MN
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,9 +97,11 @@ def _read(input: Path, pixels: bool) -> _Read:
 
 def _read_competition(pixels: bool, train_csv: Path, test_csv: Path, sample_csv: Path) -> _Read:
     columns, ids = csvs.read_sample_submission(sample_csv)
-    train_images, train = csvs.read_train(train_csv, columns[1], pixels)
-    test_images = _read_test_images(test_csv, sample_csv, columns, ids) if pixels else None
-    _check_several(train_csv, train)
+    with ThreadPoolExecutor() as threads:  # pandas parses outside of Python's lock
+        reading = threads.submit(_read_test_images, test_csv, sample_csv, columns, ids) if pixels else None
+        train_images, train = csvs.read_train(train_csv, columns[1], pixels)
+        _check_several(train_csv, train)
+        test_images = reading.result() if reading else None
     return train_images, test_images, Labels(train, None, np.array(ids), columns, "competition")
 
 

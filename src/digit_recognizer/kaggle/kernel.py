@@ -18,7 +18,8 @@ def owner_name() -> str:
 def pack_and_run(folder: Path, kernel: Kernel, options: list[str], *, push: bool, wait: bool) -> None:
     """Packs the project as a kernel into `folder`, pushes it, waits for its end and fetches its output into output/.
 
-    Pushing and waiting can be left out. `options` are those of train.py.
+    Without `push` it ends after the packing, without `wait` after the pushing. The kernel trains with `options`,
+    the options that train.py takes.
 
     Raises UserError where Kaggle does not take the kernel, or it ends with an error.
     """

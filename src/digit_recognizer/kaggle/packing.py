@@ -134,7 +134,8 @@ def training_options(options: list[str], previous: bool) -> list[str]:
 def pack(folder: Path, kernel: Kernel, options: list[str]) -> Path:
     """Writes the kernel's code file and kernel-metadata.json into `folder`, and returns the path of the code.
 
-    `options` are those of train.py. The same project and options give the same bytes.
+    The kernel trains with `options`, the options that train.py takes. The same project with the same options is
+    packed into the same bytes.
     """
     package = re.sub("(.{100})", r"\1\n", base64.b64encode(_archive()).decode())
     # ascii() makes Python literals: neither a title nor an option is ever read as code

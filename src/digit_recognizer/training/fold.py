@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from digit_recognizer.data.digits import Dataset
+from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.data.folds import Member
 from digit_recognizer.data.scores import scores
 from digit_recognizer.files import atomic, write_array, write_json
@@ -171,4 +171,7 @@ def make_learner(recipe: Recipe, rows: int, xla_scope: backend.XlaScope, compute
         model = LoopModel(model, batch_size)
     compile_model(model, recipe, rows // batch_size, jit_compile=xla_scope != "none")
     model.optimizer.build(model.trainable_variables)
+    # the metrics make their variables when they are first used: in a step, TensorFlow would trace it twice
+    model.compute_metrics(None, keras.ops.zeros(1, "uint8"), keras.ops.ones((1, CLASSES)))
+    model.reset_metrics()
     return model

@@ -189,39 +189,33 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs, mean, variance * (count - 1) / count
 
 
-class XlaBatchNormalization(FusedBatchNormalization):
+class MultipliedBatchNormalization(FusedBatchNormalization):
     """FusedBatchNormalization for a processor without AVX-512, where TensorFlow's fused kernels are slow.
 
-    XLA compiles it, and sums over the pictures are products of matrices, which use all cores.
+    There sums over the pictures are products of matrices, which use all cores and all of their width.
     """
 
     def normalize(self, pictures):
         """See FusedBatchNormalization."""
         import tensorflow as tf
 
-        @tf.function(jit_compile=True)
-        def forward(pictures, gamma, beta):
+        @tf.custom_gradient
+        def apply(pictures, gamma, beta):
             values = tf.cast(pictures, "float32")
             mean = _mean(values)
             variance = _mean(tf.math.squared_difference(values, mean))
-            outputs = (values - mean) * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
-            return tf.cast(outputs, pictures.dtype), mean, variance
-
-        @tf.function(jit_compile=True)
-        def backward(pictures, slopes, gamma, mean, variance):
             inverse = tf.math.rsqrt(variance + self.epsilon)
-            normal, slopes = (tf.cast(pictures, "float32") - mean) * inverse, tf.cast(slopes, "float32")
-            of_gamma, of_beta = _mean(slopes * normal), _mean(slopes)
-            of_pictures = (slopes - of_beta - normal * of_gamma) * (gamma * inverse)
-            count = tf.cast(tf.size(pictures) // pictures.shape[-1], "float32")
-            return tf.cast(of_pictures, pictures.dtype), of_gamma * count, of_beta * count
-
-        @tf.custom_gradient
-        def apply(pictures, gamma, beta):
-            outputs, mean, variance = forward(pictures, gamma, beta)
+            scale = gamma * inverse
+            outputs = tf.cast(values * scale + (beta - mean * scale), pictures.dtype)
 
             def gradient(slopes, *_):
-                return backward(pictures, slopes, gamma, mean, variance)
+                slopes = tf.cast(slopes, "float32")
+                of_beta, of_gamma = _mean(slopes), _mean(slopes * (values - mean)) * inverse
+                factor = scale * inverse * of_gamma
+                # scale * (slopes - of_beta - of_gamma * (values - mean) * inverse), in fewer passes
+                of_pictures = slopes * scale - (values * factor + (scale * of_beta - mean * factor))
+                count = tf.cast(tf.size(values) // values.shape[-1], "float32")
+                return tf.cast(of_pictures, pictures.dtype), of_gamma * count, of_beta * count
 
             return (outputs, mean, variance), gradient
 

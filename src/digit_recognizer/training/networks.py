@@ -14,9 +14,9 @@ from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
+    MultipliedBatchNormalization,
     PhiloxDropout,
     QuickConv2D,
-    XlaBatchNormalization,
     XlaGradientConv2D,
     XlaGradientMaxPooling2D,
 )
@@ -43,7 +43,7 @@ XLA = LayerSet(layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropou
 # For a training step of TensorFlow's own kernels, on a processor with AVX-512 and on one without.
 TF_AVX512 = LayerSet(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True)
 TF_AVX2 = LayerSet(
-    XlaGradientConv2D, XlaBatchNormalization, partial(XlaGradientMaxPooling2D, 2), layers.Dropout, True
+    XlaGradientConv2D, MultipliedBatchNormalization, partial(XlaGradientMaxPooling2D, 2), layers.Dropout, True
 )
 
 
