@@ -28,7 +28,7 @@ _WORTH_COMPILING = 50_000
 _BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10"), {"amx_bf16", "avx512_bf16"}
 _AVX512 = ("AVX512", "AVX10"), {"avx512f"}
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
 
 
@@ -94,12 +94,14 @@ def _keep_freed_memory() -> None:
     """Tells glibc to keep the memory that is freed.
 
     By default it gives the large blocks of every training step back to the system and takes them anew for
-    the next step, which costs page faults. Other C libraries do not have `mallopt`.
+    the next step, which costs page faults. The arenas that threads have of their own do so whatever the
+    threshold is: all threads share the first one. Other C libraries do not have `mallopt`.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager

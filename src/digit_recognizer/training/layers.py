@@ -130,13 +130,11 @@ def pooling_gradient(pictures, maxima, slopes):
     height, width, channels = pictures.shape[1:]
     rows, columns = maxima.shape[1:3]
     windows = tf.reshape(pictures[:, : 2 * rows, : 2 * columns], (-1, rows, 2, columns, 2, channels))
-    parts, taken = [], tf.zeros_like(maxima, "bool")
-    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        highest = (windows[:, :, y, :, x] == maxima) & ~taken
-        parts.append(tf.where(highest, slopes, 0))
-        taken |= highest
-    halves = tf.stack(parts[:2], axis=3), tf.stack(parts[2:], axis=3)  # upper and lower pixels
-    gradient = tf.reshape(tf.stack(halves, axis=2), (-1, 2 * rows, 2 * columns, channels))
+    highest = [windows[:, :, y, :, x] == maxima for y, x in ((0, 0), (0, 1), (1, 0))]
+    first = tf.where(highest[0], 0, tf.where(highest[1], 1, tf.where(highest[2], 2, 3)))
+    number = tf.reshape(tf.range(4), (1, 1, 2, 1, 2, 1))  # of a pixel in its window
+    gradient = tf.where(first[:, :, None, :, None] == number, slopes[:, :, None, :, None], 0)
+    gradient = tf.reshape(gradient, (-1, 2 * rows, 2 * columns, channels))
     return tf.pad(gradient, [[0, 0], [0, height - 2 * rows], [0, width - 2 * columns], [0, 0]])
 
 
