@@ -305,11 +305,39 @@ def flat_order(weights):
     return weights.reshape(256, 3, 3, 192).permute(0, 3, 1, 2).reshape(256, -1)
 
 
-def test_pytorchs_network_is_the_tutorials(torch):
-    """As many parameters, and for the same weights and batch the same probabilities and gradients as Keras' network."""
+def gradients_apart(torch, model, network, seed):
+    """By how much PyTorch's gradients differ from Keras' on a batch of noise, relative to the larger of them and 1."""
     import keras
     import tensorflow as tf
 
+    images = np.random.default_rng(seed).integers(0, 256, (4, 28, 28)).astype(np.uint8)  # few equals to pool
+    labels = np.arange(4)
+    keras.utils.set_random_seed(seed)
+    model.set_weights(keras.models.clone_model(model).get_weights())
+    parameters = with_weights(network, model)
+    network.eval()
+    assert torch_baseline.predict(network, TorchWay("float32", False), images) == pytest.approx(
+        model.predict(images, verbose=0), abs=1e-5
+    )
+    network.train()
+    network.zero_grad()
+    network[15].p = 0.0  # dropout
+    pixels = torch.from_numpy(images)[:, None] / 255
+    torch.nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)).backward()
+    with tf.GradientTape() as tape:
+        losses = keras.losses.sparse_categorical_crossentropy(labels, model(images, training=True))
+        loss = tf.reduce_mean(losses)
+    expected = [to_torch(gradient.numpy()) for gradient in tape.gradient(loss, model.trainable_variables)]
+    expected = [flat_order(each) if each.shape == (256, 1728) else each for each in expected]
+    # the biases before a normalisation have a gradient of 0
+    return max(
+        float((parameter.grad - wanted).norm()) / max(1.0, float(wanted.norm()))
+        for parameter, wanted in zip(parameters, expected, strict=True)
+    )
+
+
+def test_pytorchs_network_is_the_tutorials(torch):
+    """As many parameters, and for the same weights and batch the same probabilities and gradients as Keras' network."""
     from digit_recognizer.training import networks
 
     plain = dict.fromkeys(("rotation", "zoom", "shift", "dropout"), 0.0)
@@ -318,25 +346,9 @@ def test_pytorchs_network_is_the_tutorials(torch):
     numbers = [*network.parameters(), *(each for each in network.buffers() if each.ndim)]
     assert sum(each.numel() for each in numbers) == model.count_params() == 742_858
 
-    images = np.random.default_rng(0).integers(0, 256, (64, 28, 28)).astype(np.uint8)  # no equals to pool
-    labels = np.arange(64) % 10
-    parameters = with_weights(network, model)
-    assert torch_baseline.predict(network, TorchWay("float32", False), images) == pytest.approx(
-        model.predict(images, verbose=0), abs=1e-5
-    )
-    network.train()
-    network[15].p = 0.0  # dropout
-    pixels = torch.from_numpy(images)[:, None] / 255
-    torch.nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)).backward()
-    with tf.GradientTape() as tape:
-        losses = keras.losses.sparse_categorical_crossentropy(labels, model(images, training=True))
-        loss = tf.reduce_mean(losses)
-    expected = tape.gradient(loss, model.trainable_variables)
-    for number, (parameter, gradient) in enumerate(zip(parameters, expected, strict=True)):
-        wanted = to_torch(gradient.numpy())
-        wanted = flat_order(wanted) if wanted.shape == (256, 1728) else wanted
-        # the biases before a normalisation have a gradient of 0; rounding picks among equal pixels that are pooled
-        assert (parameter.grad - wanted).norm() < 0.02 * max(1.0, float(wanted.norm())), number
+    apart = [gradients_apart(torch, model, network, seed) for seed in range(5)]
+    # rounding picks among pixels that are pooled and nearly equal: never much, and not in every batch
+    assert max(apart) < 0.02 and min(apart) < 1e-4
     moved = network[1].running_var.detach().numpy()  # normalisation's averages move alike, too
     assert moved == pytest.approx(
         next(each for each in model.layers if "batch_norm" in each.name).moving_variance.numpy(), rel=1e-3

@@ -53,7 +53,7 @@ def draw_curves(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
     accuracies = pd.concat([history["val_accuracy"] for history in histories.values()])
     figure.axes[1].set_ylim(max(0, 1 - 5 * (1 - accuracies.median())), 1)
     if len(histories) <= 15:
-        figure.axes[1].legend(fontsize="small", ncols=1 + len(histories) // 6)
+        figure.axes[1].legend(loc="lower right", fontsize="small", ncols=1 + len(histories) // 6)
     return figure
 
 
@@ -74,7 +74,7 @@ def draw_learning_rate(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.
     axes.grid(alpha=0.3)
     axes.xaxis.get_major_locator().set_params(integer=True)
     if len(histories) <= 15:
-        axes.legend(fontsize="small")
+        axes.legend(loc="lower center", fontsize="small")
     return figure
 
 
