@@ -1,10 +1,12 @@
 """The fast ways to train compute what plain Keras in float32 computes; so do the backend's choices."""
 
+import ctypes
 import functools
 import importlib
 import itertools
 import os
 import shutil
+import subprocess
 import sys
 
 import keras
@@ -16,7 +18,7 @@ from keras import ops
 from digit_recognizer.errors import UserError
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
-from digit_recognizer.training import backend, fold, networks
+from digit_recognizer.training import backend, fold, networks, processor
 from digit_recognizer.training.fold import FoldTrainer, make_learner
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
@@ -85,7 +87,7 @@ def published(request):
 def test_half_precision_is_computed_or_refused(precision):
     """With ONEDNN_MAX_CPU_ISA=AVX2, TensorFlow gives oneDNN bfloat16 on a processor with AVX-512 all the same."""
     tf = importlib.import_module("tensorflow")
-    limited = "avx512f" in backend._cpuinfo("flags") and os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2"
+    limited = "avx512f" in processor.cpuinfo("flags") and os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2"
     if precision == "bfloat16" and limited:
         with pytest.raises(UserError, match="with ONEDNN_MAX_CPU_ISA=AVX2: set precision=float32"):
             backend.compute_dtype(precision)
@@ -371,7 +373,7 @@ def test_prediction_over_shifts():
 )
 @needs_tensorflow
 def test_precision_follows_the_processors_instructions(monkeypatch, flags, isa, expected):
-    monkeypatch.setattr(backend, "_cpuinfo", lambda name: set(flags.split()))
+    monkeypatch.setattr(processor, "cpuinfo", lambda name: set(flags.split()))
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if isa is not None:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
@@ -408,12 +410,12 @@ def test_xla_compiles_where_it_pays(monkeypatch):
 @needs_tensorflow
 def test_kernels_follow_the_processors_instructions(monkeypatch):
     flags = {"avx2", "avx512f"}
-    monkeypatch.setattr(backend, "_cpuinfo", lambda name: flags)
+    monkeypatch.setattr(processor, "cpuinfo", lambda name: flags)
     for isa, expected in (("AVX512_CORE", True), ("AVX2", False), ("", True)):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
-        assert backend.has_avx512() == expected
+        assert processor.has_avx512() == expected
     flags.remove("avx512f")
-    assert not backend.has_avx512()
+    assert not processor.has_avx512()
 
 
 @needs_tensorflow
@@ -427,3 +429,36 @@ def test_quick_adam_is_keras_own():
         plain_adam.apply([gradient], [keras_own])
     assert ours.numpy() == pytest.approx(keras_own.numpy(), abs=1e-6)
     assert np.abs(ours.numpy() - first).mean() > 0.01
+
+
+ALLOCATING = """
+import ctypes, resource, threading
+from digit_recognizer.training import processor
+
+processor.keep_freed_memory()
+libc, size = ctypes.CDLL(None), 12_845_056
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+
+def steps():
+    for _ in range(5):
+        blocks = [libc.malloc(size) for _ in range(10)]  # more than one heap of an arena holds
+        for block in blocks:
+            libc.memset(block, 1, size)
+        for block in blocks:
+            libc.free(block)
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+thread = threading.Thread(target=steps)
+thread.start()
+thread.join()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults / (10 * size / resource.getpagesize()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="of glibc alone")
+def test_a_thread_gets_freed_memory_back_without_page_faults():
+    done = subprocess.run([sys.executable, "-c", ALLOCATING], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2  # times the pages of a step: the first step's, not those of all five

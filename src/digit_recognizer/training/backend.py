@@ -1,6 +1,5 @@
 """Keras' backend on this machine: which one, its threads, its number format, and what XLA compiles."""
 
-import ctypes
 import functools
 import importlib.metadata
 import importlib.util
@@ -10,12 +9,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import joblib
 
 from digit_recognizer.errors import UserError
+from digit_recognizer.training import processor
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -24,11 +23,6 @@ XlaScope = Literal["none", "step", "epoch"]  # what XLA compiles of a training
 # Images of a training, all epochs counted, from which on the compiler's seconds are won back.
 _WORTH_COMPILING = 50_000
 
-# Parts of oneDNN's names for instruction sets, and Linux' names for them.
-_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10"), {"amx_bf16", "avx512_bf16"}
-_AVX512 = ("AVX512", "AVX10"), {"avx512f"}
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
 
 
@@ -62,7 +56,7 @@ def start(threads: int) -> None:
     """
     os.environ["KERAS_BACKEND"] = choose()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _keep_freed_memory()
+    processor.keep_freed_memory()
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
     if os.environ["KERAS_BACKEND"] == "jax":
         _multiply_with_fresh_weights()
@@ -88,20 +82,6 @@ def _multiply_with_fresh_weights() -> None:
     if (0, 7) <= version < (0, 10):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_xnnpack=false".strip()
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc to keep the memory that is freed.
-
-    By default it gives the large blocks of every training step back to the system and takes them anew for
-    the next step, which costs page faults. The arenas that threads have of their own do so whatever the
-    threshold is: all threads share the first one. Other C libraries do not have `mallopt`.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager
@@ -139,7 +119,7 @@ def compute_dtype(precision: str) -> str:
         return precision
     accelerator = _accelerator()
     if accelerator is None:
-        return "bfloat16" if _onednn_has(*_BFLOAT16) else "float32"
+        return "bfloat16" if processor.has_bfloat16() else "float32"
     # NVIDIA's GPUs have bfloat16 from compute capability 8 on, TPUs (which have none) always
     return "float16" if accelerator.get("compute_capability", (8, 0)) < (8, 0) else "bfloat16"
 
@@ -161,28 +141,6 @@ def _check_onednn(dtype: str) -> None:
             f"precision={dtype}: oneDNN can't compute in it with ONEDNN_MAX_CPU_ISA={limit}: "
             "set precision=float32 or TF_ENABLE_ONEDNN_OPTS=0"
         ) from error
-
-
-def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
-    """Returns whether TensorFlow's oneDNN may and can use certain instructions of this processor.
-
-    JAX has no oneDNN.
-
-    Args:
-        names: parts of oneDNN's names for the instruction sets that have them (ONEDNN_MAX_CPU_ISA).
-        flags: Linux' names for them, of which /proc/cpuinfo has to have one.
-    """
-    allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
-    if os.environ["KERAS_BACKEND"] != "tensorflow" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
-        return False
-    if allowed not in ("DEFAULT", "ALL") and not any(name in allowed for name in names):
-        return False
-    return bool(_cpuinfo("flags") & flags)
-
-
-def has_avx512() -> bool:
-    """Returns whether TensorFlow may and can use this processor's AVX-512."""
-    return _onednn_has(*_AVX512)
 
 
 def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
@@ -229,7 +187,7 @@ def _device() -> str:
     found = _accelerator()
     if found:
         return f"{found['count']} x {found['device_name']}"
-    names = _cpuinfo("model name")
+    names = processor.cpuinfo("model name")
     return min(names) if names else platform.processor() or platform.machine()
 
 
@@ -254,14 +212,6 @@ def _accelerator() -> dict[str, Any] | None:
         return None
     details = tf.config.experimental.get_device_details(gpus[0])
     return {"device_name": "GPU"} | details | {"count": len(gpus)}
-
-
-def _cpuinfo(name: str) -> set[str]:
-    """Returns the words of `flags`, or the values of another line, in Linux' /proc/cpuinfo; none elsewhere."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    values = {line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name}
-    return {word for value in values for word in value.split()} if name == "flags" else values
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from keras import layers
 
 from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.training import backend
+from digit_recognizer.training import processor
 from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
@@ -49,7 +49,7 @@ TF_AVX2 = LayerSet(
 
 def tf_kernels() -> LayerSet:
     """Returns the layers for a training step of TensorFlow's own kernels on this processor."""
-    return TF_AVX512 if backend.has_avx512() else TF_AVX2
+    return TF_AVX512 if processor.has_avx512() else TF_AVX2
 
 
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:

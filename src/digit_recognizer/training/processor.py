@@ -1,0 +1,60 @@
+"""This processor: the instructions that TensorFlow may use, and its memory."""
+
+import ctypes
+import os
+from pathlib import Path
+
+# Parts of oneDNN's names for instruction sets, and Linux' names for them.
+_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10"), {"amx_bf16", "avx512_bf16"}
+_AVX512 = ("AVX512", "AVX10"), {"avx512f"}
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
+
+
+def has_avx512() -> bool:
+    """Returns whether TensorFlow may and can use AVX-512."""
+    return _onednn_has(*_AVX512)
+
+
+def has_bfloat16() -> bool:
+    """Returns whether TensorFlow may and can use instructions for bfloat16."""
+    return _onednn_has(*_BFLOAT16)
+
+
+def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
+    """Returns whether TensorFlow's oneDNN may and can use certain instructions of this processor.
+
+    JAX has no oneDNN.
+
+    Args:
+        names: parts of oneDNN's names for the instruction sets that have them (ONEDNN_MAX_CPU_ISA).
+        flags: Linux' names for them, of which /proc/cpuinfo has to have one.
+    """
+    allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
+    if os.environ["KERAS_BACKEND"] != "tensorflow" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return False
+    if allowed not in ("DEFAULT", "ALL") and not any(name in allowed for name in names):
+        return False
+    return bool(cpuinfo("flags") & flags)
+
+
+def cpuinfo(name: str) -> set[str]:
+    """Returns the words of `flags`, or the values of another line, in Linux' /proc/cpuinfo; none elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    values = {line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name}
+    return {word for value in values for word in value.split()} if name == "flags" else values
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep the memory that is freed.
+
+    By default it gives the large blocks of every training step back to the system and takes them anew for
+    the next step, which costs page faults. The arenas that threads have of their own do so whatever the
+    threshold is: all threads share the first one. Other C libraries do not have `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_ARENA_MAX, 1)
