@@ -414,8 +414,11 @@ def test_kernels_follow_the_processors_instructions(monkeypatch):
     for isa, expected in (("AVX512_CORE", True), ("AVX2", False), ("", True)):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
         assert processor.has_avx512() == expected
+        assert networks.tf_kernels() is (TF_AVX512 if expected else networks.TF_AVX2)
     flags.remove("avx512f")
-    assert not processor.has_avx512()
+    assert networks.tf_kernels() is networks.TF_AVX2
+    monkeypatch.setattr(sys, "platform", "darwin")  # without XLA
+    assert networks.tf_kernels() is TF_AVX512
 
 
 @needs_tensorflow

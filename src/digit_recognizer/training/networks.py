@@ -1,5 +1,6 @@
 """The networks, from raw pixels to class probabilities: one function each."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -49,7 +50,8 @@ TF_AVX2 = LayerSet(
 
 def tf_kernels() -> LayerSet:
     """Returns the layers for a training step of TensorFlow's own kernels on this processor."""
-    return TF_AVX512 if processor.has_avx512() else TF_AVX2
+    has_xla = sys.platform != "darwin"  # TensorFlow is built without it for macOS
+    return TF_AVX2 if has_xla and not processor.has_avx512() else TF_AVX512
 
 
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:
