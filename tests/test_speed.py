@@ -15,6 +15,7 @@ import pytest
 from conftest import LIGHT, train_member
 from keras import ops
 
+from digit_recognizer import files
 from digit_recognizer.errors import UserError
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
@@ -463,5 +464,7 @@ print(faults / (10 * size / resource.getpagesize()))
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="of glibc alone")
 def test_a_thread_gets_freed_memory_back_without_page_faults():
-    done = subprocess.run([sys.executable, "-c", ALLOCATING], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": str(files.ROOT / "src")}
+    line = [sys.executable, "-c", ALLOCATING]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
     assert float(done.stdout) < 2  # times the pages of a step: the first step's, not those of all five
