@@ -87,6 +87,13 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
     assert np.load(undisturbed / "test_probabilities.npy").shape == (20, 10)
 
 
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(long_recipe, dataset, folds, tmp_path):
+    train_member(change(long_recipe, {"kept_epoch": "last"}), dataset, folds[0], tmp_path)
+    history, metrics = pd.read_csv(tmp_path / "history.csv"), read_json(tmp_path / "metrics.json")
+    assert metrics["best_epoch"] == metrics["epochs"] == len(history)
+    assert metrics["accuracy"] == pytest.approx(history["val_accuracy"].iloc[-1])
+
+
 def test_the_saved_model_is_the_one_that_predicted(undisturbed, dataset):
     model = keras.saving.load_model(undisturbed / "model.keras")
     assert (
@@ -331,12 +338,13 @@ def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
     assert ShuffledEpochs(*rows, change(recipe, {"batch_size": 1000}), folds[0], 0).chunks == 1
 
 
-def test_the_earliest_of_equal_epochs_is_the_best(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "state.npz", "", [], EvaluateEMA())
+@pytest.mark.parametrize(("rule", "kept"), [("best", 2), ("last", 4)])
+def test_the_kept_epoch_is_the_earliest_of_the_best_or_the_last(rule, kept, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "state.npz", "", rule, [], EvaluateEMA())
     checkpoint.history = [
         {"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])
     ]
-    assert checkpoint.best_epoch == 2
+    assert checkpoint.kept_epoch == kept
 
 
 def test_a_loss_that_is_no_number_is_refused(long_recipe, dataset, folds, tmp_path):

@@ -74,6 +74,11 @@ class Recipe:
     ema_epochs: float = _number(
         0.0, "epochs over which the weights are averaged for validation and prediction; 0: not averaged", 0, 1
     )
+    kept_epoch: str = _text(
+        "best",
+        "epoch whose network predicts: the best (by val_accuracy, the earliest on a tie) or the last",
+        "last",
+    )
     precision: str = _text(
         "auto",
         "number format of the computation; auto: what the device has instructions for",

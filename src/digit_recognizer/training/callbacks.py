@@ -83,26 +83,40 @@ class Checkpoint(keras.callbacks.Callback):
 
     _STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")  # of a schedule callback
 
-    def __init__(self, path: Path, identity: str, schedule: list[keras.callbacks.Callback], ema: EvaluateEMA):
+    def __init__(
+        self,
+        path: Path,
+        identity: str,
+        rule: str,
+        schedule: list[keras.callbacks.Callback],
+        ema: EvaluateEMA,
+    ):
         """Saves nothing yet.
 
         Args:
             path: state.npz, the file to save in.
             identity: of the run, recorded in the file.
+            rule: which epoch's weights to keep, a recipe's `kept_epoch`.
             schedule: callbacks whose state is saved, from `optimization.schedule_callbacks`.
             ema: has the weights that were validated.
         """
         super().__init__()
         self.path, self.identity = path, identity
         self.history: list[dict[str, Any]] = []
-        self.best_weights: list[np.ndarray] = []
+        self.kept_weights: list[np.ndarray] = []
         self.stopped = False
+        self._rule = rule
         self._schedule, self._ema = schedule, ema
         self._restored: list[dict[str, Any]] = []
 
     @property
-    def best_epoch(self) -> int:
-        """The epoch, from 1, with the highest monitored value; the earliest on a tie."""
+    def kept_epoch(self) -> int:
+        """The epoch, from 1, whose weights are kept: the last, or that of the highest monitored value.
+
+        The earliest on a tie.
+        """
+        if self._rule == "last":
+            return self.history[-1]["epoch"]
         return max(self.history, key=lambda row: row[MONITOR])["epoch"]
 
     def restore(self, model: keras.Model) -> None:
@@ -128,7 +142,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         assign(variables, [*weights, *optimizer])
         self.history, self.stopped, self._restored = restored
-        self.best_weights = best
+        self.kept_weights = best
 
     def on_train_begin(self, logs=None):
         """Restores the state of the schedule callbacks, after they have reset themselves."""
@@ -150,8 +164,8 @@ class Checkpoint(keras.callbacks.Callback):
             )
         row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in HISTORY[1:5]}
         self.history.append(row | {"learning_rate": self._learning_rate})
-        if self.best_epoch == epoch + 1:
-            self.best_weights = self._ema.weights
+        if self.kept_epoch == epoch + 1:
+            self.kept_weights = self._ema.weights
         self.stopped = bool(self.model.stop_training)
         self.history[-1]["seconds"] = round(time.perf_counter() - self._began, 3)
         self._save()
@@ -161,7 +175,7 @@ class Checkpoint(keras.callbacks.Callback):
         variables = {
             "weight": values(self.model.weights),
             "optimizer": values(self.model.optimizer.variables),
-            "best": self.best_weights,
+            "best": self.kept_weights,
         }
         facts = {
             "identity": self.identity,

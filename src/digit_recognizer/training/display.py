@@ -23,7 +23,7 @@ def describe(member: Member, metrics: dict[str, Any]) -> str:
     """Returns a line that tells what a member scored; `metrics` are the contents of metrics.json."""
     return (
         f"{member.name}: accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of {metrics['rows']} rows wrong, "
-        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"
+        f"epoch {metrics['best_epoch']} of {metrics['epochs']}"
     )
 
 

@@ -72,9 +72,9 @@ class FoldTrainer:
     ) -> dict[str, Any]:
         """Trains a member in `folder`, from where it stopped, and returns its metrics.
 
-        When it is done, `folder` holds model.keras (the weights of the epoch with the highest val_accuracy,
-        the earliest on a tie), history.csv, the probabilities of the validation rows and of the test rows
-        (float32 (n, 10)) and, written last, metrics.json.
+        When it is done, `folder` holds model.keras (the weights of the recipe's `kept_epoch`), history.csv,
+        the probabilities of the validation rows and of the test rows (float32 (n, 10)) and, written last,
+        metrics.json.
 
         Args:
             member: which rows train and which validate.
@@ -89,14 +89,14 @@ class FoldTrainer:
         folder.mkdir(parents=True, exist_ok=True)
         self._initialize(member)
         ema, schedule = EvaluateEMA(), schedule_callbacks(self.recipe, MONITOR)
-        checkpoint = Checkpoint(state, identity, schedule, ema)
+        checkpoint = Checkpoint(state, identity, self.recipe.kept_epoch, schedule, ema)
         checkpoint.restore(self.learner)
         if not checkpoint.stopped and len(checkpoint.history) < self.recipe.epochs:
             reseed = Reseed(self.recipe, member)
             self._fit(
                 member, dataset, len(checkpoint.history), [reseed, ema, *schedule, checkpoint, *callbacks]
             )
-        self.network.set_weights(checkpoint.best_weights)
+        self.network.set_weights(checkpoint.kept_weights)
         return self._finish(member, dataset, folder, checkpoint)
 
     def _initialize(self, member: Member) -> None:
@@ -133,7 +133,7 @@ class FoldTrainer:
     def _finish(
         self, member: Member, dataset: Dataset, folder: Path, checkpoint: Checkpoint
     ) -> dict[str, Any]:
-        """Predicts with the best epoch's network and writes the files of a finished member."""
+        """Predicts with the kept epoch's network and writes the files of a finished member."""
         began = time.perf_counter()
         with atomic(folder / "model.keras") as file:
             self.network.save(file)
@@ -150,7 +150,7 @@ class FoldTrainer:
             "fold": member.fold,
             **scores(dataset.labels.train[member.validation_rows], probabilities),
             "parameters": self.network.count_params(),
-            "best_epoch": checkpoint.best_epoch,
+            "best_epoch": checkpoint.kept_epoch,
             "epochs": len(checkpoint.history),
             "seconds": sum(row["seconds"] for row in checkpoint.history) + time.perf_counter() - began,
         }
