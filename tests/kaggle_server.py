@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "ref": self.server.answer.get("ref") or 55,
                 "description": submission["description"],
                 "fileName": "submission.csv",
-                "date": "2099-01-01T00:00:00.1234567Z",
+                "date": submission.get("date", "2099-01-01T00:00:00.1234567Z"),
             }
             listed.insert(0, facts | (self.server.score if scored else {"status": "PENDING"}))
         self._json({"submissions": listed, "nextPageToken": ""})

@@ -175,10 +175,10 @@ def test_the_run_is_free_while_it_waits(server, call, run, csvs, monkeypatch):
     """What another process writes meanwhile stays."""
     look_up = public_score.look_up
 
-    def sent_meanwhile(api, record):
+    def sent_meanwhile(api, record, refs):
         with run.lock():
             records.add_record(run, record | {"status": "other"})
-        return look_up(api, record)
+        return look_up(api, record, refs)
 
     monkeypatch.setattr(public_score, "look_up", sent_meanwhile)
     server.looks_until_scored = 0
@@ -440,6 +440,23 @@ def test_an_answer_that_never_came_is_looked_up(server, call, run, csvs):
     server.submissions = [{"looks": 9, "description": "mine"}]  # it had arrived all the same
     server.faults = {}
     assert "public score 0.99571" in call("submit", "--score", *places).out
+
+
+def test_a_clock_that_was_hours_ahead_sends_nothing_twice(server, call, run, csvs, monkeypatch):
+    """By its time the listed submission is an older one, by its message it may be ours: the user decides."""
+    sending(run, minutes=5)
+    listed = datetime.now(UTC) - timedelta(hours=3)
+    server.submissions = [{"looks": 9, "description": "mine", "date": f"{listed:%Y-%m-%dT%H:%M:%S}.1234567Z"}]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    places = ("--input", csvs, "--output", run.folder)
+    outcome = call("submit", *places)
+    assert refused(outcome, "is not sent a second time") and "not known whether it reached" in outcome.out
+    assert "this machine's clock" in call("submit", "--score", "--no-wait", *places).out
+    assert len(server.submissions) == 1
+    records.add_record(run, read_json(run.submissions_json, list)[0] | {"ref": 101, "status": "complete"})
+    assert (
+        "never reached Kaggle" in call("submit", "--score", "--no-wait", *places).out
+    )  # that one was another
 
 
 @pytest.mark.parametrize("content", ["[1]", "[{}]", '[{"time": "x"}]', "{}", "["])

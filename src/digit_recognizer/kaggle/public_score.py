@@ -9,7 +9,8 @@ from digit_recognizer.kaggle.polling import poll
 from digit_recognizer.kaggle.records import UNDECIDED, Record, read_records, replace_record
 from digit_recognizer.run import Run
 
-_CLOCK_DIFFERENCE = timedelta(minutes=10)  # between Kaggle's clock and ours, at most
+_CLOCK_DIFFERENCE = timedelta(minutes=10)  # between Kaggle's clock and a well-kept one, at most
+_WRONG_CLOCK = timedelta(hours=26)  # what a clock set to another time zone may be ahead
 _DELAY = timedelta(minutes=2)  # after which Kaggle lists whatever has reached it
 
 
@@ -32,7 +33,8 @@ def update_record(run: Run, record: Record, seconds: float) -> Record | None:
 
     Returns the new record, or None where the submission never reached Kaggle: its record is removed then.
     """
-    found = wait_for_score(record, seconds)
+    refs = {each["ref"] for each in read_records(run)}
+    found = wait_for_score(record, seconds, refs)
     begun = f"the submission to {record['competition']} that was begun at {record['time']}"
     words = format_score(found) if found else f"{begun} never reached Kaggle"
     try:
@@ -45,27 +47,29 @@ def update_record(run: Run, record: Record, seconds: float) -> Record | None:
     return found
 
 
-def wait_for_score(record: Record, seconds: float) -> Record | None:
+def wait_for_score(record: Record, seconds: float, refs: set[int | None]) -> Record | None:
     """Returns a new record of a submission once it is scored, or of what is known when the time is up.
 
-    None stands for a submission that did not reach Kaggle.
+    None stands for a submission that did not reach Kaggle. `refs` are Kaggle's numbers of the run's submissions,
+    as far as they are known.
     """
     api, found = connect(), record
 
     def look() -> tuple[str, bool]:
         nonlocal found
-        found, state = look_up(api, found)
+        found, state = look_up(api, found, refs)
         return state, found is None or found["status"] not in UNDECIDED
 
     poll(look, "the score", seconds)
     return found
 
 
-def look_up(api: Any, record: Record) -> tuple[Record | None, str]:
+def look_up(api: Any, record: Record, refs: set[int | None]) -> tuple[Record | None, str]:
     """Returns a submission's record with what Kaggle knows now, None if it knows none, and the state in words.
 
     A submission may be listed a little later than it is sent. One whose sending was cut, and which is not listed
-    then, did not arrive.
+    then, did not arrive; unless one with its message, of a number not in `refs`, is listed with an earlier time:
+    where our clock is wrong it may be that one, and only the user can tell.
     """
     try:
         with kaggle_errors(record["competition"]), filtered_output():
@@ -75,8 +79,15 @@ def look_up(api: Any, record: Record) -> tuple[Record | None, str]:
     ours = next((each for each in listed if each is not None and _is_recorded(each, record)), None)
     if ours is None:
         age = datetime.now(UTC) - datetime.fromisoformat(record["time"])
-        lost = record["status"] == "sending" and age > _DELAY
-        return (None, "never sent") if lost else (record, "not listed yet")
+        if record["status"] != "sending" or age <= _DELAY:
+            return record, "not listed yet"
+        others = [each for each in listed if each is not None and each.ref not in refs]
+        if any(_is_recorded(each, record, _WRONG_CLOCK) for each in others):
+            return (
+                record,
+                "one with this message is listed, but of an earlier time: is this machine's clock right?",
+            )
+        return None, "never sent"
     record = record | {"ref": ours.ref or None, "status": ours.status.name.lower()}
     if record["status"] == "complete":
         record["public_score"] = _number(ours.public_score)
@@ -85,13 +96,16 @@ def look_up(api: Any, record: Record) -> tuple[Record | None, str]:
     return record, record["status"]
 
 
-def _is_recorded(submission: Any, record: Record) -> bool:
-    """Whether that is the recorded submission, by its number, else by its message and time."""
+def _is_recorded(submission: Any, record: Record, tolerance: timedelta = _CLOCK_DIFFERENCE) -> bool:
+    """Whether that is the recorded submission, by its number, else by its message and time.
+
+    Our clock may be ahead of Kaggle's by `tolerance`.
+    """
     if record["ref"]:
         return submission.ref == record["ref"]
     # Kaggle's times are UTC and do not say so
     date = submission.date.replace(tzinfo=UTC) if submission.date else datetime.now(UTC)
-    recent = date > datetime.fromisoformat(record["time"]) - _CLOCK_DIFFERENCE
+    recent = date > datetime.fromisoformat(record["time"]) - tolerance
     return recent and submission.description == record["message"]
 
 
