@@ -24,19 +24,15 @@ from digit_recognizer.training.fold import FoldTrainer, make_learner
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
-    MultipliedBatchNormalization,
     PhiloxDropout,
-    XlaGradientConv2D,
-    XlaGradientMaxPooling2D,
-    filters_gradient,
+    QuickConv2D,
+    compiled_gradient,
+    multiplied_gradient,
 )
 from digit_recognizer.training.loop import batches_per_call
-from digit_recognizer.training.networks import KERAS, TF_AVX512, XLA
+from digit_recognizer.training.networks import KERAS, TENSORFLOW, XLA
 from digit_recognizer.training.optimization import QuickAdam
 from digit_recognizer.training.predict import predict_with_tta
-
-# Those of TensorFlow's own kernels, whatever the processor.
-TF_SETS = {name: found for name, found in vars(networks).items() if name.startswith("TF_")}
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 needs_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="of TensorFlow alone")
@@ -122,17 +118,18 @@ def test_a_refused_precision_changes_nothing(light, call, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("layer_set", "by_xla", "precision"),
+    ("layer_set", "by_xla", "precision", "has_avx512"),
     [
-        pytest.param(XLA, True, "float32", id="compiled"),
+        pytest.param(XLA, True, "float32", False, id="compiled"),
+        pytest.param(TENSORFLOW, False, "float32", True, id="float32-avx512"),
         *(
-            pytest.param(layer_set, False, precision, id=f"{name}-{precision}")
-            for name, layer_set in TF_SETS.items()
+            pytest.param(TENSORFLOW, False, precision, False, id=precision)
             for precision in ("float32", "bfloat16", "float16")
         ),
     ],
 )
-def test_one_step_is_that_of_plain_keras(published, layer_set, by_xla, precision):
+def test_one_step_is_that_of_plain_keras(published, layer_set, by_xla, precision, has_avx512, monkeypatch):
+    monkeypatch.setattr(processor, "has_avx512", lambda: has_avx512)
     recipe, weights, trained, batches, expected = published
     if not computes(precision):
         pytest.skip(f"{precision} is refused here")
@@ -169,7 +166,7 @@ def test_one_step_is_that_of_plain_keras(published, layer_set, by_xla, precision
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_what_stays_float32_in_half_precision(precision):
-    model = networks.build(named("bn_cnn"), TF_AVX512, precision)
+    model = networks.build(named("bn_cnn"), TENSORFLOW, precision)
     assert {weight.dtype for weight in model.weights} == {"float32"}
     assert model.output.dtype == "float32"
     computed = {type(layer).__name__: layer.compute_dtype for layer in model.layers}
@@ -202,37 +199,24 @@ def gradients(layer, pictures, slopes, training=False):
 def test_gradients_of_a_convolution_are_keras_own(padding, height, width, channels):
     generator = np.random.default_rng(0)
     pictures = ops.convert_to_tensor(generator.normal(size=(8, height, width, channels)).astype("float32"))
-    ours, keras_own = (kind(4, 3, padding=padding) for kind in (XlaGradientConv2D, keras.layers.Conv2D))
+    ours, keras_own = (kind(4, 3, padding=padding) for kind in (QuickConv2D, keras.layers.Conv2D))
     slopes = ops.convert_to_tensor(generator.normal(size=keras_own(pictures).shape).astype("float32"))
     ours.build(pictures.shape)
     ours.set_weights(keras_own.get_weights())
     found, expected = (gradients(layer, pictures, slopes) for layer in (ours, keras_own))
     for name, gradient in expected.items():
         assert found[name] == pytest.approx(gradient, abs=1e-3)
-    of_filters = filters_gradient(pictures, slopes, (3, 3, channels, 4), padding.upper())
-    assert of_filters.numpy() == pytest.approx(expected["kernel"], abs=1e-3)
+    for of_filters in (multiplied_gradient, compiled_gradient):
+        by_hand = of_filters(pictures, slopes, (3, 3, channels, 4), padding.upper())
+        assert by_hand.numpy() == pytest.approx(expected["kernel"], abs=1e-3)
 
 
 @needs_tensorflow
-@pytest.mark.parametrize(("height", "width"), [(28, 28), (7, 5)])
-def test_gradient_of_pooling_is_keras_own_where_pixels_are_equal(height, width):
-    generator = np.random.default_rng(0)
-    pictures = ops.convert_to_tensor(generator.integers(0, 3, (5, height, width, 4)).astype("float32"))
-    ours, keras_own = XlaGradientMaxPooling2D(2), keras.layers.MaxPooling2D(2)
-    pooled = ops.convert_to_numpy(keras_own(pictures))
-    assert (ops.convert_to_numpy(ours(pictures)) == pooled).all()
-    slopes = ops.convert_to_tensor(generator.normal(size=pooled.shape).astype("float32"))
-    found, expected = (gradients(layer, pictures, slopes)["pictures"] for layer in (ours, keras_own))
-    assert (found == expected).all()
-
-
-@needs_tensorflow
-@pytest.mark.parametrize("kind", [FusedBatchNormalization, MultipliedBatchNormalization])
-def test_quick_normalisation_is_keras_own(kind):
+def test_fused_normalisation_is_keras_own():
     generator = np.random.default_rng(0)
     pictures = ops.convert_to_tensor(generator.normal(3, 2, size=(8, 6, 6, 5)).astype("float32"))
     slopes = ops.convert_to_tensor(generator.normal(size=(8, 6, 6, 5)).astype("float32"))
-    ours, keras_own = kind(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
+    ours, keras_own = FusedBatchNormalization(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
     for training_ in (True, False):
         found, expected = (ops.convert_to_numpy(x(pictures, training=training_)) for x in (ours, keras_own))
         assert found == pytest.approx(expected, abs=1e-5)
@@ -259,7 +243,7 @@ def test_dropout_by_philox_is_keras_own():
 def test_every_pooling_network_can_pool_before_its_activation(dataset):
     for activation in ("sigmoid", "tanh", "relu", "leaky_relu", "elu"):
         recipe = plain("bn_cnn", activation=activation)
-        ours, published = networks.build(recipe, TF_AVX512), networks.build(recipe)
+        ours, published = networks.build(recipe, TENSORFLOW), networks.build(recipe)
         ours.set_weights(published.get_weights())
         images = dataset.test_images
         expected = published.predict(images, verbose=0)
@@ -410,16 +394,19 @@ def test_xla_compiles_where_it_pays(monkeypatch):
 
 @needs_tensorflow
 def test_kernels_follow_the_processors_instructions(monkeypatch):
-    flags = {"avx2", "avx512f"}
+    flags, pictures = {"avx2", "avx512f"}, ops.zeros((1, 28, 28, 1))
     monkeypatch.setattr(processor, "cpuinfo", lambda name: flags)
+    convolution = QuickConv2D(4, 3)
     for isa, expected in (("AVX512_CORE", True), ("AVX2", False), ("", True)):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
         assert processor.has_avx512() == expected
-        assert networks.tf_kernels() is (TF_AVX512 if expected else networks.TF_AVX2)
+        assert convolution.quick_gradient(pictures) is (None if expected else compiled_gradient)
     flags.remove("avx512f")
-    assert networks.tf_kernels() is networks.TF_AVX2
+    assert convolution.quick_gradient(pictures) is compiled_gradient
+    assert convolution.quick_gradient(ops.cast(pictures, "bfloat16")) is None
+    assert convolution.quick_gradient(ops.zeros((1, 7, 7, 1), "bfloat16")) is multiplied_gradient
     monkeypatch.setattr(sys, "platform", "darwin")  # without XLA
-    assert networks.tf_kernels() is TF_AVX512
+    assert convolution.quick_gradient(pictures) is None
 
 
 @needs_tensorflow

@@ -55,7 +55,7 @@ def measure_normalization(workload: Workload) -> Iterator[Row]:
     import keras
     import tensorflow as tf
 
-    from digit_recognizer.training.networks import KERAS, XLA, tf_kernels
+    from digit_recognizer.training.networks import KERAS, TENSORFLOW, XLA
 
     def step(layer_set, shape, whole, by_xla=False):
         rest = [keras.layers.Activation("relu"), layer_set.pooling()] if whole else []
@@ -76,7 +76,7 @@ def measure_normalization(workload: Workload) -> Iterator[Row]:
         for whole, what in ((False, "normalising"), (True, "normalising, pooling, ReLU")):
             ways = {
                 "as published": step(KERAS, shape, whole),
-                "ours, uncompiled": step(tf_kernels(), shape, whole),
+                "ours, uncompiled": step(TENSORFLOW, shape, whole),
                 "ours, compiled": step(XLA, shape, whole, by_xla=True),
             }
             what = f"{what} {'x'.join(map(str, shape))}"

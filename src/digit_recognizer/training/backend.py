@@ -56,6 +56,8 @@ def start(threads: int) -> None:
     """
     os.environ["KERAS_BACKEND"] = choose()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if platform.machine() in ("x86_64", "AMD64"):  # TensorFlow by itself takes oneDNN on the newest alone
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     processor.keep_freed_memory()
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
     if os.environ["KERAS_BACKEND"] == "jax":

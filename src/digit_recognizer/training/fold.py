@@ -164,7 +164,7 @@ def make_learner(recipe: Recipe, rows: int, xla_scope: backend.XlaScope, compute
 
     `fit` takes chunks of `batches_per_call` batches with it.
     """
-    layer_set = networks.tf_kernels() if xla_scope == "none" else networks.XLA
+    layer_set = networks.TENSORFLOW if xla_scope == "none" else networks.XLA
     model = networks.build(recipe, layer_set, compute_dtype)
     batch_size = min(recipe.batch_size, rows)
     if xla_scope != "step":

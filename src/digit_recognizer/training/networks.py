@@ -1,6 +1,5 @@
 """The networks, from raw pixels to class probabilities: one function each."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,16 +9,12 @@ from keras import layers
 
 from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.training import processor
 from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.layers import (
     FusedBatchNormalization,
     MaxOfFour,
-    MultipliedBatchNormalization,
     PhiloxDropout,
     QuickConv2D,
-    XlaGradientConv2D,
-    XlaGradientMaxPooling2D,
 )
 
 
@@ -41,17 +36,8 @@ _POOLING = partial(layers.MaxPooling2D, 2)
 KERAS = LayerSet(layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
 # For a training step that XLA compiles.
 XLA = LayerSet(layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)
-# For a training step of TensorFlow's own kernels, on a processor with AVX-512 and on one without.
-TF_AVX512 = LayerSet(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True)
-TF_AVX2 = LayerSet(
-    XlaGradientConv2D, MultipliedBatchNormalization, partial(XlaGradientMaxPooling2D, 2), layers.Dropout, True
-)
-
-
-def tf_kernels() -> LayerSet:
-    """Returns the layers for a training step of TensorFlow's own kernels on this processor."""
-    has_xla = sys.platform != "darwin"  # TensorFlow is built without it for macOS
-    return TF_AVX2 if has_xla and not processor.has_avx512() else TF_AVX512
+# For a training step of TensorFlow's own kernels.
+TENSORFLOW = LayerSet(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True)
 
 
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:
