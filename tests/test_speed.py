@@ -394,7 +394,7 @@ def test_xla_compiles_where_it_pays(monkeypatch):
 
 @needs_tensorflow
 def test_kernels_follow_the_processors_instructions(monkeypatch):
-    flags, pictures = {"avx2", "avx512f"}, ops.zeros((1, 28, 28, 1))
+    flags, pictures = {"avx2", "avx512f"}, ops.zeros((1, 28, 28, 2))
     monkeypatch.setattr(processor, "cpuinfo", lambda name: flags)
     convolution = QuickConv2D(4, 3)
     for isa, expected in (("AVX512_CORE", True), ("AVX2", False), ("", True)):
@@ -403,6 +403,7 @@ def test_kernels_follow_the_processors_instructions(monkeypatch):
         assert convolution.quick_gradient(pictures) is (None if expected else compiled_gradient)
     flags.remove("avx512f")
     assert convolution.quick_gradient(pictures) is compiled_gradient
+    assert convolution.quick_gradient(pictures[..., :1]) is None
     assert convolution.quick_gradient(ops.cast(pictures, "bfloat16")) is None
     assert convolution.quick_gradient(ops.zeros((1, 7, 7, 1), "bfloat16")) is multiplied_gradient
     monkeypatch.setattr(sys, "platform", "darwin")  # without XLA

@@ -15,7 +15,8 @@ class QuickConv2D(keras.layers.Conv2D):
     """Conv2D of stride 1 whose filters' gradient goes the quickest way on this processor.
 
     TensorFlow's kernel for that gradient is slow in half precision where the pictures are small: there a product
-    of matrices is quicker. In float32 without AVX-512 XLA's code is. Elsewhere, and on JAX, this is Keras' Conv2D.
+    of matrices is quicker. In float32 without AVX-512 XLA's code is, of more than one channel. Elsewhere, and on
+    JAX, this is Keras' Conv2D.
     """
 
     _SMALL = 8  # pixels of height
@@ -48,7 +49,8 @@ class QuickConv2D(keras.layers.Conv2D):
         if inputs.dtype != "float32":
             return multiplied_gradient if inputs.shape[1] <= self._SMALL else None
         has_xla = sys.platform != "darwin"  # TensorFlow is built without it for macOS
-        return compiled_gradient if has_xla and not processor.has_avx512() else None
+        slow = inputs.shape[-1] > 1 and not processor.has_avx512()
+        return compiled_gradient if has_xla and slow else None
 
 
 def multiplied_gradient(pictures, slopes, shape, padding: str):
