@@ -26,7 +26,9 @@ from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import write_page
 from digit_recognizer.run import Run
 from digit_recognizer.training import session
+from digit_recognizer.training.callbacks import MONITOR, Checkpoint, EvaluateEMA
 from digit_recognizer.training.fold import FoldTrainer
+from digit_recognizer.training.optimization import schedule_callbacks
 from digit_recognizer.training.predict import load_model
 
 SCHEMA = Path(report.__file__).with_name("cv_report.schema.json")
@@ -253,7 +255,7 @@ class Stop(Exception):  # noqa: N818
 
 
 def test_damaged_state(stages, whole, dataset, campaign, monkeypatch):
-    """The member starts over, or goes on to a whole result."""
+    """The member starts over, or goes on to a whole result: every tenth is trained, the others are restored."""
     run = stages.run
     own = plan.open_plan(run, dataset.labels)
     folder = run.folder / own.members[0].name
@@ -277,9 +279,18 @@ def test_damaged_state(stages, whole, dataset, campaign, monkeypatch):
         assert np.isfinite(np.load(folder / "test_probabilities.npy")).all()
         assert not (folder / "state.npz").exists()
 
+    def restore():
+        schedule = schedule_callbacks(own.recipe, MONITOR)
+        state = Checkpoint(folder / "state.npz", own.identity, own.recipe.kept_epoch, schedule, EvaluateEMA())
+        state.restore(trainer.learner)
+        state.on_train_begin()
+        assert (folder / "state.npz").exists() == (1 <= len(state.history) <= own.recipe.epochs)
+
+    actions = itertools.cycle([train, *[restore] * 9])
+
     def case(damaged):
         put(run, unfinished)
         (folder / "state.npz").write_bytes(damaged)
-        survives(train, run.folder, f"{folder}")
+        survives(next(actions), run.folder, f"{folder}")
 
     try_damage(state_arrays(data), case, number(600, campaign), campaign)

@@ -16,7 +16,7 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.training.batches import layer_seeds
 
 HISTORY = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
-MONITOR = "val_accuracy"  # the epoch in which it is highest predicts
+MONITOR = "val_accuracy"  # judges plateaus and the best epoch
 
 
 def values(variables: list[keras.Variable]) -> list[np.ndarray]:
