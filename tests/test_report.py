@@ -76,6 +76,26 @@ def test_report_adds_up(run, dataset):
     assert len(sure) == 20 and sure == sorted(sure)
 
 
+def test_report_tells_whether_the_epochs_were_chosen(run, dataset):
+    for member in open_plan(run, dataset.labels).members:
+        lines = ["1,1.0,0.5,1.0,0.5,0.1,1.0", "2,1.0,0.5,0.9,0.5,0.1,1.0"]  # the last epoch has a tenth wrong
+        folder = run.folder / member.name
+        (folder / "history.csv").write_text(
+            "\n".join(["epoch,accuracy,loss,val_accuracy,val_loss,learning_rate,seconds", *lines])
+        )
+    rows = 2 * len(dataset.labels.train)
+    result = write_report(run, dataset)
+    found = {"rows": rows, "chosen": 4, "predicting": 0, "last": rows // 10, "best": 0}
+    assert result["epoch_choice"] == found  # each member predicts with epoch 1
+    assert f"which flatters: 0 rows are wrong in these, {rows // 10} in the last" in format_report(result)
+    assert "which flatters" in (run.report / "index.html").read_text()
+    for path in run.folder.glob("fold_*/metrics.json"):
+        write_json(path, read_json(path) | {"best_epoch": 2})
+    result = write_report(run, dataset)
+    assert result["epoch_choice"] == found | {"chosen": 0, "predicting": rows // 10}
+    assert f"the last epochs predict: {rows // 10} rows" in format_report(result)
+
+
 def test_files_of_a_report(run, dataset):
     result = write_report(run, dataset)
     table = pd.read_csv(run.cv_report_csv, index_col="fold")

@@ -11,7 +11,7 @@ from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.files import atomic
 from digit_recognizer.recipes import Recipe, settable_fields
 from digit_recognizer.results import gallery, page_charts
-from digit_recognizer.results.evaluation import Evaluation
+from digit_recognizer.results.evaluation import Evaluation, describe_epoch_choice
 from digit_recognizer.results.templating import render
 
 _MOST_ERRORS = 2000  # of a gallery: some 2 MB
@@ -65,6 +65,8 @@ def _values(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
         "digits": range(CLASSES),
     }
     if evaluation.members:
+        sentence = describe_epoch_choice(report["epoch_choice"])
+        values["epoch_choice"] = sentence[0].upper() + sentence[1:]
         wrong, images = evaluation.wrong, dataset.train_images
         suspicious = [each["row"] for each in report["likely_mislabelled"]]
         values |= {
