@@ -104,8 +104,8 @@ def measure_predicting(workload: Workload) -> Iterator[Row]:
         recipe = named_recipes.named(name)
         network = FoldTrainer(recipe, len(workload.dataset.train_images)).network
         work = partial(predict_with_tta, network, images, recipe.tta_shift)
-        seconds = [timed(work) for _ in range(workload.members)]
-        what = f"predicting {len(images)} rows, {workload.members} members"
+        seconds = [timed(work) for _ in range(workload.folds)]
+        what = f"predicting {len(images)} rows, {workload.folds} members"
         yield {"what": what, "way": name, "median": sum(seconds), "unit": "s", "rounds": seconds}
     usual, images = networks.build(recipe), images[: workload.rows]
     ways = {

@@ -25,7 +25,8 @@ class Workload:
     rounds: int = 5
     steps: int = 60  # training steps of a round
     batches: int = 32  # augmented or normalised in a round
-    members: int = 15  # of an ensemble
+    members: int = 15  # of part g's ensemble
+    folds: int = 5  # members that predict in part f
     rows: int = 2048  # of the smallest training whose growth is measured
     times: tuple[int, ...] = (1, 2, 4, 8)  # of these rows, in an epoch
     group: int = 3  # epochs or members whose cost is one row
@@ -40,7 +41,7 @@ class Workload:
 
 
 # The same, to tell whether the benchmark works: its numbers mean nothing.
-QUICK = {"rounds": 2, "steps": 2, "batches": 2, "members": 3, "rows": 128, "group": 1}
+QUICK = {"rounds": 2, "steps": 2, "batches": 2, "members": 3, "folds": 2, "rows": 128, "group": 1}
 QUICK |= {"times": (1, 2), "predicted": 128, "epochs": 1}
 
 
