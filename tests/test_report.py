@@ -121,6 +121,11 @@ def test_report_names_what_is_not_finished(run, dataset):
     assert result["overall"]["rows"] == 80 - len(uncovered)
     assert result["missing"] == ["fold_01", "fold_03"] and not result["finished"]
     assert "not finished, and not in this: fold_01, fold_03" in format_report(result)
+    page = (run.report / "index.html").read_text()
+    assert "fold_01 (1 epoch), fold_03 (1 epoch)</p>" in page
+    (run.folder / "fold_03" / "history.csv").unlink()
+    write_report(run, dataset)
+    assert "fold_01 (1 epoch) and 1 member not yet begun</p>" in (run.report / "index.html").read_text()
 
 
 def test_report_of_a_blend(run, dataset, recipe, tmp_path):
