@@ -5,6 +5,7 @@ import functools
 import importlib
 import itertools
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -456,3 +457,24 @@ def test_a_thread_gets_freed_memory_back_without_page_faults():
     line = [sys.executable, "-c", ALLOCATING]
     done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
     assert float(done.stdout) < 2  # times the pages of a step: the first step's, not those of all five
+
+
+CONVOLVING = """
+from digit_recognizer.training import backend
+backend.start(1)
+import tensorflow as tf
+tf.nn.conv2d(tf.zeros((1, 8, 8, 2)), tf.zeros((3, 3, 2, 4)), 1, "SAME")
+"""
+
+
+@needs_tensorflow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 alone")
+@pytest.mark.skipif(sys.platform == "darwin", reason="TensorFlow is built without oneDNN for macOS")
+@pytest.mark.parametrize("asked", [None, "0"])
+def test_onednn_computes_on_every_processor_unless_it_is_forbidden(asked):
+    environment = os.environ | {"PYTHONPATH": str(files.ROOT / "src"), "ONEDNN_VERBOSE": "1"}
+    environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
+    environment |= {"TF_ENABLE_ONEDNN_OPTS": asked} if asked else {}
+    line = [sys.executable, "-c", CONVOLVING]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
+    assert ("cpu,convolution" in done.stdout) == (asked is None)

@@ -83,10 +83,7 @@ def look_up(api: Any, record: Record, refs: set[int | None]) -> tuple[Record | N
             return record, "not listed yet"
         others = [each for each in listed if each is not None and each.ref not in refs]
         if any(_is_recorded(each, record, _WRONG_CLOCK) for each in others):
-            return (
-                record,
-                "one with this message is listed, but of an earlier time: is this machine's clock right?",
-            )
+            return record, "one of an earlier time has this message: is this machine's clock right?"
         return None, "never sent"
     record = record | {"ref": ours.ref or None, "status": ours.status.name.lower()}
     if record["status"] == "complete":

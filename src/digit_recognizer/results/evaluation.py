@@ -126,23 +126,23 @@ def _folds(evaluation: Evaluation) -> dict[str, Any]:
         "mean": table.mean().to_dict(),
         "standard_deviation": {name: deviation[name] if len(table) > 1 else None for name in METRICS},
         "seconds": float(table["seconds"].sum()),
-        "epoch_choice": _epoch_choice(evaluation),
+        "epoch_choice": _epoch_choice(folds, evaluation.histories),
     }
 
 
-def _epoch_choice(evaluation: Evaluation) -> dict[str, int]:
+def _epoch_choice(folds: list[dict[str, Any]], histories: dict[str, pd.DataFrame]) -> dict[str, int]:
     """How many of the validated rows are wrong in the epochs that predict, in the last ones and in the best ones.
 
     They are history.csv's, without test-time augmentation.
     """
     found = {"rows": 0, "chosen": 0, "predicting": 0, "last": 0, "best": 0}
-    for member in evaluation.members:
-        if member.name not in evaluation.histories:  # a history.csv without a line
+    for fold in folds:
+        if fold["member"] not in histories:  # a history.csv without a line
             continue
-        accuracy, rows = np.nan_to_num(evaluation.histories[member.name]["val_accuracy"]), len(member.rows)
-        epoch = int(np.clip(member.metrics()["best_epoch"], 1, len(accuracy)))
-        errors = np.rint((1 - np.clip(accuracy, 0, 1)) * rows).astype(int)
-        found["rows"] += rows
+        accuracy = np.clip(np.nan_to_num(histories[fold["member"]]["val_accuracy"]), 0, 1)
+        epoch = int(np.clip(fold["best_epoch"], 1, len(accuracy)))
+        errors = np.rint((1 - accuracy) * fold["rows"]).astype(int)
+        found["rows"] += fold["rows"]
         found["chosen"] += int(epoch < len(errors))
         for name, wrong in (("predicting", errors[epoch - 1]), ("last", errors[-1]), ("best", errors.min())):
             found[name] += int(wrong)

@@ -65,8 +65,6 @@ def _values(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
         "digits": range(CLASSES),
     }
     if evaluation.members:
-        sentence = describe_epoch_choice(report["epoch_choice"])
-        values["epoch_choice"] = sentence[0].upper() + sentence[1:]
         wrong, images = evaluation.wrong, dataset.train_images
         suspicious = [each["row"] for each in report["likely_mislabelled"]]
         values |= {
@@ -79,6 +77,7 @@ def _values(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
             "ensemble_charts": page_charts.ensemble_charts(report),
             "pairs": _pairs(evaluation),
             "drift": page_charts.drift(report),
+            "epoch_choice": describe_epoch_choice(report["epoch_choice"]),
         }
     return values
 

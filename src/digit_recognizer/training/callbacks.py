@@ -127,12 +127,12 @@ class Checkpoint(keras.callbacks.Callback):
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 facts = json.loads(str(arrays["facts"]))
-                weights, optimizer, best = (
+                weights, optimizer, kept = (
                     [arrays[f"{kind}_{number}"] for number in range(count)]
                     for kind, count in facts["counts"].items()
                 )
             _check_arrays(variables, [*weights, *optimizer])
-            _check_arrays(model.weights, best)
+            _check_arrays(model.weights, kept)
             restored = facts["history"], facts["stopped"], facts["rules"]
             _check_progress(*restored, self._STATE)
         except Exception as error:  # a damaged file can raise nearly anything
@@ -142,7 +142,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         assign(variables, [*weights, *optimizer])
         self.history, self.stopped, self._restored = restored
-        self.kept_weights = best
+        self.kept_weights = kept
 
     def on_train_begin(self, logs=None):
         """Restores the state of the schedule callbacks, after they have reset themselves."""
@@ -175,7 +175,7 @@ class Checkpoint(keras.callbacks.Callback):
         variables = {
             "weight": values(self.model.weights),
             "optimizer": values(self.model.optimizer.variables),
-            "best": self.kept_weights,
+            "kept": self.kept_weights,
         }
         facts = {
             "identity": self.identity,
