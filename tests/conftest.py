@@ -40,10 +40,7 @@ backend.start(THREADS)  # before any test module imports Keras
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=3, help="random kills in the test of resuming")
-    parser.addoption(
-        "--campaign", action="store_true", help="faults and damage by the thousand: about an hour"
-    )
+    parser.addoption("--campaign", action="store_true", help="faults and damage by the thousand: some hours")
 
 
 def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:
@@ -280,6 +277,17 @@ _COUNTS = []
 def tell(text: str) -> None:
     """Notes what a part of a campaign came to, for the end of it."""
     _COUNTS.append(text)
+
+
+def pytest_sessionfinish(session):
+    """A process of pytest-xdist hands over what its tests have noted."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = _COUNTS
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    _COUNTS.extend(getattr(node, "workeroutput", {}).get("counts", []))
 
 
 def pytest_terminal_summary(terminalreporter, config):

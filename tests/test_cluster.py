@@ -127,14 +127,12 @@ def test_two_workers_make_the_bytes_of_one_process_and_the_driver_needs_no_keras
     assert not workers()
 
 
-def test_killed_workers_a_lost_node_and_a_late_one_change_nothing(
-    alone, cluster, tmp_path, campaign, pytestconfig
-):
-    """A node goes and another comes; a worker is killed at a random moment, in a campaign `--kills N` of them."""
+def test_killed_workers_a_lost_node_and_a_late_one_change_nothing(alone, cluster, tmp_path, campaign):
+    """A node goes and another comes; a worker is killed at a random moment, in a campaign 20 of them."""
     csvs, run = alone
     moments = random.Random(time.time_ns())
     line = ("train", "--input", csvs, *OPTIONS, "--address", cluster.address, "--output")
-    left, number = pytestconfig.getoption("--kills") if campaign else 1, 0
+    left, number = 20 if campaign else 1, 0
     while left > 0 or number == 0:
         output = tmp_path / str(number)
         process, killed = start(*line, output), 0

@@ -86,13 +86,13 @@ def test_the_same_command_again_changes_nothing(finished, call):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, pytestconfig):
-    """`--kills N` does it N times, each in a run of its own."""
+def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, campaign):
+    """Three times, in a campaign 20 times, each in a run of its own."""
     csvs, run = light
     moments = random.Random(time.time_ns())
     line = ("train", "--input", csvs, *LIGHT, "--output")
     length = 0.35 * whole_way.seconds  # about that of this training, on a slow machine too
-    for number in range(pytestconfig.getoption("--kills")):
+    for number in range(20 if campaign else 3):
         output, moment = tmp_path / str(number), moments.uniform(0.3, 1) * length
         process = start(*line, output)
         with suppress(subprocess.TimeoutExpired):
