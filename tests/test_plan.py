@@ -103,7 +103,7 @@ def test_a_run_of_todays_version_goes_on(run, call):
     settings["published"] = settings.pop("reported_accuracy")
     settings["momentum"] = settings.pop("batchnorm_momentum")
     settings["precision"] = settings.pop("compute_dtype")
-    for name in ("filters", "elastic", "labels"):
+    for name in ("filters", "elastic", "kept_epoch", "tta_views", "labels"):
         del settings[name]
     write_json(run.recipe_json, settings)
     for path in run.folder.glob("fold_*/metrics.json"):

@@ -198,9 +198,9 @@ def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):
     for name in ("fold_00", "fold_02"):
         (tmp_path / name / "metrics.json").write_text("{}")
     models = ensemble.trained_models(run)
-    assert [(each.path.parent.name, each.weight, each.tta_shift) for each in models] == [
-        ("fold_00", 0.5, 1),
-        ("fold_02", 0.5, 1),
+    assert [(each.path.parent.name, each.weight, each.recipe.tta_views) for each in models] == [
+        ("fold_00", 0.5, 16),
+        ("fold_02", 0.5, 16),
     ]
     with pytest.raises(
         UserError, match=r"fold_00/model.keras is damaged, or none .*metrics.json and train again"

@@ -137,9 +137,11 @@ def test_a_recipe_json_of_an_earlier_version_is_the_same_recipe():
     ):
         old[before] = old.pop(now)
     old["momentum"] = old.pop("batchnorm_momentum")
-    del old["filters"], old["elastic"], old["shear"]
+    for name in ("filters", "elastic", "shear", "kept_epoch", "tta_views"):
+        del old[name]
     recipe = recipes.from_json(identity.upgrade(old))
-    assert recipe == recipes.change(named_recipes.named("fast"), {"shear": 0.0})
+    then = {"shear": 0.0, "kept_epoch": "best", "tta_views": 0}
+    assert recipe == recipes.change(named_recipes.named("fast"), then)
     assert (recipe.batchnorm_momentum, recipe.momentum) == (0.98, 0.9)
     new = recipes.to_json(recipe) | {"threads": 2}
     assert identity.upgrade(new) == new

@@ -329,23 +329,6 @@ def test_compiled_prediction_is_that_of_the_saved_network(name, dataset, monkeyp
         assert predict_with_tta(network, images) == pytest.approx(predict_with_tta(saved, images), abs=1e-6)
 
 
-def test_prediction_over_shifts():
-    class Corner(keras.Model):  # stands for a network: how bright the upper left pixel is
-        def call(self, images, training=False):
-            first = ops.cast(images[:, 0, 0], "float32") / 255
-            return ops.stack([first, 1 - first, *[ops.zeros_like(first)] * 8], axis=-1)
-
-    images = np.zeros((2, 28, 28), np.uint8)
-    images[0, :3, :3] = np.arange(90, 180, 10).reshape(3, 3)
-    found = predict_with_tta(Corner(), images)
-    assert found[:, 0] == pytest.approx([90 / 255, 0])
-    # of the first's nine, itself, its right and lower neighbours are inside; of the second it is sure
-    images[1, :2, 1] = 255
-    found = predict_with_tta(Corner(), images, 1)
-    assert found[:, 0] == pytest.approx([(90 + 100 + 120 + 130) / 255 / 9, 0])
-    assert found.sum(axis=1) == pytest.approx(1)
-
-
 @pytest.mark.parametrize(
     ("flags", "isa", "expected"),
     [

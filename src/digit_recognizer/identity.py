@@ -13,6 +13,9 @@ _OTHER = ("citation", "reported_accuracy", "precision")
 _IDENTITY = [option.name for option in dataclasses.fields(Recipe) if option.name not in _OTHER]
 _IDENTITY += ["data", "fingerprint", "split"]
 
+# Fields that were added later: the runs before did what their defaults say.
+_LATER = ("shear", "elastic", "kept_epoch", "tta_views")
+
 # Filters of the networks before they were a field.
 _FIRST_FILTERS = {
     "shallow_cnn": [28],
@@ -31,8 +34,9 @@ def upgrade(settings: dict[str, Any]) -> dict[str, Any]:
         settings["batchnorm_momentum"] = settings.get("momentum")
         settings["momentum"] = 0.9 if settings.get("optimizer") == "muon" else 0.0
     settings.setdefault("filters", _FIRST_FILTERS.get(str(settings["network"]), []))
-    settings.setdefault("shear", 0.0)
-    settings.setdefault("elastic", 0.0)
+    for option in dataclasses.fields(Recipe):
+        if option.name in _LATER:
+            settings.setdefault(option.name, option.default)
     return settings
 
 

@@ -26,7 +26,7 @@ FAST = Recipe(
     shift=0.1,
     shear=0.3,
     schedule="one_cycle",
-    tta_shift=1,
+    tta_views=16,
 )
 
 RECIPES = {

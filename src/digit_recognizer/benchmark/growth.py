@@ -35,7 +35,7 @@ def _now() -> Moment:
 
 
 def _recipe(labels: np.ndarray, options: dict[str, int]) -> tuple[Recipe, list[Member]]:
-    recipe = recipes.change(named_recipes.named("fast"), {"tta_shift": 0} | options)
+    recipe = recipes.change(named_recipes.named("fast"), {"tta_views": 0} | options)
     return recipe, folds.members(folds.split(labels, recipe))
 
 

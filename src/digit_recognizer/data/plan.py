@@ -66,7 +66,7 @@ class TrainedModel:
 
     path: Path  # of model.keras
     weight: float
-    tta_shift: int  # pixels
+    recipe: Recipe
 
 
 def make_recipe(

@@ -57,12 +57,11 @@ def trained_models(run: Run) -> list[TrainedModel]:
         weights = {folder: 1 / len(finished) for folder in finished}
     if not weights:
         raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-    shifts = {
-        folder: from_json(Run(folder).require_settings()).tta_shift
-        for folder in {member.parent for member in weights}
+    recipes = {
+        folder: from_json(Run(folder).require_settings()) for folder in {member.parent for member in weights}
     }
     models = [
-        TrainedModel(member / "model.keras", weight, shifts[member.parent])
+        TrainedModel(member / "model.keras", weight, recipes[member.parent])
         for member, weight in weights.items()
     ]
     for model in models:

@@ -45,16 +45,30 @@ class RandomDistortion(keras.layers.Layer):
         """See the class."""
         if not training:
             return images
-        y, x = self._affine_points(images)
+        batch, vectors = ops.shape(images)[0], None
+        draw = keras.random.uniform((batch, 6, 1), -1.0, 1.0, dtype="float32", seed=self.seed_generator)
         if self.elastic:
-            down, across = self._displacement(images)
-            y, x = y + down, x + across
+            knots = (2, batch, len(smooth_field_weights(*images.shape[1:3])))
+            vectors = keras.random.normal(knots, dtype="float32", seed=self.seed_generator)
+        return self.distort(images, draw, vectors)
+
+    def distort(self, images, draw, vectors=None):
+        """Returns the pictures distorted by these random numbers.
+
+        Args:
+            images: float (batch, height, width, channels).
+            draw: of the affine map, float32 (batch, 6, 1), from -1 to 1.
+            vectors: of the displacement, float32 (2, batch, knots), normal; None: no displacement.
+        """
+        y, x = self._affine_points(draw, *images.shape[1:3])
+        if vectors is not None:
+            weights = smooth_field_weights(*images.shape[1:3]) * np.float32(self.elastic)
+            field = ops.matmul(vectors, ops.convert_to_tensor(weights))  # pixels down, and across
+            y, x = y + field[0], x + field[1]
         return ops.cast(read_bilinear(images, y, x), images.dtype)
 
-    def _affine_points(self, images):
+    def _affine_points(self, draw, height, width):
         """The point, two float32 (batch, height * width), that each pixel takes its value from."""
-        batch, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
-        draw = keras.random.uniform((batch, 6, 1), -1.0, 1.0, dtype="float32", seed=self.seed_generator)
         angle = draw[:, 0] * (self.rotation * math.pi / 180)
         y = ops.repeat(ops.arange(height, dtype="float32"), width) - (height - 1) / 2
         x = ops.tile(ops.arange(width, dtype="float32"), [height]) - (width - 1) / 2
@@ -63,14 +77,6 @@ class RandomDistortion(keras.layers.Layer):
         x = x + self.shear * draw[:, 5] * y
         sine, cosine = ops.sin(angle), ops.cos(angle)
         return cosine * y - sine * x + (height - 1) / 2, sine * y + cosine * x + (width - 1) / 2
-
-    def _displacement(self, images):
-        """Pixels down and across, two float32 (batch, height * width)."""
-        weights = smooth_field_weights(*images.shape[1:3]) * np.float32(self.elastic)
-        knots = (2, ops.shape(images)[0], len(weights))
-        vectors = keras.random.normal(knots, dtype="float32", seed=self.seed_generator)
-        field = ops.matmul(vectors, ops.convert_to_tensor(weights))
-        return field[0], field[1]
 
     def get_config(self):
         """The arguments of the constructor."""
