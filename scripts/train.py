@@ -38,7 +38,9 @@ def parse() -> argparse.Namespace:
     add("--threads", metavar="T", type=int, help="for each fold (default: its share of the cores)")
     add("--workers", metavar="W", type=int, help="number of folds to train at once, on Ray (pip install ray)")
     add(
-        "--address", metavar="ADDR", help="train on the Ray cluster there: HOST:PORT, ray://HOST:PORT or auto"
+        "--address",
+        metavar="ADDR",
+        help="train on the Ray cluster of this machine: HOST:PORT of its head, or auto",
     )
     add("--gpus-per-fold", metavar="G", type=float, help="such as 0.25 (default: all GPUs, shared out)")
     add(
@@ -63,6 +65,11 @@ def parse() -> argparse.Namespace:
         raise UserError(f"--threads {options.threads}: it must be at least 1")
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers}: it must be at least 1")
+    if (options.address or "").startswith("ray://"):
+        raise UserError(
+            f"--address {options.address}: Ray's client is not supported: run train.py on a machine of the cluster, "
+            "with HOST:PORT or auto"
+        )
     gpus = options.gpus_per_fold
     if gpus is not None and not (0 < gpus <= 1 or (gpus > 1 and gpus.is_integer())):
         raise UserError(

@@ -40,7 +40,9 @@ backend.start(THREADS)  # before any test module imports Keras
 
 
 def pytest_addoption(parser):
-    parser.addoption("--campaign", action="store_true", help="faults and damage by the thousand: about an hour")
+    parser.addoption(
+        "--campaign", action="store_true", help="faults and damage by the thousand: about an hour"
+    )
 
 
 def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:

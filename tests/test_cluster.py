@@ -92,6 +92,7 @@ def workers() -> list[int]:
         (["--workers", "0"], "--workers 0: it must be at least 1"),
         (["--workers", "2", "--gpus-per-fold", "1.5"], "--gpus-per-fold 1.5: it must be a part of one"),
         (["--gpus-per-fold", "0.5"], "give --workers or --address too"),
+        (["--address", "ray://127.0.0.1:1"], "Ray's client is not supported: run train.py on a machine of"),
         (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1: no Ray cluster answers there"),
     ],
 )

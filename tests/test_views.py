@@ -10,7 +10,7 @@ from keras import ops
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training.predict import predict_with_tta
-from digit_recognizer.training.views import apply, views
+from digit_recognizer.training.views import apply, views_of
 
 PLAIN = change(named("fast"), dict.fromkeys(("rotation", "zoom", "shift", "shear", "elastic"), 0.0))
 
@@ -37,7 +37,7 @@ def centre(picture):
 
 
 def centres(recipe, disc):
-    return np.array([centre(apply(view, disc)[0]) for view in views(recipe)])
+    return np.array([centre(apply(view, disc)[0]) for view in views_of(recipe)])
 
 
 def test_the_mean_over_the_picture_and_its_neighbours():
@@ -47,7 +47,7 @@ def test_the_mean_over_the_picture_and_its_neighbours():
     assert found[:, 0] == pytest.approx([90 / 255, 0])
     # of the first's nine, itself, its right and lower neighbours are inside; of the second it is sure
     images[1, :2, 1] = 255
-    found = predict_with_tta(Corner(), images, views(change(PLAIN, {"tta_views": 0, "tta_shift": 1})))
+    found = predict_with_tta(Corner(), images, views_of(change(PLAIN, {"tta_views": 0, "tta_shift": 1})))
     assert found[:, 0] == pytest.approx([(90 + 100 + 120 + 130) / 255 / 9, 0])
     assert found.sum(axis=1) == pytest.approx(1)
 
@@ -55,18 +55,18 @@ def test_the_mean_over_the_picture_and_its_neighbours():
 def test_the_mean_over_distorted_views(dataset):
     """Views of uncertain pictures, in whatever company."""
     images = np.maximum(dataset.test_images, 60)  # no corner is sure
-    seen_as = views(change(named("fast"), {"tta_views": 5}))
-    corners = np.mean([apply(view, images)[:, 0, 0] / 255 for view in seen_as], axis=0)
-    found = predict_with_tta(Corner(), images, seen_as)
-    assert len(seen_as) == 5 and found[:, 0] == pytest.approx(corners) and (corners < 0.23).any()
-    assert (predict_with_tta(Corner(), images[3:4], seen_as) == found[3]).all()
+    views = views_of(change(named("fast"), {"tta_views": 5}))
+    corners = np.mean([apply(view, images)[:, 0, 0] / 255 for view in views], axis=0)
+    found = predict_with_tta(Corner(), images, views)
+    assert len(views) == 5 and found[:, 0] == pytest.approx(corners) and (corners < 0.23).any()
+    assert (predict_with_tta(Corner(), images[3:4], views) == found[3]).all()
 
 
 def test_views_are_few_and_always_the_same_ones(disc):
     recipe = named("residual")
-    first, again = ([apply(view, disc).tobytes() for view in views(recipe)] for _ in range(2))
+    first, again = ([apply(view, disc).tobytes() for view in views_of(recipe)] for _ in range(2))
     assert first == again and len(set(first)) == len(first) == recipe.tta_views == 16
-    assert views(named("bn_cnn")) == [] and views(change(recipe, {"tta_views": 0})) == []
+    assert views_of(named("bn_cnn")) == [] and views_of(change(recipe, {"tta_views": 0})) == []
 
 
 def test_views_lie_around_the_picture_in_pairs(disc):
@@ -88,7 +88,7 @@ def test_views_turn_and_slant_half_as_much_as_training_does(disc):
 
 
 def test_an_elastic_view_bends(disc):
-    bent = [apply(view, disc)[0] for view in views(change(PLAIN, {"elastic": 1.0, "tta_views": 64}))]
+    bent = [apply(view, disc)[0] for view in views_of(change(PLAIN, {"elastic": 1.0, "tta_views": 64}))]
     moved = np.array([centre(picture) for picture in bent]) - centre(disc[0])
     size = math.sqrt((moved**2).mean())  # of a disc, a little less than of a point
     assert size == pytest.approx(0.45, abs=0.15)

@@ -98,13 +98,13 @@ def measure_predicting(workload: Workload) -> Iterator[Row]:
     from digit_recognizer.training import networks
     from digit_recognizer.training.fold import FoldTrainer
     from digit_recognizer.training.predict import predict_with_tta
-    from digit_recognizer.training.views import views
+    from digit_recognizer.training.views import views_of
 
     images = workload.dataset.test_images[: workload.predicted]
     for name in ("fast", "bn_cnn"):
         recipe = named_recipes.named(name)
         network = FoldTrainer(recipe, len(workload.dataset.train_images)).network
-        work = partial(predict_with_tta, network, images, views(recipe))
+        work = partial(predict_with_tta, network, images, views_of(recipe))
         seconds = [timed(work) for _ in range(workload.folds)]
         what = f"predicting {len(images)} rows, {workload.folds} members"
         yield {"what": what, "way": name, "median": sum(seconds), "unit": "s", "rounds": seconds}

@@ -82,7 +82,7 @@ def _start_here(where: Where, threads: int | None, folder: str) -> None:
 def _connect(address: str) -> None:
     import ray
 
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         if port.isdigit():
             socket.create_connection((host, int(port)), timeout=10).close()

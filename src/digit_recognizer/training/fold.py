@@ -24,7 +24,7 @@ from digit_recognizer.training.callbacks import MONITOR, Checkpoint, EvaluateEMA
 from digit_recognizer.training.loop import LoopModel, batches_per_call
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta
-from digit_recognizer.training.views import views
+from digit_recognizer.training.views import views_of
 
 
 class FoldTrainer:
@@ -138,11 +138,11 @@ class FoldTrainer:
         began = time.perf_counter()
         with atomic(folder / "model.keras") as file:
             self.network.save(file)
-        seen_as, validation = views(self.recipe), dataset.train_images[member.validation_rows]
-        probabilities = predict_with_tta(self.network, validation, seen_as)
+        views, validation = views_of(self.recipe), dataset.train_images[member.validation_rows]
+        probabilities = predict_with_tta(self.network, validation, views)
         write_array(folder / "validation_probabilities.npy", probabilities)
         write_array(
-            folder / "test_probabilities.npy", predict_with_tta(self.network, dataset.test_images, seen_as)
+            folder / "test_probabilities.npy", predict_with_tta(self.network, dataset.test_images, views)
         )
         checkpoint.write_history()
         metrics = {

@@ -18,7 +18,7 @@ from digit_recognizer.training import (
     backend,
 )
 from digit_recognizer.training.batches import Batches, stream
-from digit_recognizer.training.views import apply, views
+from digit_recognizer.training.views import apply, views_of
 
 # Pictures predicted with at least this probability skip test-time augmentation: it would not change the answer.
 _CERTAIN = 0.999
@@ -40,17 +40,17 @@ _CLASSES += (
 )
 
 
-def predict_with_tta(model: keras.Model, images: np.ndarray, seen_as: Sequence[csr_array] = ()) -> np.ndarray:
+def predict_with_tta(model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = ()) -> np.ndarray:
     """Returns class probabilities, float32 (n, 10), of uint8 images (n, 28, 28).
 
-    Where there are views that pictures are `seen_as`, the probabilities of an uncertain picture are the mean over them.
+    With `views`, each a matrix of `views_of`, the probabilities of an uncertain picture are the mean over them.
     """
     probabilities = _predict(model, images)
-    uncertain = np.flatnonzero(probabilities.max(axis=1) < _CERTAIN) if seen_as else np.array([], int)
+    uncertain = np.flatnonzero(probabilities.max(axis=1) < _CERTAIN) if views else np.array([], int)
     for first in range(0, len(uncertain), _BLOCK):
         rows = uncertain[first : first + _BLOCK]
-        pictures = np.concatenate([apply(view, images[rows]) for view in seen_as])
-        probabilities[rows] = _predict(model, pictures).reshape(len(seen_as), -1, CLASSES).mean(axis=0)
+        pictures = np.concatenate([apply(view, images[rows]) for view in views])
+        probabilities[rows] = _predict(model, pictures).reshape(len(views), -1, CLASSES).mean(axis=0)
     return probabilities
 
 
@@ -73,7 +73,7 @@ def predict_ensemble(models: Iterable[TrainedModel], images: np.ndarray) -> np.n
     for trained in models:
         model = load_model(trained.path)
         model.run_eagerly = True  # compiling each network would take longer than a few digits do
-        total += trained.weight * predict_with_tta(model, images, views(trained.recipe))
+        total += trained.weight * predict_with_tta(model, images, views_of(trained.recipe))
     return total
 
 

@@ -21,7 +21,7 @@ _SEED = 0  # of the views' random numbers
 _RANGE = 0.5
 
 
-def views(recipe: Recipe) -> list[csr_array]:
+def views_of(recipe: Recipe) -> list[csr_array]:
     """Returns the recipe's views, each a float32 (784, 784) that makes a view's pixels of a picture's.
 
     They are the picture moved by `tta_shift` pixels in each direction, itself included, and `tta_views` times the
