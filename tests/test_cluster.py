@@ -3,6 +3,7 @@
 What takes more than a minute on two cores is done with --campaign alone.
 """
 
+import functools
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,8 @@ from digit_recognizer.benchmark import scaling
 from digit_recognizer.data.plan import METRICS, make_plan
 from digit_recognizer.errors import UserError
 from digit_recognizer.run import Run
-from digit_recognizer.training import dispatch, pool, session
+from digit_recognizer.training import dispatch, host, pool, session
+from digit_recognizer.training.cluster import Where, open_pool
 from digit_recognizer.training.worker import News
 
 ray = pytest.importorskip("ray")
@@ -247,6 +250,33 @@ class Machine:
 @pytest.fixture
 def plan(dataset, tmp_path):
     return make_plan(Run(tmp_path / "run"), dataset, "dropout_mlp", {"folds": 5, "epochs": 2})
+
+
+def test_two_gpus_are_shared_out(dataset, monkeypatch):
+    """Ray hands out two GPUs that are not there; what a worker sees is what it would compute on."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(host.Host, "start", lambda self, threads: FACTS)
+    monkeypatch.setattr(ray, "init", functools.partial(ray.init, num_gpus=2))
+
+    def seen(self):
+        return os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION")
+
+    found = {}
+    with open_pool(Where(workers=4), dataset, threads=1, wanted=4):
+        for workers, part in ((2, None), (4, None), (3, 0.5), (4, 0.25), (1, 2.0)):
+            where = Where(workers=workers, gpus_per_fold=part)
+            with closing(pool.Pool(where, dataset, threads=1, wanted=workers, folder=None)) as own:
+                own.fill(workers)
+                of_each = ray.get([each.host.__ray_call__.remote(seen) for each in own.workers])
+            found[workers, part] = sorted(of_each)
+    half, quarter = "0.450", "0.225"  # of a GPU's memory, and some to spare
+    assert found == {
+        (2, None): [("0", None), ("1", None)],
+        (4, None): [("0", half), ("0", half), ("1", half), ("1", half)],
+        (3, 0.5): [("0", half), ("0", half), ("1", half)],
+        (4, 0.25): [("0", quarter)] * 4,
+        (1, 2.0): [("0,1", None)],
+    }
 
 
 def test_members_whose_workers_always_die_are_named(plan):
