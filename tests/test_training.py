@@ -23,6 +23,7 @@ from digit_recognizer.training.batches import Batches, ShuffledEpochs, stream
 from digit_recognizer.training.callbacks import HISTORY, Checkpoint, EvaluateEMA, OutOfTimeError, TimeBudget
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.predict import predict_with_tta
+from digit_recognizer.training.views import views_of
 
 
 class Death(BaseException):
@@ -108,6 +109,19 @@ def test_the_saved_model_is_the_one_that_predicted(undisturbed, dataset):
     assert (
         predict_with_tta(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")
     ).all()
+
+
+def test_a_member_predicts_with_the_views_of_its_recipe(long_recipe, dataset, folds, tmp_path):
+    recipe = change(long_recipe, {"epochs": 1, "rotation": 15.0, "tta_views": 3})
+    train_member(recipe, dataset, folds[0], tmp_path)
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    for name, images in (
+        ("test", dataset.test_images),
+        ("validation", dataset.train_images[folds[0].validation_rows]),
+    ):
+        found = np.load(tmp_path / f"{name}_probabilities.npy")
+        assert found == pytest.approx(predict_with_tta(model, images, views_of(recipe)), abs=1e-6)
+        assert np.abs(found - predict_with_tta(model, images)).max() > 1e-3
 
 
 def test_the_schedules_end_a_training_that_learns_nothing(dataset, folds, tmp_path):
