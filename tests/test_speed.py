@@ -442,6 +442,22 @@ def test_a_thread_gets_freed_memory_back_without_page_faults():
     assert float(done.stdout) < 2  # times the pages of a step: the first step's, not those of all five
 
 
+STARTING = """
+import sys
+from digit_recognizer.training import backend
+backend.start(1)
+print([name for name in ("jax", "matplotlib") if name in sys.modules])
+import matplotlib.pyplot
+"""
+
+
+def test_starting_imports_no_package_that_no_training_needs():
+    environment = os.environ | {"PYTHONPATH": str(files.ROOT / "src")}
+    line = [sys.executable, "-c", STARTING]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == ("['jax']" if keras.config.backend() == "jax" else "[]") + "\n"
+
+
 CONVOLVING = """
 from digit_recognizer.training import backend
 backend.start(1)

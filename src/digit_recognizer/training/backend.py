@@ -23,6 +23,9 @@ XlaScope = Literal["none", "step", "epoch"]  # what XLA compiles of a training
 # Images of a training, all epochs counted, from which on the compiler's seconds are won back.
 _WORTH_COMPILING = 50_000
 
+# TensorFlow and Keras import them where they are installed, which takes a second; no training needs them.
+_NOT_NEEDED = ("jax", "matplotlib")
+
 _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
 
 
@@ -54,16 +57,16 @@ def start(threads: int) -> None:
 
     It has to come before any other import of Keras; a backend's threads cannot be changed afterwards.
     """
-    os.environ["KERAS_BACKEND"] = choose()
+    chosen = os.environ["KERAS_BACKEND"] = choose()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if platform.machine() in ("x86_64", "AMD64"):  # TensorFlow by itself takes oneDNN on the newest alone
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     processor.keep_freed_memory()
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
-    if os.environ["KERAS_BACKEND"] == "jax":
+    if chosen == "jax":
         _multiply_with_fresh_weights()
-    with _native_messages_dropped():
-        if os.environ["KERAS_BACKEND"] == "tensorflow":
+    with _native_messages_dropped(), _not_installed(set(_NOT_NEEDED) - {chosen}):
+        if chosen == "tensorflow":
             import tensorflow as tf
 
             tf.get_logger().setLevel("ERROR")  # a network a fold looks to it like one that is traced anew
@@ -106,6 +109,18 @@ def _native_messages_dropped() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def _not_installed(packages: set[str]) -> Iterator[None]:
+    """Lets every import of these packages fail meanwhile, but for those that are already imported."""
+    hidden = packages - set(sys.modules)
+    sys.modules.update(dict.fromkeys(hidden))  # None: Python's own mark of what is not there
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]
 
 
 def compute_dtype(precision: str) -> str:
