@@ -3,7 +3,7 @@
 Parts: a, training the tutorial's network; b, time to a validation accuracy of 0.9940 (long: only with --full
 or --only b); c, augmentation; d, batch normalisation; e, reading the CSVs; f, predicting; g, how cost grows
 with rows, members and epochs. PyTorch takes part in a, b and f where it is installed
-(src/digit_recognizer/benchmark/requirements.txt).
+(src/digit_recognizer/benchmark/requirements.txt) and Keras has the processor alone, as PyTorch has here.
 """
 
 from pathlib import Path
@@ -16,8 +16,9 @@ def main() -> None:
     add = parser.add_argument
     add("--input", metavar="DIR", type=Path, help="where the competition's files are (default: input)")
     add("--output", metavar="DIR", type=Path, help="where the results go (default: output/benchmark)")
-    add("--only", metavar="PARTS", help="such as a,c; what is there of others stays (default: all but b)")
-    add("--full", action="store_true", help="all parts")
+    chosen = parser.add_mutually_exclusive_group().add_argument
+    chosen("--only", metavar="PARTS", help="such as a,c; what is there of others stays (default: all but b)")
+    chosen("--full", action="store_true", help="all parts")
     add("--quick", action="store_true", help="tell whether it works: the numbers mean nothing")
     add("--threads", metavar="T", type=int, help="of the backend (default: the cores there are)")
     add("--torch-compile", action="store_true", help="torch.compile takes part too; it may end the process")
@@ -32,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.main(main, "what was measured is in benchmark.json: --only takes the parts that are left")
+    cli.main(main, "each part that ended, of b each seed, is in benchmark.json: --only takes what is left")

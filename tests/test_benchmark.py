@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from digit_recognizer import named_recipes, recipes
-from digit_recognizer.benchmark import accuracy, parts, summary, timing, torch_baseline
+from digit_recognizer.benchmark import accuracy, parts, scaling, summary, timing, torch_baseline
 from digit_recognizer.benchmark.torch_baseline import TorchTraining, TorchWay
+from digit_recognizer.benchmark.workload import Workload
 from digit_recognizer.data import places
-from digit_recognizer.training import networks
+from digit_recognizer.training import backend, networks
 
 QUICK = ("--quick", "--threads", 2)
 
@@ -141,10 +143,81 @@ def test_seeds_that_were_measured_stay(call, csvs, tmp_path, no_torch, quick_fas
     assert rows["to 0.9940", "fast"]["ratio"] > 0
 
 
+def seed_row(seed, way, seconds, *accuracies):
+    """A row of part b as earlier commits wrote it."""
+    what = f"to 0.9940, seed {seed}"
+    return {"what": what, "way": way, "unit": "s", "median": seconds, "accuracies": list(accuracies)}
+
+
+def test_seeds_of_ways_that_are_left_out_stay(monkeypatch, no_torch):
+    old = [
+        seed_row(42, way, 9.0, 0.995)
+        for way in (accuracy.AS_PUBLISHED, "bn_cnn", "bn_cnn, PyTorch, eager, float32", "fast")
+    ]
+    median = {"what": "to 0.9940", "way": "bn_cnn", "unit": "s", "median": 9.0, "ratio": 1.0}
+    monkeypatch.setattr(accuracy, "_measure", lambda *_: pytest.fail("a seed is measured again"))
+    workload = Workload(None, None, [42], 2, measured={"b": [*old, median]})
+    *seeds, published, fast = accuracy.measure_time_to_accuracy(workload)
+    assert seeds == old
+    assert [row["way"] for row in (published, fast)] == [accuracy.AS_PUBLISHED, "fast"]
+
+
+def test_an_accuracy_that_is_not_reached_is_told(call, csvs, tmp_path, monkeypatch, no_torch):
+    """By the seed's row, the table and the chart."""
+    trained = {"bn_cnn": [[0.9, 0.9939], [0.994]], "fast": [[0.9940], [0.9, 0.9951]]}  # of seeds 42 and 43
+
+    def train(recipe, dataset, member, watch):
+        for each in trained[recipe.name].pop(0):
+            watch(each)
+
+    monkeypatch.setattr(accuracy, "_train_as_published", train)
+    monkeypatch.setattr(accuracy, "_train_as_here", train)
+    place = ("--input", csvs, "--output", tmp_path / "out", "--seeds", 42, 43)
+    outcome = call("benchmark", *QUICK, *place, "--only", "b")
+    assert outcome.code == 0, outcome.error
+    rows = measured(tmp_path / "out")["b"]
+    seeds = {(row["what"], row["way"]): row["reached"] for row in rows[:4]}
+    assert [what for what, reached in seeds.items() if not reached] == [
+        ("to 0.9940, seed 42", accuracy.AS_PUBLISHED)
+    ]
+    assert outcome.out.count("to 0.9940, seed 42, not reached") == 2  # while it measures, and in the table
+    assert outcome.out.count("to 0.9940, not reached by every seed") == 2
+    (axes,) = summary.draw({"b": rows}).axes
+    ends = [text.get_text().endswith("not reached by every seed") for text in axes.texts]
+    assert ends == [True, False]
+
+
+def test_an_interruption_keeps_what_was_measured(call, csvs, tmp_path, monkeypatch):
+    """All rows of a part that has ended before, and each new seed of part b."""
+    place = ("--input", csvs, "--output", tmp_path / "out")
+
+    def measure(part, rows, code):
+        def interrupted(_):
+            yield from rows
+            if code:
+                raise KeyboardInterrupt
+
+        monkeypatch.setitem(parts.PARTS, part, interrupted)
+        outcome = call("benchmark", *QUICK, *place, "--only", part)
+        assert outcome.code == code, outcome.error
+        return measured(tmp_path / "out")[part]
+
+    old = [{"what": "reading", "way": way, "unit": "s", "median": 1.0} for way in ("usual", "ours")]
+    assert measure("e", old, 0) == old
+    assert measure("e", [old[0] | {"median": 2.0}], 130) == old
+    assert measure("e", [old[1]], 0) == [old[1]]
+
+    first, second = (seed_row(seed, "fast", 9.0, 0.995) for seed in (42, 43))
+    median = {"what": "to 0.9940", "way": "fast", "unit": "s", "median": 9.0, "ratio": 1.0}
+    assert measure("b", [first, median], 0) == [first, median]
+    assert measure("b", [first], 130) == [first, median]
+    assert measure("b", [first, second], 130) == [first, median, second]
+
+
 def test_the_chart_has_what_a_user_waits_for():
     def compared(what, *ways):
         return [
-            {"what": what, "way": way, "median": 2.0, "unit": "s", "ratio": 1.0 + number}
+            {"what": what, "way": way, "median": 6.0 / (1 + number), "unit": "s", "ratio": 7.0}
             for number, way in enumerate(ways)
         ]
 
@@ -163,11 +236,24 @@ def test_the_chart_has_what_a_user_waits_for():
     assert summary.draw({"c": found["c"]}) is None
 
 
+def test_the_bars_are_as_long_as_their_labels_say():
+    """Rates as well as times, whatever the rounds' own ratios are."""
+    for unit, medians in (("images/s", [400.0, 500.0, 600.0]), ("s", [3.0, 2.4, 2.0])):
+        rows = [
+            {"what": "training", "way": str(ratio), "median": median, "unit": unit, "ratio": ratio}
+            for median, ratio in zip(medians, [1.0, 1.6, 1.4], strict=True)
+        ]
+        (axes,) = summary.draw({"a": rows}).axes
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx([1, 1.25, 1.5])
+        assert [text.get_text().split(", ")[1] for text in axes.texts] == ["1", "1.25", "1.5"]
+
+
 def test_what_is_refused(call, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "ROOT", tmp_path)
     for arguments, words in (
         ([], "competition's files"),
         (["--only", "a,z"], "no part 'z'"),
+        (["--full", "--only", "a"], "not allowed with argument"),
         (["--threads", "0"], "at least 1"),
         (["--input", tmp_path], "train.csv is missing"),
     ):
@@ -257,6 +343,19 @@ def test_part_b_takes_the_fastest_way_of_part_a():
     assert accuracy.fastest_way(ways, trained) == ways[1]
     assert accuracy.fastest_way(ways, []) == TorchWay("bfloat16", False)
     assert accuracy.fastest_way([], trained) is None
+
+
+def test_pytorch_is_not_compared_with_an_accelerator(monkeypatch, capsys):
+    monkeypatch.setattr(backend, "_accelerator", lambda: {"count": 1, "device_name": "GPU"})
+    assert Workload(None, None, [], 2).torch_ways() == []
+    assert capsys.readouterr().out == "left out: PyTorch, which computes on the processor alone here\n"
+
+
+def test_the_page_has_the_simulation_of_every_machine():
+    page = (ROOT / "output" / "reference" / "benchmark" / "README.md").read_text()
+    driver = scaling.DriverCosts(member=0.002, epoch=0.013)  # as the page says
+    assert scaling.table(driver) in page
+    assert "laptop, 2 cores with AVX2, float32" in page
 
 
 def test_without_a_compiler_pytorch_is_uncompiled(torch, monkeypatch, capsys):

@@ -30,23 +30,25 @@ class ReachedError(Exception):
 
 
 def measure_time_to_accuracy(workload: Workload) -> Iterator[Row]:
-    """Part b, from building the network on; a training that never gets there counts with its whole length.
+    """Part b, from building the network on.
 
-    A seed takes long. Those that an earlier session has measured are not measured again. The medians are
-    over the seeds that every way has.
+    A training that never gets there counts with its whole length, and its row's `reached` is False. A seed
+    takes long: what an earlier session has measured is not measured again, and stays also where this call
+    leaves out its way. The medians are over the seeds that every way of this call has.
     """
     ways = _ways(workload)
     found = {name: {} for name in ways}
     for row in workload.measured.get("b", []):
-        if "accuracies" in row and row["way"] in found:
-            found[row["way"]][row["what"]] = row["median"]
+        if "accuracies" in row:  # else it is a median
+            if row["way"] in found:
+                found[row["way"]][row["what"]] = row
             yield row
     for seed in workload.seeds:
         for name, (recipe_name, way) in ways.items():
             what = f"to {ACCURACY:.4f}, seed {seed}"
             if what not in found[name]:
                 row = _measure(workload, named_recipes.named(recipe_name), way, seed)
-                found[name][what] = row["median"]
+                found[name][what] = row
                 # the commit is its own: a seed may have been measured long before the others
                 yield {"what": what, "way": name, "unit": "s", "commit": files.commit()} | row
     yield from _medians(found)
@@ -90,7 +92,7 @@ def _measure(workload: Workload, recipe: Recipe, way: Way, seed: int) -> Row:
     def watch(accuracy: float) -> None:
         accuracies.append(float(accuracy))
         ends.append(time.perf_counter())
-        if accuracy >= ACCURACY:
+        if _reached(accuracies):
             raise ReachedError
 
     keras.utils.clear_session()
@@ -98,18 +100,24 @@ def _measure(workload: Workload, recipe: Recipe, way: Way, seed: int) -> Row:
     began = time.perf_counter()
     with suppress(ReachedError):
         way(recipe, workload.dataset, member, watch)
-    return {"median": ends[-1] - began, "accuracies": accuracies}
+    return {"median": ends[-1] - began, "accuracies": accuracies, "reached": _reached(accuracies)}
 
 
-def _medians(found: dict[str, dict[str, float]]) -> Iterator[Row]:
-    """A row for each way, over the seeds that all of them have; `found` has seconds by way and seed."""
+def _reached(accuracies: list[float]) -> bool:
+    return accuracies[-1] >= ACCURACY
+
+
+def _medians(found: dict[str, dict[str, Row]]) -> Iterator[Row]:
+    """A row for each way, over the seeds that all of them have; `found` has the seeds' rows by way and seed."""
     shared = sorted(set.intersection(*map(set, found.values())))
-    rounds = {name: [seconds[what] for what in shared] for name, seconds in found.items()}
-    usual = statistics.median(next(iter(rounds.values())))
-    for name, seconds in rounds.items():
+    usual = None
+    for name, seeds in found.items():
+        seconds = [seeds[what]["median"] for what in shared]
         median = statistics.median(seconds)
+        usual = usual or median
         row = {"what": f"to {ACCURACY:.4f}", "way": name, "median": median, "unit": "s"}
-        yield row | {"ratio": usual / median, "rounds": seconds}
+        reached = all(_reached(seeds[what]["accuracies"]) for what in shared)
+        yield row | {"ratio": usual / median, "rounds": seconds, "reached": reached}
 
 
 def _watching(watch: Watch):

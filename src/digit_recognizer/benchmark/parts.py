@@ -113,17 +113,29 @@ def open_results(path: Path, machine: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measure(part: str, workload: Workload, results: dict[str, Any], path: Path) -> None:
-    """Measures a part, and keeps each row in `results` and in the file `path` as soon as it is there."""
-    began, rows = time.perf_counter(), []
+    """Measures a part, and keeps its rows in `results` and in the file `path` when it has ended.
+
+    An interruption leaves its old rows as they were. But a seed of part b, which takes long, is kept beside
+    them at once.
+    """
+    began, rows, kept = time.perf_counter(), [], workload.measured.get(part, [])
     about = {"date": datetime.now().isoformat(timespec="seconds"), "commit": files.commit()}
     about |= {"torch": _torch_version()}
-    for row in PARTS[part](workload):
-        rows.append(row)
-        print("  ".join([part, *summary.cells(row).values()]), flush=True)
+
+    def write(rows: list[Row]) -> None:
         seconds = round(time.perf_counter() - began, 1)
         results["parts"][part] = about | {"seconds": seconds, "rows": rows}
         write_json(path, results)
-    workload.measured[part] = rows
+
+    for row in PARTS[part](workload):
+        rows.append(row)
+        print("  ".join([part, *summary.cells(row).values()]), flush=True)
+        if "accuracies" in row and row not in kept:  # a new seed
+            kept = [*kept, row]
+            write(kept)
+    if rows:  # a part that is left out has none
+        workload.measured[part] = rows
+        write(rows)
 
 
 def _torch_version() -> str | None:

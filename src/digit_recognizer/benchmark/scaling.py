@@ -18,8 +18,9 @@ import numpy as np
 
 from digit_recognizer.files import atomic
 
-# The files of `fast`, measured: an epoch's state, which comes to the driver after each epoch; a finished member.
-STATE, FINISHED, EPOCHS = 10e6, 5e6, 16  # bytes, bytes
+# Of `fast`, measured: bytes of an epoch's state, which comes to the driver after each epoch, and of a
+# finished member; epochs of a member.
+STATE, FINISHED, EPOCHS = 10e6, 5e6, 16
 DATA = 55e6  # bytes of the data set, which goes to each node once
 LINK = 1.25e9 / 2  # bytes a second into the driver, assumed: half of 10 Gbit/s
 SPREAD = 0.05  # standard deviation of a member's time, as a part of it: 498 to 558 s in a run of five
@@ -40,10 +41,10 @@ class Machine:
 
 
 MACHINES = (
-    Machine(
-        "laptop, 2 cores with bfloat16", 1, 1, 175, 14, 0, True
-    ),  # a fold with its prediction on machine A
-    Machine("laptop, 2 cores, float32", 1, 1, 546, 14, 0, True),  # the median of a run on an Intel Xeon
+    # the benchmark's machines A (a fold with its prediction), C and B (medians of a run)
+    Machine("laptop, 2 cores with bfloat16", 1, 1, 175, 14, 0, True),
+    Machine("laptop, 2 cores with AVX-512, float32", 1, 1, 546, 14, 0, True),
+    Machine("laptop, 2 cores with AVX2, float32", 1, 1, 880, 14, 0, True),
     Machine("T4 x2", 2, 1, 100, 20, 0, False),
     Machine("one H200, 4 folds at once", 4, 1, 40, 20, 4, False),
     Machine("8 nodes of 8 H200, 4 folds on each GPU", 256, 8, 40, 25, 256, False),

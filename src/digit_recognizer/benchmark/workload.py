@@ -36,7 +36,13 @@ class Workload:
     measured: dict[str, list[Row]] = field(default_factory=dict)  # rows of each part so far, on this machine
 
     def torch_ways(self) -> list[TorchWay]:
-        """Returns PyTorch's ways, none where it is not installed. Needs `backend.start`."""
+        """Returns PyTorch's ways. Needs `backend.start`.
+
+        There are none, which a line says, where it is not installed or the backend has an accelerator.
+        """
+        if on_accelerator():
+            print("left out: PyTorch, which computes on the processor alone here", flush=True)
+            return []
         return torch_baseline.torch_ways(self.threads, half_precision(), self.torch_compile)
 
 
@@ -57,6 +63,11 @@ def on_tensorflow(what: str) -> bool:
         return True
     print(f"left out on JAX: {what}", flush=True)
     return False
+
+
+def on_accelerator() -> bool:
+    """Returns whether the backend computes on a GPU or TPU. Needs `backend.start`."""
+    return backend.xla_scope("float32", 0) == "epoch"  # XLA compiles that much of convolutions only there
 
 
 def half_precision() -> bool:
