@@ -282,6 +282,12 @@ def test_the_sample_is_never_sent(server, call, run, csvs, tmp_path, monkeypatch
     assert not server.asked
 
 
+def test_a_real_run_without_its_data_is_not_the_sample(call, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
+    outcome = call("submit", "--dry-run", "--output", run.folder)
+    assert refused(outcome, f"no data to check {run.folder} with", "python scripts/download.py", "--input")
+
+
 def test_a_run_of_other_data_is_not_sent(server, call, run, csvs):
     lines = (csvs / "train.csv").read_text().splitlines()
     (csvs / "train.csv").write_text("\n".join([*lines[:-1], lines[1]]) + "\n")
@@ -457,6 +463,18 @@ def test_a_clock_that_was_hours_ahead_sends_nothing_twice(server, call, run, csv
     assert (
         "never reached Kaggle" in call("submit", "--score", "--no-wait", *places).out
     )  # that one was another
+
+
+def test_a_lost_submission_gets_no_score_of_another(server, call, run, csvs):
+    """The only one that is listed with its message has the number of another record."""
+    sending(run, minutes=5)
+    scored = {"ref": 101, "status": "complete", "public_score": 0.5}
+    records.add_record(run, read_json(run.submissions_json, list)[0] | scored)
+    server.submissions = [{"looks": 9, "description": "mine"}]
+    outcome = call("submit", "--score", "--no-wait", "--input", csvs, "--output", run.folder)
+    assert outcome.code == 0 and "never reached Kaggle" in outcome.out
+    [record] = read_json(run.submissions_json, list)
+    assert (record["ref"], record["public_score"]) == (101, 0.5)
 
 
 @pytest.mark.parametrize("content", ["[1]", "[{}]", '[{"time": "x"}]', "{}", "["])

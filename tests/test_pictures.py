@@ -14,6 +14,7 @@ from skimage.transform import resize, rotate
 from digit_recognizer.errors import UserError
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.pictures.load import WORK_SIDE, read_picture
+from digit_recognizer.pictures.show import PhotoResult, write_results
 
 FONTS = {
     "sans": "DejaVuSans.ttf",
@@ -299,6 +300,14 @@ def jpeg():
     file = io.BytesIO()
     Image.fromarray(sheet([[coverage("sans", "7")]], noise=20)).save(file, "JPEG")
     return file.getvalue()
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    pixels = sheet([[coverage("sans", "7")]])
+    for digits in (find_digits(pixels), []):
+        result = PhotoResult(tmp_path / "cost_$5_or_$6.jpg", pixels, digits, np.eye(10)[: len(digits)])
+        write_results([result], tmp_path / "predictions.png")
+    assert (tmp_path / "predictions.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def update_record(run: Run, record: Record, seconds: float) -> Record | None:
 
     Returns the new record, or None where the submission never reached Kaggle: its record is removed then.
     """
-    refs = {each["ref"] for each in read_records(run)}
+    refs = {each["ref"] for each in read_records(run) if each["ref"]}
     found = wait_for_score(record, seconds, refs)
     begun = f"the submission to {record['competition']} that was begun at {record['time']}"
     words = format_score(found) if found else f"{begun} never reached Kaggle"
@@ -47,7 +47,7 @@ def update_record(run: Run, record: Record, seconds: float) -> Record | None:
     return found
 
 
-def wait_for_score(record: Record, seconds: float, refs: set[int | None]) -> Record | None:
+def wait_for_score(record: Record, seconds: float, refs: set[int]) -> Record | None:
     """Returns a new record of a submission once it is scored, or of what is known when the time is up.
 
     None stands for a submission that did not reach Kaggle. `refs` are Kaggle's numbers of the run's submissions,
@@ -64,25 +64,26 @@ def wait_for_score(record: Record, seconds: float, refs: set[int | None]) -> Rec
     return found
 
 
-def look_up(api: Any, record: Record, refs: set[int | None]) -> tuple[Record | None, str]:
+def look_up(api: Any, record: Record, refs: set[int]) -> tuple[Record | None, str]:
     """Returns a submission's record with what Kaggle knows now, None if it knows none, and the state in words.
 
-    A submission may be listed a little later than it is sent. One whose sending was cut, and which is not listed
-    then, did not arrive; unless one with its message, of a number not in `refs`, is listed with an earlier time:
-    where our clock is wrong it may be that one, and only the user can tell.
+    A record without a number can't be of a submission whose number is in `refs`. A submission may be listed a
+    little later than it is sent. One whose sending was cut, and which is not listed then, did not arrive; unless
+    one with its message is listed with an earlier time: where our clock is wrong it may be that one, and only the
+    user can tell.
     """
     try:
         with kaggle_errors(record["competition"]), filtered_output():
             listed = api.competition_submissions(record["competition"]) or []
     except UserError as error:  # the submission is at Kaggle all the same: the next look may succeed
         return record, str(error)
-    ours = next((each for each in listed if each is not None and _is_recorded(each, record)), None)
+    listed = [each for each in listed if each is not None and (record["ref"] or each.ref not in refs)]
+    ours = next((each for each in listed if _is_recorded(each, record)), None)
     if ours is None:
         age = datetime.now(UTC) - datetime.fromisoformat(record["time"])
         if record["status"] != "sending" or age <= _DELAY:
             return record, "not listed yet"
-        others = [each for each in listed if each is not None and each.ref not in refs]
-        if any(_is_recorded(each, record, _WRONG_CLOCK) for each in others):
+        if any(_is_recorded(each, record, _WRONG_CLOCK) for each in listed):
             return record, "one of an earlier time has this message: is this machine's clock right?"
         return None, "never sent"
     record = record | {"ref": ours.ref or None, "status": ours.status.name.lower()}

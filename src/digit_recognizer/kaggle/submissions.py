@@ -85,22 +85,27 @@ def _print_outcome(run: Run, record: Record) -> None:
 
 def refuse_other_data(place: Places, run: Run) -> None:
     """Raises UserError where `run` is not of a competition's data, or there is no data to check it with."""
-    data = "sample" if place.is_sample else (run.settings() or {}).get("data")
+    data = (run.settings() or {}).get("data", "sample" if place.is_sample else None)
     what = {"sample": "the built-in sample", "mnist": "MNIST's own files"}.get(data)
     if what:
         raise UserError(
             f"{run.folder} is of {what}, which is never sent: get the competition's files with "
             "python scripts/download.py, train, and give --output where the run is not output/run"
         )
+    if place.is_sample:
+        raise UserError(
+            f"there is no data to check {run.folder} with: get the competition's files with "
+            "python scripts/download.py, or give the --input that it was trained on"
+        )
 
 
 def out_of_fold_accuracy(run: Run, labels: Labels) -> float | None:
-    """Returns the accuracy over the rows that a member predicted; None where there are none."""
+    """Returns the accuracy over the rows that a member predicted; None without oof_probabilities.npy."""
     if not run.oof_probabilities.exists():
         return None
     oof = load_oof(run, len(labels.train))
     covered = covered_rows(oof)
-    return scores(labels.train[covered], oof[covered])["accuracy"] if covered.any() else None
+    return scores(labels.train[covered], oof[covered])["accuracy"]
 
 
 def default_message(run: Run, accuracy: float | None) -> str:

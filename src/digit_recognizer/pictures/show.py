@@ -78,7 +78,8 @@ def _draw_picture(axes: Axes, result: PhotoResult) -> None:
         frame = ([left, right, right, left, left], [top, top, bottom, bottom, top])
         axes.plot(*frame, color="tab:red", linewidth=0.8)
         axes.text(left, top, number, color="tab:red", fontsize=7, va="bottom")
-    axes.set_title(result.path.name if result.digits else f"{result.path.name}: {NO_INK}", fontsize=8)
+    title = result.path.name if result.digits else f"{result.path.name}: {NO_INK}"
+    axes.set_title(title, fontsize=8, parse_math=False)  # a name may hold $
     axes.axis("off")
 
 
