@@ -130,6 +130,51 @@ def test_several_runs_weigh_by_their_members(plan, dataset, recipe, tmp_path):
     assert (pd.read_csv(blend.submission)["Label"] == np.mean(tests, axis=0).argmax(axis=1)).all()
 
 
+def only(plan, *names):
+    """The prediction of a run in which these members alone are finished."""
+    for member in plan.members:
+        if member.name not in names:
+            (plan.run.folder / member.name / "metrics.json").unlink()
+    return ensemble.average_members(plan)
+
+
+def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
+    """The weights of a row are shared by the runs that cover it; no run at all is no number."""
+    whole, part, nothing = (
+        made_up(dataset, recipe, tmp_path / name, seed=seed) for seed, name in enumerate(("a", "b", "c"))
+    )
+    rows = [member.validation_rows for member in part.members]
+    first, second = ensemble.average_members(whole), only(part, "fold_01")
+    blend = Run(tmp_path / "blend")
+    blend.folder.mkdir()
+    ensemble.write(blend, dataset.labels, [first, second], np.array([0.75, 0.25]))
+    oof = np.load(blend.oof_probabilities)
+    assert (oof[rows[0]] == first.oof[rows[0]]).all()
+    expected = 0.75 * first.oof[rows[1]] + 0.25 * second.oof[rows[1]]
+    assert oof.dtype == np.float32 and oof[rows[1]] == pytest.approx(expected, abs=1e-6)
+
+    third = only(nothing, "fold_00")
+    for other, weight, covered in ((third, 0.5, range(80)), (third, 0, rows[1]), (second, 0.5, rows[1])):
+        ensemble.write(blend, dataset.labels, [second, other], np.array([1 - weight, weight]))
+        found = np.isfinite(np.load(blend.oof_probabilities)).all(axis=1)
+        assert np.flatnonzero(found).tolist() == list(covered)
+
+
+def test_what_a_blend_lacks_is_named_by_its_run(dataset, recipe, tmp_path):
+    predictions = [only(made_up(dataset, recipe, tmp_path / name), "fold_00") for name in "ab"]
+    blend = Run(tmp_path / "blend")
+    blend.folder.mkdir()
+    ensemble.write(blend, dataset.labels, predictions, ensemble.equal_weights(predictions))
+    assert read_json(blend.ensemble_json)["missing"] == ["../a/fold_01", "../b/fold_01"]
+
+
+def test_a_run_given_twice_is_refused(plan, dataset, tmp_path):
+    same = Run(plan.run.folder / ".." / plan.run.folder.name)
+    with pytest.raises(UserError, match="run is given twice"):
+        ensemble.blend(Run(tmp_path / "blend"), [plan.run, same], dataset.labels, "equal")
+    assert not (tmp_path / "blend").exists()
+
+
 def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_path):
     good = ensemble.average_members(made_up(dataset, recipe, tmp_path / "good", sharpness=4))
     poor = ensemble.average_members(made_up(dataset, recipe, tmp_path / "poor", sharpness=1, seed=5))
@@ -142,6 +187,18 @@ def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_pat
     weights = ensemble.oof_weights([good, poor], labels)
     assert weights.sum() == pytest.approx(1) and weights[0] > weights[1] >= 0
     assert loss(weights[0]) == pytest.approx(min(loss(each) for each in np.linspace(0, 1, 1001)), abs=1e-6)
+
+
+def test_oof_weights_are_as_they_are_printed(dataset, recipe, tmp_path):
+    """To four decimals, within the bounds: a run that only harms has none."""
+    runs = {"good": 2, "other": 2, "harmful": -4}
+    predictions = [
+        ensemble.average_members(made_up(dataset, recipe, tmp_path / name, sharpness=sharpness, seed=seed))
+        for seed, (name, sharpness) in enumerate(runs.items())
+    ]
+    weights = ensemble.oof_weights(predictions, dataset.labels.train)
+    assert weights[2] == 0 and (weights[:2] > 0).all()
+    assert weights == pytest.approx(np.round(weights, 4), abs=1e-12) and weights.sum() == pytest.approx(1)
 
 
 def test_oof_weights_need_rows_in_common(plan, dataset):

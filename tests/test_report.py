@@ -1,7 +1,9 @@
 """The numbers of a report and of a comparison: intervals, scores, files, the terminal; runs that are still going."""
 
 import dataclasses
+import hashlib
 import json
+import shutil
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -14,9 +16,9 @@ from scipy.stats import binom
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 from test_ensemble import made_up
 
-from digit_recognizer import recipes
+from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data.digits import Dataset, Labels
-from digit_recognizer.data.plan import open_plan
+from digit_recognizer.data.plan import SAMPLE_CUTS, open_plan
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json, write_json
 from digit_recognizer.results import analysis, ensemble, watch
@@ -128,12 +130,74 @@ def test_report_names_what_is_not_finished(run, dataset):
     assert "fold_01 (1 epoch) and 1 member not yet begun</p>" in (run.report / "index.html").read_text()
 
 
+def test_report_names_what_was_finished_since(run, dataset, recipe, tmp_path):
+    path = run.folder / "fold_02" / "metrics.json"
+    second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
+    metrics = path.read_bytes()
+    path.unlink()
+    blend = blended(Run(tmp_path / "blend"), dataset.labels, [run, second])
+    blended(run, dataset.labels)
+    assert write_report(blend, dataset)["missing"] == ["../run/fold_02"]
+    path.write_bytes(metrics)
+    for each, name in ((run, "fold_02"), (blend, "../run/fold_02")):
+        result = write_report(each, dataset)
+        jsonschema.validate(result, json.loads(SCHEMA.read_text()))
+        assert (result["missing"], result["finished_since"], result["finished"]) == ([], [name], False)
+        said = f"{name}: run scripts/ensemble.py again"
+        assert f"finished since, and not in this: {said}" in format_report(result)
+        assert "not finished" not in format_report(result)
+        page = (each.report / "index.html").read_text()
+        assert f"<b>Finished since, and not in this:</b> {said}</p>" in page and "Not finished" not in page
+    del result["finished_since"]
+    assert "finished since" not in format_report(result)  # as earlier versions wrote it
+
+
 def test_report_of_a_blend(run, dataset, recipe, tmp_path):
     second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
     blend = blended(Run(tmp_path / "blend"), dataset.labels, [run, second])
     result = write_report(blend, dataset)
     assert len(result["folds"]) == 6 and len(result["gain"]) == 3
     assert result["gain"][-1]["errors"] == result["overall"]["errors"]
+
+
+def test_report_of_a_blend_of_runs_of_other_folds(dataset, recipe, tmp_path):
+    runs = [made_up(dataset, recipe, tmp_path / name, sharpness=2, seed=ord(name)).run for name in "abc"]
+    for run, name in zip(runs, ("fold_00", "fold_01"), strict=False):
+        (run.folder / name / "metrics.json").unlink()
+    blend = blended(Run(tmp_path / "blend"), dataset.labels, runs[:2])
+    result = write_report(blend, dataset)
+    jsonschema.validate(result, json.loads(SCHEMA.read_text()))
+    assert result["overall"]["rows"] == 80 and result["gain"] == []
+    assert result["overall"]["errors"] == sum(fold["errors"] for fold in result["folds"])
+    table = compare_runs([blend, runs[2]], dataset.labels).runs
+    assert table["rows"].tolist() == [80, 80] and table["per_row"].tolist() == [1, 1]
+    assert table["common_rows"].tolist() == [80, 80]
+
+
+def test_a_blend_without_a_predicted_row_is_refused(run, dataset, recipe, tmp_path):
+    """As an earlier version wrote it."""
+    second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
+    blend = blended(Run(tmp_path / "blend"), dataset.labels, [run, second])
+    np.save(blend.oof_probabilities, np.full((80, 10), np.nan, np.float32))
+    message = r"blend/oof_probabilities.npy has no row that a member predicted: run scripts/ensemble.py again"
+    for report in (lambda: write_report(blend, dataset), lambda: compare_runs([blend, run], dataset.labels)):
+        with pytest.raises(UserError, match=message):
+            report()
+
+
+def test_a_run_that_only_harms_has_no_part_in_the_report(dataset, recipe, csvs, tmp_path, call):
+    runs = [
+        made_up(dataset, recipe, tmp_path / name, sharpness, seed).run
+        for seed, (name, sharpness) in enumerate({"good": 2, "harmful": -4, "other": 2}.items())
+    ]
+    blend = blended(Run(tmp_path / "blend"), dataset.labels, runs, "oof")
+    weights = [each["weight"] for each in read_json(blend.ensemble_json)["members"]]
+    assert weights[2:4] == [0, 0] and min(weights[0], weights[4]) > 0
+    outcome = call("report", "--input", csvs, "--output", blend.folder)
+    assert (outcome.code, outcome.error) == (0, "")
+    result = read_json(blend.cv_report_json)
+    names = [f"../{name}/fold_0{index}" for name in ("good", "other") for index in range(2)]
+    assert [fold["member"] for fold in result["folds"]] == names and len(result["gain"]) == 2
 
 
 def test_report_of_a_perfect_single_fold(dataset, recipe, tmp_path):
@@ -199,6 +263,37 @@ def test_damaged_files_are_named(run, dataset, name, contents, message):
     write_json(run.folder / name, contents)
     with pytest.raises(UserError, match=message):
         write_report(run, dataset)
+
+
+@pytest.mark.parametrize("names", [["fold_01"], ["fold_00", "fold_01", "fold_02", "fold_03"]])
+def test_a_finished_member_without_an_epoch_has_no_curve(run, dataset, names):
+    for name in names:
+        path = run.folder / name / "history.csv"
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+    write_report(run, dataset)
+    found = {path.name for path in run.report.glob("*.png")}
+    curves = {"curves.png", "learning_rate.png"} if len(names) < 4 else set()
+    assert found == {"confusion_matrix.png", "errors.png"} | curves
+
+
+def test_the_public_score_is_of_the_present_submission(run, dataset):
+    record = {"time": "then", "message": "first", "status": "complete", "public_score": 0.98765}
+    sent = record | {"sha256": hashlib.sha256(run.submission.read_bytes()).hexdigest()}
+    for records, shown in (([record, sent], True), ([sent, record | {"sha256": 64 * "0"}], False)):
+        write_json(run.submissions_json, records)
+        result = write_report(run, dataset)
+        jsonschema.validate(result, json.loads(SCHEMA.read_text()))
+        page = (run.report / "index.html").read_text()
+        assert ('id="public-score"' in page) == shown and page.count("<td>first</td>") == 2
+
+
+def test_pages_say_how_rows_are_numbered(run, dataset, recipe, tmp_path):
+    write_report(run, dataset)
+    both = Run(tmp_path / "both")
+    write_comparison(both, [run, made_up(dataset, recipe, tmp_path / "other").run], dataset)
+    for home in (run, both):
+        page = (home.report / "index.html").read_text()
+        assert page.count("Rows are numbered from 0, as in folds.csv.") == 1
 
 
 def test_a_member_that_diverged_is_shown(run, dataset):
@@ -374,6 +469,32 @@ def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_p
     assert pd.read_csv(home.report / "pairs.csv").loc[0, "rows"] == 80
 
 
+def test_watch_of_a_blend_waits_for_nothing(run, dataset, recipe, tmp_path, monkeypatch):
+    """It has neither folds nor members of its own."""
+    second = made_up(dataset, recipe, tmp_path / "second", sharpness=-4, seed=9).run
+    blend = blended(Run(tmp_path / "blend"), dataset.labels, [run, second])
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    watch.watch_run(blend, dataset)
+    page = (blend.report / "index.html").read_text()
+    errors = evaluate(blend, dataset).report["overall"]["errors"]
+    assert f'id="error-count">{errors}<' in page and "Unfinished." not in page
+    watch.watch_comparison(Run(tmp_path / "both"), [blend, run], dataset)
+    assert (tmp_path / "both/report/index.html").exists()
+
+
+def test_watch_of_several_recipes_runs_waits_for_nothing(run, dataset, tmp_path, monkeypatch, capsys):
+    board = Run(tmp_path / "board")
+    monkeypatch.setattr(
+        watch.time, "sleep", lambda seconds: shutil.copytree(run.folder, board.folder / "bn_cnn")
+    )
+    with pytest.raises(UserError, match="board holds no run"):
+        watch.watch_run(board, dataset)
+    assert "waiting for" in capsys.readouterr().out  # as long as there was nothing
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(UserError, match="board holds no run"):
+        watch.watch_comparison(Run(tmp_path / "both"), [Run(tmp_path / "nothing"), board], dataset)
+
+
 # ---- a notebook, and the page's size
 
 
@@ -401,6 +522,14 @@ def test_command_names_what_differs_from_the_named_recipe(recipe):
     assert command(settings | {"name": "blend"}) is None
 
 
+def test_command_undoes_the_cuts_of_the_sample():
+    settings = recipes.to_json(named_recipes.FAST) | {"data": "sample"}
+    command_line = "python scripts/train.py --recipe fast"
+    assert command(settings) == f"{command_line} --set folds=5 --set epochs=16 --set batch_size=128"
+    assert command(settings | SAMPLE_CUTS) == command_line
+    assert command(settings | {"data": "competition"}) == command_line
+
+
 def test_a_page_of_25_members_and_500_errors_is_below_5_mb(recipe, tmp_path):
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (1000, 28, 28), dtype=np.uint8)  # noise: the largest PNG there is
@@ -421,3 +550,15 @@ def test_a_page_of_25_members_and_500_errors_is_below_5_mb(recipe, tmp_path):
     assert evaluation.report["overall"]["errors"] > 500
     write_page(evaluation, dataset)
     assert (run.report / "index.html").stat().st_size < 5e6
+
+
+def test_the_page_says_where_the_seed_does_not_make_the_folds(run, dataset):
+    """As after split.py with another seed."""
+    copied = "with a copy of this run's folds.csv in its --output"
+    for path in run.folder.glob("fold_*/metrics.json"):  # of an earlier version, which noted no identity
+        write_json(path, {name: value for name, value in read_json(path).items() if name != "identity"})
+    for seed, told in ((42, False), (7, True)):
+        write_json(run.recipe_json, read_json(run.recipe_json) | {"seed": seed})
+        write_page(evaluate(run, dataset), dataset)
+        page = (run.report / "index.html").read_text()
+        assert (copied in page) == told and "The command that trains this again" in page

@@ -25,6 +25,7 @@ from digit_recognizer.results.members import (
     load_oof,
     out_of_fold,
     read_members,
+    refuse_repetition,
     wrong_rows,
 )
 from digit_recognizer.run import Run
@@ -76,6 +77,7 @@ def compare_runs(runs: Sequence[Run], labels: Labels) -> Comparison:
     """
     if len(runs) < 2:
         raise UserError("a comparison takes two runs or more")
+    refuse_repetition(runs)
     names = _names([run.folder for run in runs])
     members = [read_members(run, labels) for run in runs]
     for run, own in zip(runs, members, strict=True):
@@ -96,10 +98,8 @@ def compare_runs(runs: Sequence[Run], labels: Labels) -> Comparison:
 
 
 def _names(folders: list[Path]) -> list[str]:
-    """As many last parts of each path as tell the paths apart."""
+    """As many last parts of each path as tell the paths, all different, apart."""
     paths = [folder.resolve() for folder in folders]
-    if len(set(paths)) < len(paths):
-        raise UserError(f"{next(each for each in folders if paths.count(each.resolve()) > 1)} is given twice")
     count = 1
     while len({path.parts[-count:] for path in paths}) < len(paths):
         count += 1

@@ -13,8 +13,16 @@ from digit_recognizer.errors import UserError
 from digit_recognizer.files import write_array, write_json
 from digit_recognizer.recipes import from_json
 from digit_recognizer.results import submission
-from digit_recognizer.results.members import covered_rows, out_of_fold, plan_members, read_ensemble
+from digit_recognizer.results.members import (
+    covered_rows,
+    out_of_fold,
+    plan_members,
+    read_ensemble,
+    refuse_repetition,
+)
 from digit_recognizer.run import Run
+
+_DECIMALS = 4  # of a run's weight, as many as are printed
 
 
 @dataclass(frozen=True)
@@ -74,9 +82,8 @@ def write(run: Run, labels: Labels, predictions: list[Prediction], weights: np.n
     """Writes ensemble.json, oof_probabilities.npy and submission.csv: the weighted mean of `predictions`.
 
     The run's lock has to be held. There is a weight for each prediction, their sum is 1, and the members of a
-    prediction share its weight equally.
+    prediction share its weight equally. Out of fold, the predictions that cover a row share it by their weights.
     """
-    oof = sum(weight * each.oof for weight, each in zip(weights, predictions, strict=True))
     test = sum(weight * each.test for weight, each in zip(weights, predictions, strict=True))
     members = [
         {"member": os.path.relpath(member, run.folder), "weight": weight / len(each.members)}
@@ -84,9 +91,22 @@ def write(run: Run, labels: Labels, predictions: list[Prediction], weights: np.n
         for member in each.members
     ]
     submission.write(run.submission, labels, test)
-    write_array(run.oof_probabilities, np.asarray(oof, np.float32))
-    missing = [name for each in predictions for name in each.missing]
+    write_array(run.oof_probabilities, _mean_out_of_fold(predictions, weights))
+    missing = [
+        os.path.relpath(each.run.folder / name, run.folder) for each in predictions for name in each.missing
+    ]
     write_json(run.ensemble_json, {"members": members, "missing": missing})
+
+
+def _mean_out_of_fold(predictions: list[Prediction], weights: np.ndarray) -> np.ndarray:
+    """The weighted mean of the predictions that cover a row, float32 (rows, 10), NaN in rows without any."""
+    total, shares = 0.0, 0.0
+    for weight, each in zip(weights, predictions, strict=True):
+        covered = covered_rows(each.oof)[:, None]
+        total = total + weight * np.where(covered, each.oof, 0)
+        shares = shares + weight * covered
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return (total / shares).astype(np.float32)
 
 
 def equal_weights(predictions: list[Prediction]) -> np.ndarray:
@@ -98,8 +118,9 @@ def equal_weights(predictions: list[Prediction]) -> np.ndarray:
 def oof_weights(predictions: list[Prediction], labels: np.ndarray) -> np.ndarray:
     """Returns a weight for each prediction, none negative and sum 1, for the least out-of-fold log loss.
 
-    The loss is convex in the weights, so a local search from equal weights finds the least. The rows that all
-    predictions cover count; `labels` are uint8 (training rows,). Raises UserError if there is no such row.
+    The loss is convex in the weights, so a local search from equal weights finds the least, here to four
+    decimals. The rows that all predictions cover count; `labels` are uint8 (training rows,). Raises UserError if
+    there is no such row.
     """
     covered = np.all([covered_rows(each.oof) for each in predictions], axis=0)
     if not covered.any():
@@ -114,15 +135,18 @@ def oof_weights(predictions: list[Prediction], labels: np.ndarray) -> np.ndarray
         bounds=[(0, 1)] * count,
         constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
     )
-    return found.x / found.x.sum()
+    weights = np.round(np.clip(found.x, 0, 1), _DECIMALS)  # the search may end a little outside of the bounds
+    return weights / weights.sum()
 
 
 def blend(run: Run, runs: list[Run], labels: Labels, weighting: str) -> list[tuple[Prediction, float]]:
     """Averages the finished members of `runs` into `run`, and returns each run's prediction and weight.
 
     `run` is one of `runs`, or a directory of its own. `weighting` is "equal" for each member, or "oof" for the
-    runs' least out-of-fold log loss. Raises UserError if a run has no finished member or is of other data.
+    runs' least out-of-fold log loss. Raises UserError if a run has no finished member, is of other data or is
+    given twice.
     """
+    refuse_repetition(runs)
     with run.lock():
         predictions = [average_members(open_plan(each, labels)) for each in runs]
         weights = oof_weights(predictions, labels.train) if weighting == "oof" else equal_weights(predictions)

@@ -1,5 +1,6 @@
 """All that a run predicts, read once, and the numbers that its report tells."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from digit_recognizer.results import analysis
 from digit_recognizer.results.members import (
     MemberResult,
     covered_rows,
+    is_blend,
     load_oof,
     out_of_fold,
     read_ensemble,
@@ -37,6 +39,7 @@ class Evaluation:
     settings: dict[str, Any]  # contents of recipe.json
     members: list[MemberResult]  # finished, and part of the ensemble
     unfinished: list[MemberResult]
+    left_out: list[MemberResult]  # finished, but after `ensemble.py` ran
     histories: dict[str, pd.DataFrame]  # of every member that has an epoch
     oof: np.ndarray  # float32 (training rows, 10), NaN where no member predicted the row
     votes: np.ndarray  # int8 (members, training rows), out of fold, -1 where a member did not predict the row
@@ -78,7 +81,8 @@ def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluat
         dataset.labels,
         run.require_settings(),
         part,
-        [each for each in found if each not in part],
+        [each for each in found if not each.finished],
+        [each for each in found if each.finished and each not in part],
         {name: history for name, history in histories.items() if len(history)},
         oof,
         votes,
@@ -94,11 +98,12 @@ def _report(
 ) -> dict[str, Any]:
     """The contents of cv_report.json; cv_report.schema.json describes them."""
     run, labels = evaluation.run, dataset.labels
-    missing = [each.name for each in evaluation.unfinished] or read_ensemble(run)["missing"]
+    missing, finished_since = _absent(evaluation)
     report = {
         "name": str(evaluation.settings.get("name", "")),
-        "finished": not missing,
+        "finished": not missing and not finished_since,
         "missing": missing,
+        "finished_since": finished_since,
         "submissions": _submissions(run),
         "test_rows": len(dataset.test_images),
         "test_rows_also_in_train_csv": len(dataset.overlap()),
@@ -108,6 +113,18 @@ def _report(
         report |= _folds(evaluation) | _out_of_fold(evaluation, weights)
         report |= _on_test_rows(evaluation, tests, weights)
     return report
+
+
+def _absent(evaluation: Evaluation) -> tuple[list[str], list[str]]:
+    """The names of the members that are not in this: the ones not finished, and the ones finished since."""
+    run = evaluation.run
+    missing = [each.name for each in evaluation.unfinished]
+    finished_since = [each.name for each in evaluation.left_out]
+    if is_blend(run):  # its members are the ones that it was made of
+        for name in read_ensemble(run)["missing"]:
+            finished = (run.folder / name / "metrics.json").exists()
+            (finished_since if finished else missing).append(name)
+    return missing, finished_since
 
 
 def _folds(evaluation: Evaluation) -> dict[str, Any]:
@@ -183,7 +200,7 @@ def _out_of_fold(evaluation: Evaluation, weights: list[float]) -> dict[str, Any]
         "per_digit": analysis.per_digit(matrix),
         "calibration": analysis.calibration(labels, probabilities),
         "likely_mislabelled": _rows(evaluation, mislabelled),
-        "gain": _gain(evaluation, weights, covered),
+        "gain": _gain(evaluation, weights),
     }
 
 
@@ -191,12 +208,13 @@ def _interval(ends: tuple[float, float]) -> dict[str, float]:
     return dict(zip(("low", "high"), ends, strict=True))
 
 
-def _gain(evaluation: Evaluation, weights: list[float], covered: np.ndarray) -> list[dict[str, Any]]:
+def _gain(evaluation: Evaluation, weights: list[float]) -> list[dict[str, Any]]:
     """What the ensemble gains as splits of the rows are added, one for each repeat of each run."""
     splits: dict[tuple[str, int], list[int]] = {}
     for number, member in enumerate(evaluation.members):
         splits.setdefault((str(member.folder.parent), member.repeat), []).append(number)
-    means = [out_of_fold([evaluation.members[i] for i in each], len(covered)) for each in splits.values()]
+    rows = len(evaluation.labels.train)
+    means = [out_of_fold([evaluation.members[i] for i in each], rows) for each in splits.values()]
     shared = np.all([covered_rows(each) for each in means], axis=0)
     if not shared.any():
         return []
@@ -255,7 +273,12 @@ def _on_test_rows(evaluation: Evaluation, tests: list[np.ndarray], weights: list
 
 
 def _submissions(run: Run) -> list[dict[str, Any]]:
-    """What was sent, when and with what score, of submissions.json."""
+    """What was sent, when and with what score, of submissions.json, and whether it is submission.csv as it is now."""
     records = read_json(run.submissions_json, list) if run.submissions_json.exists() else []
+    now = hashlib.sha256(run.submission.read_bytes()).hexdigest() if run.submission.exists() else ""
     names = ("time", "message", "status", "public_score")
-    return [{name: each.get(name) for name in names} for each in records if isinstance(each, dict)]
+    return [
+        {name: each.get(name) for name in names} | {"current": each.get("sha256") == now}
+        for each in records
+        if isinstance(each, dict)
+    ]

@@ -18,15 +18,22 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 
 
 def write_figures(evaluation: Evaluation, dataset: Dataset) -> None:
-    """Writes the pictures into the folder report/ of the run, which has to be there."""
+    """Writes the pictures into the folder report/ of the run, which has to be there.
+
+    A member without an epoch in its history.csv is left out of the curves; where none has one, there are none.
+    """
     folder, matrix = evaluation.run.report, np.array(evaluation.report["confusion_matrix"])
-    histories = {member.name: evaluation.histories[member.name] for member in evaluation.members}
+    names = [member.name for member in evaluation.members]
+    histories = {name: evaluation.histories[name] for name in names if name in evaluation.histories}
     figures = {
-        "curves.png": draw_curves(histories),
-        "learning_rate.png": draw_learning_rate(histories),
         "confusion_matrix.png": draw_confusions(matrix),
         "errors.png": draw_errors(evaluation, dataset.train_images),
     }
+    if histories:
+        figures |= {
+            "curves.png": draw_curves(histories),
+            "learning_rate.png": draw_learning_rate(histories),
+        }
     for name, figure in figures.items():
         write_figure(folder / name, figure, dpi=DPI)
 

@@ -1,6 +1,6 @@
 """The members of a run, of a blend and of its report: what each validated and predicted, and their means."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,19 @@ def is_blend(run: Run) -> bool:
     return "runs" in run.require_settings()
 
 
+def refuse_repetition(runs: Sequence[Run]) -> None:
+    """Raises UserError where two of the runs are the same folder."""
+    folders = [run.folder.resolve() for run in runs]
+    for run, folder in zip(runs, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(f"{run.folder} is given twice: name each run once")
+
+
 def read_ensemble(run: Run) -> dict[str, Any]:
     """Returns the contents of ensemble.json: `members`, each with its `weight`, and the names of those `missing`.
 
-    Both are empty where there is no such file. Raises UserError where it is damaged.
+    A member of weight 0 has no part in the ensemble, and is left out. Both are empty where there is no such file.
+    Raises UserError where it is damaged.
     """
     if not run.ensemble_json.exists():
         return {"members": [], "missing": []}
@@ -112,6 +121,7 @@ def read_ensemble(run: Run) -> dict[str, Any]:
             raise TypeError
     except (TypeError, KeyError, ValueError, OverflowError):
         raise UserError(f"{run.ensemble_json} is damaged: run scripts/ensemble.py again") from None
+    members = [each for each in members if each["weight"] > 0]
     return {"members": members, "missing": [str(each) for each in missing]}
 
 
@@ -140,7 +150,10 @@ def _are_probabilities(rows: np.ndarray) -> np.ndarray:
 
 
 def load_oof(run: Run, rows: int) -> np.ndarray:
-    """Returns the run's oof_probabilities.npy, float32 (rows, 10); raises UserError if it is not of `rows`."""
+    """Returns the run's oof_probabilities.npy, float32 (rows, 10), NaN in rows that no member predicted.
+
+    Raises UserError if it is damaged, not of `rows`, or without a row that is predicted.
+    """
     try:
         oof = read_array(run.oof_probabilities)
         if oof.shape != (rows, CLASSES) or not (_are_probabilities(oof) | np.isnan(oof).all(axis=1)).all():
@@ -149,6 +162,10 @@ def load_oof(run: Run, rows: int) -> np.ndarray:
         raise UserError(
             f"{run.oof_probabilities} is damaged, or not of these training rows: run scripts/ensemble.py again"
         ) from None
+    if not covered_rows(oof).any():
+        raise UserError(
+            f"{run.oof_probabilities} has no row that a member predicted: run scripts/ensemble.py again"
+        )
     return oof
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from digit_recognizer import named_recipes
+from digit_recognizer.data import folds
 from digit_recognizer.data.digits import CLASSES, Dataset
+from digit_recognizer.data.plan import make_recipe
 from digit_recognizer.files import atomic
-from digit_recognizer.recipes import Recipe, settable_fields
+from digit_recognizer.recipes import Recipe, from_json, settable_fields
 from digit_recognizer.results import gallery, page_charts
 from digit_recognizer.results.evaluation import Evaluation, describe_epoch_choice
 from digit_recognizer.results.templating import render
@@ -53,6 +55,7 @@ def _values(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
         "facts": _facts(settings),
         "recipe": _recipe_lines(settings),
         "command": command(settings),
+        "own_folds": not _seed_makes_folds(evaluation),
         "curves": page_charts.learning_curves(
             evaluation.histories, {each["member"]: each["best_epoch"] for each in report.get("folds", [])}
         ),
@@ -128,14 +131,24 @@ def _recipe_lines(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _seed_makes_folds(evaluation: Evaluation) -> bool:
+    """Whether the recipe's seed makes the folds of the run; also True of a blend, which has none."""
+    if not named_recipes.RECIPES.get(str(evaluation.settings.get("name"))):
+        return True
+    labels = evaluation.labels.train
+    recipe = from_json(evaluation.settings)
+    return folds.are_of(folds.from_csv(evaluation.run.folds_csv, labels), labels, recipe)
+
+
 def command(settings: dict[str, Any]) -> str | None:
     """Returns the command that trains the run again, None for a blend."""
-    named = _named_fields(settings.get("name"))
-    if not named:
+    recipe_name = str(settings.get("name"))
+    if recipe_name not in named_recipes.RECIPES:
         return None
-    words = ["python", "scripts/train.py", "--recipe", str(settings["name"])]
+    untouched = make_recipe(None, recipe_name, {}, settings.get("data") == "sample")  # what no option changes
+    words = ["python", "scripts/train.py", "--recipe", recipe_name]
     for name in settable_fields():
-        if name in settings and _text(settings[name]) != named[name]:
+        if name in settings and _text(settings[name]) != _text(getattr(untouched, name)):
             words += ["--set", f"{name}={_text(settings[name])}"]
     if settings.get("threads"):
         words += ["--threads", str(settings["threads"])]

@@ -89,6 +89,8 @@ def _format_scores(report: dict[str, Any]) -> str:
         )
     if report["missing"]:
         lines.append(f"not finished, and not in this: {', '.join(report['missing'])}")
+    if since := report.get("finished_since"):  # earlier versions did not tell it
+        lines.append(f"finished since, and not in this: {', '.join(since)}: run scripts/ensemble.py again")
     return "\n".join(lines)
 
 

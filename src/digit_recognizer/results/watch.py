@@ -7,6 +7,7 @@ from digit_recognizer.data.digits import Dataset
 from digit_recognizer.results.compare import format_comparison
 from digit_recognizer.results.comparison_page import write_comparison
 from digit_recognizer.results.evaluation import evaluate
+from digit_recognizer.results.members import is_blend
 from digit_recognizer.results.page import write_page
 from digit_recognizer.run import Run
 
@@ -26,13 +27,14 @@ _WATCHED = (
 def watch_run(run: Run, dataset: Dataset, seconds: float = SECONDS) -> None:
     """Writes the page of a run again and again until all of its members are finished.
 
-    It shows the finished members as if they were all, and the epochs so far of the others. Nothing else in
-    the run directory is written, so that the run can go on meanwhile. The run need not have begun.
+    It shows the finished members as if they were all, and the epochs so far of the others; of a blend what
+    `ensemble.py` made of it. Nothing else in the run directory is written, so that the run can go on meanwhile.
+    The run need not have begun.
 
-    Raises UserError where the run is of other data.
+    Raises UserError where the run is of other data, and for a folder that only holds other runs.
     """
-    for _ in _changes([run], lambda: run.recipe_json.exists() and run.folds_csv.exists(), seconds):
-        evaluation = evaluate(run, dataset, unfinished=True)
+    for _ in _changes([run], lambda: _has(run, "folds.csv"), seconds):
+        evaluation = evaluate(run, dataset, unfinished=not is_blend(run))
         write_page(evaluation, dataset, refresh=max(1, round(seconds)))
         epochs = sum(len(history) for history in evaluation.histories.values())
         finished, unfinished = len(evaluation.members), len(evaluation.unfinished)
@@ -50,11 +52,25 @@ def watch_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, seconds: 
 
     Raises UserError as `write_comparison` does, but waits for the first finished member of each run.
     """
-    for _ in _changes(runs, lambda: all(any(run.folder.glob(_FINISHED)) for run in runs), seconds):
+    # a list, so that each run is looked at, whichever are still waited for
+    for _ in _changes(runs, lambda: all([_has(run, _FINISHED) for run in runs]), seconds):
         comparison = write_comparison(home, runs, dataset, max(1, round(seconds)))
         print(f"{format_comparison(comparison)}\n{home.report / 'index.html'}", flush=True)
         if comparison.is_finished:
             return
+
+
+def _has(run: Run, pattern: str) -> bool:
+    """Whether a run has a file of that pattern, or a blend its ensemble.json: it has neither folds nor members.
+
+    Raises UserError for a folder that only holds other runs: it never will.
+    """
+    settings = run.settings()
+    if settings is None:
+        if run.child_runs():
+            run.require_settings()
+        return False
+    return any(run.folder.glob("ensemble.json" if "runs" in settings else pattern))
 
 
 def _changes(runs: Sequence[Run], is_begun: Callable[[], bool], seconds: float) -> Iterator[None]:
