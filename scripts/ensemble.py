@@ -5,7 +5,6 @@ from pathlib import Path
 from _src import cli
 
 from digit_recognizer.errors import UserError
-from digit_recognizer.run import Run
 
 
 def main() -> None:
@@ -15,7 +14,7 @@ def main() -> None:
         metavar="RUN",
         type=Path,
         nargs="*",
-        help="run directories to blend into --output (default: the run there, or those below it)",
+        help="run directories to blend into --output (default: the run there, or the recipes' runs below it)",
     )
     parser.add_argument(
         "--weights",
@@ -29,6 +28,7 @@ def main() -> None:
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits, places
     from digit_recognizer.results import ensemble
+    from digit_recognizer.run import Run
 
     place = places.resolve(options.input, options.output)
     with place.announced():

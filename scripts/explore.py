@@ -2,13 +2,12 @@
 
 from _src import cli
 
-from digit_recognizer.run import Run
-
 
 def main() -> None:
     options = cli.Parser(__doc__).parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits, explore, places
+    from digit_recognizer.run import Run
 
     place = places.resolve(options.input, options.output)
     with place.announced():
@@ -16,4 +15,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.main(main, kept="nothing is half written")
+    cli.main(main)

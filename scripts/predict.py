@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.main(main, "nothing is half written")
+    cli.main(main)

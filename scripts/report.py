@@ -5,7 +5,6 @@ from pathlib import Path
 from _src import cli
 
 from digit_recognizer.errors import UserError
-from digit_recognizer.run import Run
 
 
 def main() -> None:
@@ -31,6 +30,7 @@ def main() -> None:
     from digit_recognizer.results.comparison_page import write_comparison
     from digit_recognizer.results.report import format_report, write_report
     from digit_recognizer.results.watch import watch_comparison, watch_run
+    from digit_recognizer.run import Run
 
     place = places.resolve(options.input, options.output)
     with place.announced():

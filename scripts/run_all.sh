@@ -8,13 +8,14 @@ stage() {
   "$PYTHON" "$ROOT/scripts/$1.py" "${@:2}"
 }
 
-places=() # --input and --output, which every stage takes
+places=() # --input and --output, which every stage takes; expanded so that bash 3.2, macOS' own, allows none
 for ((i = 1; i <= $#; i++)); do
   case "${!i}" in
     --input | --output) places+=("${@:i:2}") ;;
     --input=* | --output=*) places+=("${!i}") ;;
-    -h | --help | --list)
-      set_up
+    -h | --help | --list) # no requirement is needed for these
+      find_python
+      PYTHON="$BASE_PYTHON"
       stage train "$@"
       exit
       ;;
@@ -22,12 +23,12 @@ for ((i = 1; i <= $#; i++)); do
 done
 
 find_python
-PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.places "${places[@]}"
+PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.places ${places[@]+"${places[@]}"}
 set_up
 export DIGITS_NO_NOTICE=yes # of the sample: it is the first line here, and the last
-stage download --if-needed "${places[@]}"
+stage download --if-needed ${places[@]+"${places[@]}"}
 stage train "$@"
-stage ensemble "${places[@]}"
-stage report "${places[@]}"
+stage ensemble ${places[@]+"${places[@]}"}
+stage report ${places[@]+"${places[@]}"}
 unset DIGITS_NO_NOTICE
-PYTHONPATH="$ROOT/src" "$PYTHON" -m digit_recognizer.data.places "${places[@]}"
+PYTHONPATH="$ROOT/src" "$PYTHON" -m digit_recognizer.data.places ${places[@]+"${places[@]}"}

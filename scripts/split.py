@@ -2,8 +2,6 @@
 
 from _src import cli
 
-from digit_recognizer.run import Run
-
 
 def main() -> None:
     parser = cli.Parser(__doc__)
@@ -11,6 +9,7 @@ def main() -> None:
     options = parser.parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits, places, plan
+    from digit_recognizer.run import Run
 
     place = places.resolve(options.input, options.output)
     with place.announced():

@@ -2,8 +2,6 @@
 
 from _src import cli
 
-from digit_recognizer.run import Run
-
 
 def main() -> None:
     parser = cli.Parser(__doc__)
@@ -19,6 +17,7 @@ def main() -> None:
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import places
     from digit_recognizer.kaggle import public_score, submissions
+    from digit_recognizer.run import Run
 
     seconds = 0 if options.no_wait else options.wait
     if options.score:

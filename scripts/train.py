@@ -12,7 +12,6 @@ from _src import cli
 
 from digit_recognizer import named_recipes
 from digit_recognizer.errors import UserError
-from digit_recognizer.run import Run, find_run
 
 BEGAN = time.monotonic()  # seconds; --time-budget counts from here
 
@@ -21,7 +20,12 @@ def parse() -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     names = ", ".join(named_recipes.RECIPES)
-    add("--recipe", metavar="NAME", nargs="+", help=f"one, or several to compare, of: {names}")
+    add(
+        "--recipe",
+        metavar="NAME",
+        nargs="+",
+        help=f"one, or several to compare, of: {names} (default: {named_recipes.DEFAULT})",
+    )
     add("--list", action="store_true", help="list the recipes and their fields, and train nothing")
     add(
         "--set",
@@ -35,7 +39,12 @@ def parse() -> argparse.Namespace:
     cli.add_recipe_option(parser, "epochs")
     cli.add_recipe_option(parser, "batch_size")
     cli.add_split_options(parser)
-    add("--threads", metavar="T", type=int, help="for each fold (default: its share of the cores)")
+    add(
+        "--threads",
+        metavar="T",
+        type=int,
+        help="for each fold (default: as many as the run was begun with, else its share of the cores)",
+    )
     add("--workers", metavar="W", type=int, help="number of folds to train at once, on Ray (pip install ray)")
     add(
         "--address",
@@ -48,7 +57,7 @@ def parse() -> argparse.Namespace:
         metavar="TIME",
         type=cli.duration,
         default=float("inf"),
-        help="begin no epoch that would not end in this time, such as 11h or 90m",
+        help="begin no epoch that would not end in this time, such as 11h or 90m, by the longest one before it",
     )
     add("--resume-from", metavar="DIR", type=Path, help="go on from an earlier output, which stays as it is")
     add(
@@ -93,15 +102,17 @@ def main() -> None:
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits, places
     from digit_recognizer.results import leaderboard
+    from digit_recognizer.run import Run, find_run
     from digit_recognizer.training import backend, cluster, session
 
     on_ray = options.address or (options.workers or 1) > 1 or options.gpus_per_fold
     backend.choose()
     place = places.resolve(options.input, options.output)
     with place.announced():
+        dataset = digits.load(place.input)
         trained = session.train(
             place.output,
-            digits.load(place.input),
+            dataset,
             options.recipe,
             fields,
             indices=options.fold,
@@ -114,14 +125,14 @@ def main() -> None:
         )
         if len(trained.plans) > 1:
             home = Run(place.output)
-            table = leaderboard.format_leaderboard(leaderboard.write(home, trained.plans))
+            table = leaderboard.format_leaderboard(leaderboard.write(home, dataset.labels))
             print(f"{home.leaderboard}, out-of-fold:\n{table}")
         if trained.unfinished:
             names = ", ".join(str(path.relative_to(place.output)) for path in trained.unfinished)
             print(
-                f"the time budget is used up; not finished: {names}; the same command goes on, or --resume-from"
+                f"the time budget is used up; not finished: {names}; {cli.same_command()} goes on, or --resume-from"
             )
 
 
 if __name__ == "__main__":
-    cli.main(main)
+    cli.main(main, kept=f"every finished epoch is kept: {cli.same_command()} goes on")

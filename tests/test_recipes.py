@@ -170,3 +170,9 @@ def test_the_listing_explains_every_field():
     for name, option in recipes.settable_fields().items():
         assert f"\n{name}" in listing and option.metadata["help"] in listing
     assert "a whole number, at least 0 and at most 4294967295 (default: 42)" in listing
+
+
+def test_the_listing_tells_recipes_of_one_network_apart():
+    fast, best = named_recipes.listing().split("\nresidual")[0].split("\nbest")
+    assert "repeats=2" in best and "repeats" not in fast
+    assert "filters=48,96,96,192,192" in fast and "epochs=16" in fast

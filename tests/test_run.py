@@ -1,11 +1,14 @@
 """The run directory: whole files, one owner, one identity."""
 
 import errno
+import io
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -168,18 +171,32 @@ def test_an_overwrite_that_is_killed_leaves_no_finished_member(tmp_path, monkeyp
     assert stop < 3 or not [name for name in there if name.endswith("metrics.json")]
 
 
+def state(epochs):
+    """The bytes of a state.npz after that many epochs, as far as a run directory looks at it."""
+    buffer = io.BytesIO()
+    np.savez(buffer, facts=json.dumps({"history": [{}] * epochs}))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("here", "there", "taken"), [(1, 2, True), (2, 2, False), (2, 1, False)])
+def test_take_over_takes_the_member_with_more_epochs(tmp_path, here, there, taken):
+    earlier, run = Run(tmp_path / "earlier"), Run(tmp_path / "run")
+    for each, epochs in ((earlier, there), (run, here)):
+        (each.folder / "fold_00").mkdir(parents=True)
+        (each.folder / "fold_00/state.npz").write_bytes(state(epochs))
+        (each.folder / "fold_00/history.csv").write_text(each.folder.name)
+    run.take_over(earlier)
+    assert (run.folder / "fold_00/state.npz").read_bytes() == state(there if taken else here)
+    assert (run.folder / "fold_00/history.csv").read_text() == ("earlier" if taken else "run")
+
+
 def test_take_over_copies_a_finished_member_whole(tmp_path):
     """It replaces one that is in progress: the history here has one epoch of three."""
     earlier, run = Run(tmp_path / "earlier"), Run(tmp_path / "run")
     for folder, files in (
         (earlier.folder, {"recipe.json": "{}", "fold_00/history.csv": "3", "fold_00/metrics.json": "{}"}),
-        (earlier.folder, {"fold_01/state.npz": "theirs", "fold_01/history.csv": "2"}),
-        (
-            earlier.folder,
-            {"fold_02/state.npz": "theirs", "fold_02/history.csv": "2", "fold_02/notes.txt": ""},
-        ),
+        (earlier.folder, {"fold_01/notes.txt": "", "fold_01/state.npz": "damaged"}),
         (run.folder, {"fold_00/history.csv": "1", "fold_00/state.npz": "ours"}),
-        (run.folder, {"fold_01/state.npz": "ours", "fold_01/history.csv": "1"}),
     ):
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -188,8 +205,6 @@ def test_take_over_copies_a_finished_member_whole(tmp_path):
     found = {str(path.relative_to(run.folder)): path.read_text() for path in run.folder.rglob("*.*")}
     assert found == {
         **{"recipe.json": "{}", "fold_00/history.csv": "3", "fold_00/metrics.json": "{}"},
-        **{"fold_01/state.npz": "ours", "fold_01/history.csv": "1"},
-        **{"fold_02/state.npz": "theirs", "fold_02/history.csv": "2"},
     }
 
 

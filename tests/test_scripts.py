@@ -111,6 +111,17 @@ def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, 
         shutil.rmtree(output)
 
 
+@pytest.mark.parametrize("name", ["train", "ensemble", "report", "predict"])
+def test_without_the_requirements(name):
+    """Python without its packages, as one outside of .venv: help is there, and a stage says what is missing."""
+    script, picture = SCRIPTS / f"{name}.py", ["a.png"] if name == "predict" else []
+    helped = subprocess.run([sys.executable, "-S", script, "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0 and "--output" in helped.stdout
+    outcome = subprocess.run([sys.executable, "-S", script, *picture], capture_output=True, text=True)
+    assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1
+    assert "is not installed: bash scripts/run_all.sh makes .venv" in outcome.stderr
+
+
 def test_ctrl_c_keeps_the_finished_epochs(finished, call, tmp_path):
     csvs, run = finished
     process = start("train", "--input", csvs, "--output", tmp_path / "run", *TINY)
@@ -329,11 +340,26 @@ def test_split_then_train_keeps_the_split(call, csvs, tmp_path):
     assert "fold" in call("split", *places, "--folds", 4, "--repeats", 2, "--seed", 7).out
     table = (tmp_path / "run/folds.csv").read_bytes()
     options = ("--recipe", "mlp", "--epochs", 1, "--fold", 5, "--threads", 2, "--batch-size", 16)
-    assert call("train", *places, *options).code == 0
+    outcome = call("train", *places, *options)
+    assert outcome.code == 0
+    assert "folds.csv is taken as it is: folds 4, not 5 as in mlp, repeats 2, not 1 as in mlp" in outcome.out
     assert (tmp_path / "run/folds.csv").read_bytes() == table
     settings = read_json(tmp_path / "run/recipe.json")
     assert (settings["folds"], settings["repeats"]) == (4, 2)
     assert [path.name for path in (tmp_path / "run").glob("fold_*")] == ["fold_05"]
+
+
+@pytest.mark.parametrize(("seed", "told"), [(7, True), (42, False)])
+def test_a_split_of_another_seed_is_told(call, csvs, tmp_path, seed, told):
+    places = ("--input", csvs, "--output", tmp_path / "run")
+    call("split", *places, "--folds", 2, "--seed", seed)
+    outcome = call("train", *places, *LIGHT, "--time-budget", "0s")
+    assert outcome.code == 0 and ("is taken as it is: seed 42 makes other folds" in outcome.out) == told
+
+
+def test_the_way_on_never_begins_anew(call, csvs, tmp_path):
+    line = ("train", "--input", csvs, "--output", tmp_path, *LIGHT, "--time-budget", "0s", "--overwrite")
+    assert "; the same command without --overwrite goes on" in call(*line).out
 
 
 def test_overwrite_starts_anew(finished, call, tmp_path):
@@ -374,7 +400,8 @@ def test_time_budget_ends_in_time_and_the_next_session_goes_on(light, call, tmp_
 def test_runs_are_blended(finished, call, tmp_path, weights):
     csvs, run = finished
     blend = ("--input", csvs, "--output", tmp_path / "blend")
-    outcome = call("ensemble", run, run, *blend, "--weights", weights)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    outcome = call("ensemble", run, copy, *blend, "--weights", weights)
     assert outcome.code == 0 and outcome.out.count("2 members, weight") == 2
     assert (tmp_path / "blend/submission.csv").read_bytes() == (run / "submission.csv").read_bytes()
     assert call("report", *blend).code == 0
@@ -421,6 +448,29 @@ def test_several_recipes_are_compared_on_the_same_folds(call, csvs, dataset, tmp
     one = ("--input", csvs, "--output", board / "mlp", "--recipe", "mlp", "dropout_mlp")
     assert refused(call("train", *one), "holds a run of one recipe")
 
+    (board / "mlp").rename(board / "earlier")  # a run of another command stays on the board
+    assert call("train", *places, "--recipe", "dropout_mlp", "lenet", *TINY, "--time-budget", "0s").code == 0
+    assert sorted(pd.read_csv(board / "leaderboard.csv")["recipe"]) == ["dropout_mlp", "earlier"]
+
+
+def test_recipes_that_differ_in_their_folds_alone_are_not_compared(call, csvs, tmp_path):
+    outcome = call("train", "--input", csvs, "--output", tmp_path, "--recipe", "fast", "best")
+    assert refused(outcome, "--recipe fast best: on the same folds they are the same networks")
+
+
+def test_a_field_that_the_default_recipe_can_not_have(call, csvs, tmp_path):
+    options = ("--recipe", "residual", "bn_cnn", "--set", "filters=8,8,8", *TINY, "--time-budget", "0s")
+    assert call("train", "--input", csvs, "--output", tmp_path, *options).code == 0
+
+
+def test_a_run_below_another_is_not_a_part_of_it(light, call, tmp_path):
+    csvs, run = light
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(run, tmp_path / "run/mlp")
+    places = ("--input", csvs, "--output", tmp_path / "run")
+    assert call("train", *places).code == 0
+    assert call("ensemble", *places).out.startswith(f"{tmp_path}/run: 2 members, weight 1.0")
+
 
 def test_several_recipes_run_out_of_time(call, csvs, tmp_path):
     line = ("train", "--input", csvs, "--output", tmp_path / "board", "--recipe", "mlp", "dropout_mlp", *TINY)
@@ -442,7 +492,7 @@ def test_list_tells_every_recipe_without_keras(tmp_path):
     assert not re.search(r"\b(keras|tensorflow|jax)$", outcome.stderr, re.M)
     for name, recipe in named_recipes.RECIPES.items():
         assert re.search(
-            rf"^{name} +{recipe.network}, .* {named_recipes.PARAMETERS[name]:,} parameters",
+            rf"^{name} +{recipe.network}, {named_recipes.PARAMETERS[name]:,} parameters",
             outcome.stdout,
             re.M,
         )

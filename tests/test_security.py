@@ -82,6 +82,10 @@ def nested(part):
 FOREIGN = {
     "a module": foreign("innocent", "Evil", {}),
     "a module behind another's name": foreign("innocent", "Dense", {"units": 1}),
+    "a layer behind our layer's name": foreign(
+        "keras.src.layers.core.lambda_layer", "Lambda", {}, "digit_recognizer>RandomAffine"
+    ),
+    "a layer behind our package's name": foreign("innocent", "RandomAffine", {}, "digit_recognizer>x"),
     "a function of Keras": foreign("keras.utils", "function", "get_file", "get_file"),
     "a part of a layer": nested(
         {"module": "innocent", "class_name": "Evil", "config": {}, "registered_name": None}

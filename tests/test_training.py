@@ -260,6 +260,21 @@ def test_a_member_owes_nothing_to_those_before_it(undisturbed, long_recipe, data
     assert names[0] == names[1] == names[2]
 
 
+@pytest.mark.parametrize("formats", [("float16", "float32"), ("float32", "float16"), ("float16", "float16")])
+def test_a_fold_goes_on_in_another_number_format(dataset, folds, tmp_path, formats, capsys):
+    """As a session on another device does; the scale of float16's loss goes on where both have one."""
+    options = {"epochs": 3, "batch_size": 16, "folds": 2, "optimizer": "sgd"}
+    recipes = [change(named("dropout_mlp"), options | {"precision": each}) for each in formats]
+    with pytest.raises(Death):
+        train_member(recipes[0], dataset, folds[0], tmp_path, [DieAt(1, "after")])
+    with np.load(tmp_path / "state.npz") as arrays:
+        counts = json.loads(str(arrays["facts"]))["counts"]
+    assert (counts["scale"] > 0) == (formats[0] == "float16")
+    train_member(recipes[1], dataset, folds[0], tmp_path)
+    assert "damaged" not in capsys.readouterr().out
+    assert read_json(tmp_path / "metrics.json")["epochs"] == len(pd.read_csv(tmp_path / "history.csv")) == 3
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-300], lambda data: data[:5000] + b"\0" * 64 + data[5064:]]
 )

@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
             "--output",
             metavar="DIR",
             type=Path,
-            help="the run directory (default: output/run; output/sample)",
+            help="the run directory (default: output/run; without data output/sample)",
         )
 
     def error(self, message: str) -> NoReturn:
@@ -41,9 +41,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the options)")
 
 
-def main(
-    command: Callable[[], None], kept: str = "every finished epoch is kept: the same command goes on"
-) -> NoReturn:
+def same_command() -> str:
+    """Returns in words how to go on with what this command has begun: with --overwrite it would begin anew."""
+    return "the same command" + " without --overwrite" * ("--overwrite" in sys.argv)
+
+
+def main(command: Callable[[], None], kept: str = "nothing is half written") -> NoReturn:
     """Runs a script's `command` and ends the process with the exit code that its outcome has.
 
     UserError and what the file system refuses are one line on stderr and code 2; Ctrl-C is 130, with what
@@ -57,12 +60,17 @@ def main(
         sys.stdout.flush()
     except UserError as error:
         message = f"error: {error}"
+    except ModuleNotFoundError as error:
+        if (error.name or "digit_recognizer").startswith("digit_recognizer"):
+            raise
+        message = f"error: {error.name} is not installed: bash scripts/run_all.sh makes .venv with all that is needed; "
+        message += "source .venv/bin/activate enters it"
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
         sys.exit(INTERRUPTED)
     except OSError as error:  # a full disk, a quota, a folder that went away: not ours to mend
         message = f"error: {error.filename or 'writing'}: {error.strerror or error}; nothing is half written"
-        message += ": once that is mended the same command goes on"
+        message += f": once that is mended {same_command()} goes on"
     except KeyboardInterrupt:
         print(f"\n{script}: interrupted; {kept}", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""What makes a run this run and no other: the recipe, the data and the split that recipe.json names."""
+"""How two runs are told apart: by the recipe, the data and the split that recipe.json names."""
 
 import dataclasses
 import hashlib
@@ -7,8 +7,8 @@ from typing import Any
 
 from digit_recognizer.recipes import RENAMED, Recipe
 
-# The entries of recipe.json that make a run this run and no other; the name is first, because its difference
-# explains the rest. Numbers in another precision are another run's only in their last bits.
+# The entries of recipe.json in which two runs differ; the name is first, because its difference explains the
+# rest. Another precision changes the last bits alone, and the run stays the same.
 _OTHER = ("citation", "reported_accuracy", "precision")
 _IDENTITY = [option.name for option in dataclasses.fields(Recipe) if option.name not in _OTHER]
 _IDENTITY += ["data", "fingerprint", "split"]
@@ -41,7 +41,7 @@ def upgrade(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def identity(settings: dict[str, Any]) -> str:
-    """Returns the SHA-256 of what makes a run this run: the recipe, the data and the split.
+    """Returns the SHA-256 of the recipe, the data and the split, by which a run's members are known.
 
     `settings` are the contents of recipe.json. A field with its default value does not count, so that the
     fields of a later version leave the identity of earlier runs as it is.

@@ -1,6 +1,8 @@
 """The recipes that have a name: our own, and one for each system of the five tutorials."""
 
+import textwrap
 from dataclasses import replace
+from typing import Any
 
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe, describe_values, settable_fields
@@ -142,23 +144,32 @@ def named(name: str) -> Recipe:
 
 
 def listing() -> str:
-    """Returns every recipe with its network and source, and every field with its meaning, default and values."""
+    """Returns every recipe with its source and the fields that it sets, and every field with its meaning."""
     lines = []
     for recipe in RECIPES.values():
-        network = f"{recipe.network}, hidden {','.join(map(str, recipe.hidden))}"
         lines += [
-            f"{recipe.name:12} {network:26} {PARAMETERS[recipe.name]:>9,} parameters, "
+            f"{recipe.name:12} {recipe.network}, {PARAMETERS[recipe.name]:,} parameters, "
             f"reported: {recipe.reported_accuracy}",
             f"{'':12} {recipe.citation}",
+            *textwrap.wrap(_set_fields(recipe), 100, initial_indent=" " * 13, subsequent_indent=" " * 13),
         ]
     lines += [
         "",
         "fields, each with --set FIELD=VALUE (the default is that of a recipe that does not set it):",
     ]
     for option in settable_fields().values():
-        default = ",".join(map(str, option.default)) if option.type is tuple else option.default
         lines += [
             f"{option.name:18} {option.metadata['help']}",
-            f"{'':18} {describe_values(option)} (default: {'none' if default == '' else default})",
+            f"{'':18} {describe_values(option)} (default: {_text(option.default) or 'none'})",
         ]
     return "\n".join(lines)
+
+
+def _set_fields(recipe: Recipe) -> str:
+    """The fields that have another value than their default, as --set takes them."""
+    values = [(name, getattr(recipe, name), option.default) for name, option in settable_fields().items()]
+    return " ".join(f"{name}={_text(value)}" for name, value, default in values if value != default)
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -102,11 +102,17 @@ class Run:
             )
         return settings
 
+    def is_of_one_recipe(self) -> bool:
+        """Returns whether `train.py` has begun a run here, and neither a blend nor several recipes' runs."""
+        return "network" in (self.settings() or {})
+
     def child_runs(self) -> list["Run"]:
         """Returns the runs directly below this folder that have a finished member, sorted by name.
 
-        `train.py` makes them of several recipes.
+        `train.py` makes them of several recipes. A run of one recipe has none: what lies below it is not its own.
         """
+        if self.is_of_one_recipe():
+            return []
         folders = {path.parents[1] for path in self.folder.glob("*/fold_*/metrics.json")}
         return [Run(folder) for folder in sorted(folders)]
 
@@ -175,7 +181,7 @@ class Run:
                 )
 
     def take_over(self, earlier: "Run") -> None:
-        """Copies from `earlier`, which may be read-only, the members that are further there than here.
+        """Copies from `earlier`, which may be read-only, the members that have more epochs there than here.
 
         A finished member is copied whole, and takes the place of one that is in progress here. Its
         metrics.json, which makes it a finished one, is copied last.
@@ -190,7 +196,7 @@ class Run:
                 for name in reversed(_MEMBER_FILES):
                     _copy(folder / name, own / name, replace=True)
                 (own / "state.npz").unlink(missing_ok=True)
-            elif not (own / "state.npz").exists():
+            elif _epochs(folder / "state.npz") > _epochs(own / "state.npz"):
                 for name in ("history.csv", "state.npz"):
                     _copy(folder / name, own / name, replace=True)
 
@@ -206,11 +212,22 @@ class Run:
 
 def _state_identity(path: Path) -> str | None:
     """The identity of the run that a state.npz records; None in one of an earlier version, or a damaged one."""
+    return _state_facts(path).get("identity")
+
+
+def _epochs(path: Path) -> int:
+    """How many epochs of a member a state.npz holds; 0 where there is none, or a damaged one."""
+    history = _state_facts(path).get("history")
+    return len(history) if isinstance(history, list) else 0
+
+
+def _state_facts(path: Path) -> dict[str, Any]:
+    """What a state.npz holds beside arrays; nothing where there is none, or a damaged one."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return json.loads(str(arrays["facts"])).get("identity")
+            return dict(json.loads(str(arrays["facts"])))
     except Exception:  # a damaged file can raise nearly anything; the member starts over
-        return None
+        return {}
 
 
 def _copy(path: Path, copy: Path, replace: bool = False) -> None:

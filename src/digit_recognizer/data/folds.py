@@ -13,6 +13,8 @@ from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe, change
 
+FIELDS = ("folds", "repeats", "holdout", "holdout_rows", "seed")  # of a recipe, that make the split
+
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
 class Member:
@@ -88,6 +90,14 @@ def members(validated_in: np.ndarray) -> list[Member]:
 def fingerprint(validated_in: np.ndarray) -> str:
     """Returns the SHA-256 of a split."""
     return hashlib.sha256(np.ascontiguousarray(validated_in)).hexdigest()
+
+
+def are_of(validated_in: np.ndarray, labels: np.ndarray, recipe: Recipe) -> bool:
+    """Returns whether a table of folds is the one that `split` makes of these labels for this recipe."""
+    try:
+        return np.array_equal(validated_in, split(labels, recipe))
+    except UserError:  # a table of the user's own, that no seed makes
+        return False
 
 
 def adopt(recipe: Recipe, validated_in: np.ndarray, options: Collection[str]) -> Recipe:

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from digit_recognizer.data.plan import Plan
+from digit_recognizer.data.digits import Labels
+from digit_recognizer.data.plan import Plan, open_plan
 from digit_recognizer.data.scores import scores
 from digit_recognizer.files import atomic
 from digit_recognizer.results.members import covered_rows, out_of_fold, plan_members
@@ -11,14 +12,14 @@ from digit_recognizer.run import Run
 _COLUMNS = ("accuracy", "log_loss", "errors", "rows", "parameters", "folds", "seconds")
 
 
-def write(home: Run, plans: list[Plan]) -> pd.DataFrame:
+def write(home: Run, labels: Labels) -> pd.DataFrame:
     """Writes leaderboard.csv of the folder `home`, and returns it: a line for each run, the most accurate first.
 
-    Accuracy, log loss, errors and rows are out of fold; parameters count one network, folds is the number
-    of finished members and seconds the training of all of them. A run without any is left out.
+    The runs are all below `home` that have a finished member. Accuracy, log loss, errors and rows are out of
+    fold; parameters count one network, folds is the number of finished members and seconds the training of all
+    of them. Raises UserError where a run is damaged or of other data.
     """
-    begun = [plan for plan in plans if any(map(plan.is_finished, plan.members))]
-    lines = {plan.run.folder.name: _line(plan) for plan in begun}
+    lines = {run.folder.name: _line(open_plan(run, labels)) for run in home.child_runs()}
     table = pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS)
     table = table.sort_values(["accuracy", "log_loss"], ascending=[False, True]).rename_axis("recipe")
     with home.lock(), atomic(home.leaderboard) as file:

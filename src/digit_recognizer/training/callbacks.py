@@ -123,16 +123,21 @@ class Checkpoint(keras.callbacks.Callback):
         """Puts the saved state into `model`; a damaged one is reported, and the member starts over."""
         if not self.path.exists():
             return
-        variables = [*model.weights, *model.optimizer.variables]
+        variables = _saved_variables(model)
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 facts = json.loads(str(arrays["facts"]))
-                weights, optimizer, kept = (
-                    [arrays[f"{kind}_{number}"] for number in range(count)]
+                found = {
+                    kind: [arrays[f"{kind}_{number}"] for number in range(count)]
                     for kind, count in facts["counts"].items()
-                )
-            _check_arrays(variables, [*weights, *optimizer])
-            _check_arrays(model.weights, kept)
+                }
+            if not (
+                found.get("scale") and variables["scale"]
+            ):  # this number format or the one so far has none
+                found["scale"] = variables["scale"] = []
+            for kind, each in variables.items():
+                _check_arrays(each, found[kind])
+            _check_arrays(model.weights, found["kept"])
             restored = facts["history"], facts["stopped"], facts["rules"]
             _check_progress(*restored, self._STATE)
         except Exception as error:  # a damaged file can raise nearly anything
@@ -140,9 +145,10 @@ class Checkpoint(keras.callbacks.Callback):
             print(f"{self.path} is damaged ({reason[:200]}): this fold starts over", flush=True)
             self.path.unlink()
             return
-        assign(variables, [*weights, *optimizer])
+        for kind, each in variables.items():
+            assign(each, found[kind])
         self.history, self.stopped, self._restored = restored
-        self.kept_weights = kept
+        self.kept_weights = found["kept"]
 
     def on_train_begin(self, logs=None):
         """Restores the state of the schedule callbacks, after they have reset themselves."""
@@ -172,14 +178,11 @@ class Checkpoint(keras.callbacks.Callback):
         self.write_history()
 
     def _save(self) -> None:
-        variables = {
-            "weight": values(self.model.weights),
-            "optimizer": values(self.model.optimizer.variables),
-            "kept": self.kept_weights,
-        }
+        kinds = {kind: values(each) for kind, each in _saved_variables(self.model).items()}
+        kinds["kept"] = self.kept_weights
         facts = {
             "identity": self.identity,
-            "counts": {kind: len(arrays) for kind, arrays in variables.items()},
+            "counts": {kind: len(arrays) for kind, arrays in kinds.items()},
             "history": self.history,
             "stopped": self.stopped,
             "rules": [
@@ -188,7 +191,7 @@ class Checkpoint(keras.callbacks.Callback):
             ],
         }
         arrays = {
-            f"{kind}_{number}": array for kind, each in variables.items() for number, array in enumerate(each)
+            f"{kind}_{number}": array for kind, each in kinds.items() for number, array in enumerate(each)
         }
         write_arrays(self.path, facts=json.dumps(facts), **arrays)
 
@@ -198,6 +201,18 @@ class Checkpoint(keras.callbacks.Callback):
             writer = csv.DictWriter(file, HISTORY)
             writer.writeheader()
             writer.writerows(self.history)
+
+
+def _saved_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    """The variables that training changes, by kind.
+
+    "scale" are the variables of float16's scaled loss: none in another number format, in which the same training
+    may go on.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    own = {id(variable) for variable in optimizer.variables}
+    scale = [variable for variable in model.optimizer.variables if id(variable) not in own]
+    return {"weight": model.weights, "optimizer": optimizer.variables, "scale": scale}
 
 
 def _check_arrays(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:

@@ -73,6 +73,8 @@ def _start_here(where: Where, threads: int | None, folder: str) -> None:
         _temp_dir=folder,
     )
     gpus, each = int(ray.cluster_resources().get("GPU", 0)), where.gpus_per_fold
+    if each and not gpus:
+        raise UserError(f"--gpus-per-fold {each:g}: this machine has no GPU that Ray finds: leave it out")
     if each and workers > (gpus // each if each >= 1 else gpus * int(1 / each)):
         raise UserError(
             f"--gpus-per-fold {each:g}: {workers} workers do not fit on {gpus} GPUs: take fewer --workers"

@@ -50,7 +50,7 @@ def expected_end(recipe: Recipe, members: int, seconds: float) -> str:
     form = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M"
     line = f"{members} folds of {recipe.epochs} epochs: the training ends at about {end:{form}} at the latest"
     if seconds > _LONG:
-        line += f"; for less, take --epochs {max(1, recipe.epochs // 4)} or --time-budget 30m"
+        line += f"; for less, take --time-budget 30m, or --epochs {max(1, recipe.epochs // 4)} in another --output"
     return line
 
 

@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from digit_recognizer.data.digits import CLASSES, SIDE
+from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.layers import (
@@ -45,8 +46,11 @@ def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "flo
 
     It maps uint8 (n, 28, 28) to float32 (n, 10), probabilities that sum to 1. Scaling and augmentation are
     layers of it, so that a saved model needs nothing but pixels. With a `compute_dtype` of bfloat16 or
-    float16, weights, statistics, augmentation and probabilities stay float32.
+    float16, weights, statistics, augmentation and probabilities stay float32. Raises UserError for a network
+    that is not there, which a recipe.json may name.
     """
+    if recipe.network not in NETWORKS:
+        raise UserError(f"recipe.json: network={recipe.network}: it must be one of: {', '.join(NETWORKS)}")
     keras.config.set_dtype_policy("float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}")
     try:
         return NETWORKS[recipe.network](recipe, layer_set)

@@ -133,7 +133,9 @@ class Pool:
         if silent and not self._told_waiting:
             self._told_waiting = True
             gpus = f" and {self.gpus:g} GPUs" if self.gpus else ""
-            say(f"no worker yet: waiting for a node with {self.threads} free cores{gpus}")
+            say(
+                f"no worker yet: waiting for a node with {self.threads} free cores{gpus}; --threads asks for fewer"
+            )
 
     def drop(self, worker: RemoteWorker) -> None:
         """Ends a worker's process."""

@@ -40,6 +40,10 @@ _CLASSES += (
 )
 
 
+# The project's own layer by its names: registered, and of its class, in this version and in earlier ones.
+_OWN = [("digit_recognizer>RandomAffine", name) for name in ("RandomDistortion", "RandomAffine")]
+
+
 def predict_with_tta(model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = ()) -> np.ndarray:
     """Returns class probabilities, float32 (n, 10), of uint8 images (n, 28, 28).
 
@@ -105,7 +109,7 @@ def _check_parts(config: Any) -> None:
     inner = config
     if isinstance(config, dict):
         name, module = config.get("class_name"), config.get("module")
-        own = str(config.get("registered_name")).startswith("digit_recognizer>")
+        own = (config.get("registered_name"), name) in _OWN
         if name is not None and not own and (module not in _MODULES or name not in _CLASSES):
             raise ValueError(f"it names {module}.{name}")
         inner = config.values()

@@ -3,9 +3,11 @@
 Nothing here imports Keras before options and data are checked, so that a mistake is answered at once.
 """
 
+import dataclasses
 import importlib.util
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from digit_recognizer.data.folds import Member
 from digit_recognizer.data.plan import Plan, make_plan, make_recipe, write_folds
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic, write_json
+from digit_recognizer.recipes import Recipe
 from digit_recognizer.run import Run
 from digit_recognizer.training import backend, cluster, dispatch
 from digit_recognizer.training.display import describe
@@ -58,7 +61,8 @@ def train(
         tensorboard: whether each epoch is logged for TensorBoard too; that needs TensorFlow.
         where: members are trained at once; None: one after the other, in this process.
 
-    Raises UserError for what can't be done, before Keras is imported and before anything is written.
+    Raises UserError for what can't be done: for options and data before Keras is imported, and for what the
+    device or the cluster can't do before anything is written; and where a loss is no number.
     """
     missing = [name for name in ("tensorboard", "tensorflow") if not importlib.util.find_spec(name)]
     if tensorboard and missing:
@@ -88,7 +92,7 @@ def train(
             for run in {home, *runs}:
                 run.clear()
         for plan, of_session in zip(plans, facts, strict=True):
-            _begin(plan, home, of_session, earlier)
+            _begin(plan, home, of_session, earlier, options)
             if pool:
                 in_time = dispatch.train_members(pool, plan, members, deadline, tensorboard)
             else:
@@ -101,7 +105,7 @@ def train(
 
 def _child_runs(home: Run, names: list[str]) -> list[Run]:
     """The run directories of several recipes, never in that of one recipe."""
-    if "network" in (home.settings() or {}):
+    if home.is_of_one_recipe():
         raise UserError(f"{home.folder} holds a run of one recipe: take another --output for several")
     for name in names:
         named_recipes.named(name)
@@ -110,6 +114,8 @@ def _child_runs(home: Run, names: list[str]) -> list[Run]:
 
 def _single_run(home: Run) -> Run:
     """The run directory of one recipe, never that of several."""
+    if home.is_of_one_recipe():
+        return home
     children = (Run(home.folder / name) for name in named_recipes.RECIPES)
     if home.leaderboard.exists() or any(child.recipe_json.exists() for child in children):
         raise UserError(f"{home.folder} holds several recipes' runs: give the directory of one as --output")
@@ -132,11 +138,24 @@ def _make_plans(
         if home.folds_csv.exists() and not overwrite:
             split = folds.from_csv(home.folds_csv, labels.train)
         else:
-            split = folds.split(labels.train, make_recipe(None, None, options, labels.is_sample))
-    return [
+            of_split = {name: value for name, value in options.items() if name in folds.FIELDS}
+            split = folds.split(labels.train, make_recipe(None, None, of_split, labels.is_sample))
+    plans = [
         make_plan(run, dataset, name, options, earlier=earlier, overwrite=overwrite, split=split)
         for run, name in zip(runs, names, strict=True)
     ]
+    for one, other in combinations(plans, 2):
+        if _trains_as(one) == _trains_as(other):
+            raise UserError(
+                f"--recipe {one.recipe.name} {other.recipe.name}: on the same folds they are the same networks: "
+                "give one of them"
+            )
+    return plans
+
+
+def _trains_as(plan: Plan) -> Recipe:
+    """The plan's recipe without its description."""
+    return dataclasses.replace(plan.recipe, name="", citation="", reported_accuracy="")
 
 
 def _choose(members: list[Member], indices: list[int] | None) -> list[Member]:
@@ -146,12 +165,18 @@ def _choose(members: list[Member], indices: list[int] | None) -> list[Member]:
     return members if indices is None else [members[index] for index in sorted(set(indices))]
 
 
-def _begin(plan: Plan, home: Run, facts: dict[str, Any], earlier: Run | None) -> None:
+def _begin(
+    plan: Plan, home: Run, facts: dict[str, Any], earlier: Run | None, options: dict[str, Any]
+) -> None:
     """Writes recipe.json, with the facts of this session, and folds.csv: a run holds them before its members."""
     run = plan.run
+    if run is home and plan.recorded is None and (other := _other_folds(plan, options)):
+        print(f"{run.folds_csv} is taken as it is: {other}", flush=True)
     if run is not home:
-        own = named_recipes.named(plan.recipe.name).holdout
-        instead = f" in place of its own holdout of {own:.2g}" if own else ""
+        named = named_recipes.named(plan.recipe.name)
+        own = [f"holdout of {named.holdout:.2g}"] if named.holdout else []
+        own += [f"repeats of {named.repeats}"] if named.repeats != plan.recipe.repeats else []
+        instead = f" in place of its own {', '.join(own)}" if own else ""
         print(f"{run.folder}, on the rows of {home.folds_csv}{instead}", flush=True)
         if not home.folds_csv.exists():
             with atomic(home.folds_csv) as file:
@@ -165,6 +190,16 @@ def _begin(plan: Plan, home: Run, facts: dict[str, Any], earlier: Run | None) ->
     if changed:
         print(f"{run.recipe_json} was begun with other {', '.join(changed)}: the last bits may differ")
     write_folds(plan)
+
+
+def _other_folds(plan: Plan, options: dict[str, Any]) -> str | None:
+    """What the split that is there has other than the recipe and the options, in words; None if nothing."""
+    asked = make_recipe(None, plan.recipe.name, options, plan.labels.is_sample)
+    values = [(name, *(getattr(each, name) for each in (plan.recipe, asked))) for name in folds.FIELDS]
+    other = [f"{name} {there}, not {own} as in {asked.name}" for name, there, own in values if there != own]
+    if not other and not folds.are_of(plan.split, plan.labels.train, asked):
+        other = [f"seed {asked.seed} makes other folds"]
+    return ", ".join(other) or None
 
 
 def train_members(
