@@ -103,15 +103,21 @@ def workers() -> list[int]:
         (["--workers", "0"], "--workers 0: it must be at least 1"),
         (["--workers", "2", "--gpus-per-fold", "1.5"], "--gpus-per-fold 1.5: it must be a part of one"),
         (["--gpus-per-fold", "0.5"], "give --workers or --address too"),
-        (["--workers", "2", "--gpus-per-fold", "0.5"], "0.5: this machine has no GPU that Ray finds"),
         (["--address", "ray://127.0.0.1:1"], "Ray's client is not supported: run train.py on a machine of"),
         (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1: no Ray cluster answers there"),
     ],
 )
-def test_impossible_options_are_refused(options, message, alone, call, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as on a machine without a GPU
+def test_impossible_options_are_refused(options, message, alone, call, tmp_path):
     outcome = call("train", "--input", alone[0], "--output", tmp_path / "run", *options)
     assert outcome.code == 2 and message in outcome.error and outcome.error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_share_of_no_gpu_is_refused(alone, tmp_path):
+    line = ("--input", alone[0], "--output", tmp_path / "run", "--workers", "2", "--gpus-per-fold", "0.5")
+    outcome = finish(start("train", *line, CUDA_VISIBLE_DEVICES=""))  # as on a machine without one
+    assert outcome.code == 2 and outcome.error.count("\n") == 1
+    assert "--gpus-per-fold 0.5: this machine has no GPU that Ray finds: leave it out" in outcome.error
     assert not (tmp_path / "run").exists()
 
 
