@@ -131,9 +131,8 @@ class Checkpoint(keras.callbacks.Callback):
                     kind: [arrays[f"{kind}_{number}"] for number in range(count)]
                     for kind, count in facts["counts"].items()
                 }
-            if not (
-                found.get("scale") and variables["scale"]
-            ):  # this number format or the one so far has none
+            # float16's scale goes on where the epochs so far and the ones to come both have one
+            if not (found.get("scale") and variables["scale"]):
                 found["scale"] = variables["scale"] = []
             for kind, each in variables.items():
                 _check_arrays(each, found[kind])
