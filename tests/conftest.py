@@ -117,7 +117,7 @@ def small_recipe(recipe):
 
     def small_bn_cnn(recipe, layer_set):
         """All that makes a state of bn_cnn's: augmentation, normalisation and dropout."""
-        pixels, x = networks.scaled_pixels(recipe)
+        pixels, x = networks.scaled_pixels(recipe, layer_set)
         x = layers.Conv2D(4, 3, strides=2)(x)
         x = layer_set.normalisation(momentum=recipe.batchnorm_momentum)(x)
         return networks.classifier(recipe, layer_set, pixels, x)

@@ -21,8 +21,10 @@ from digit_recognizer.errors import UserError
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training import backend, fold, networks, processor
+from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.fold import FoldTrainer, make_learner
 from digit_recognizer.training.layers import (
+    CompiledDistortion,
     FusedBatchNormalization,
     MaxOfFour,
     PhiloxDropout,
@@ -171,7 +173,7 @@ def test_what_stays_float32_in_half_precision(precision):
     assert {weight.dtype for weight in model.weights} == {"float32"}
     assert model.output.dtype == "float32"
     computed = {type(layer).__name__: layer.compute_dtype for layer in model.layers}
-    assert computed["RandomDistortion"] == computed["Rescaling"] == "float32"
+    assert computed["CompiledDistortion"] == computed["Rescaling"] == "float32"
     assert computed["QuickConv2D"] == precision
     assert networks.build(named("bn_cnn")).layers[-2].compute_dtype == "float32"  # the next is its own
 
@@ -210,6 +212,21 @@ def test_gradients_of_a_convolution_are_keras_own(padding, height, width, channe
     for of_filters in (multiplied_gradient, compiled_gradient):
         by_hand = of_filters(pictures, slopes, (3, 3, channels, 4), padding.upper())
         assert by_hand.numpy() == pytest.approx(expected["kernel"], abs=1e-3)
+
+
+@pytest.mark.parametrize("elastic", [0.0, 0.5])
+def test_compiled_distortion_is_the_uncompiled_one(elastic):
+    pictures = np.random.default_rng(0).random((8, 28, 28, 1), dtype=np.float32)
+    ours, uncompiled = (
+        kind(15.0, 0.15, 0.1, 0.3, elastic) for kind in (CompiledDistortion, RandomDistortion)
+    )
+    for layer in (ours, uncompiled):
+        layer.seed_generator.state.assign([1, 2])
+    for _ in range(2):  # each time with the next random numbers
+        found, expected = (ops.convert_to_numpy(each(pictures, training=True)) for each in (ours, uncompiled))
+        assert found == pytest.approx(expected, abs=1e-3)
+        assert np.abs(found - pictures).mean() > 0.1
+    assert (ops.convert_to_numpy(ours(pictures, training=False)) == pictures).all()
 
 
 @needs_tensorflow

@@ -9,6 +9,11 @@ import keras
 from keras import ops
 
 from digit_recognizer.training import processor
+from digit_recognizer.training.augmentation import RandomDistortion
+
+
+def _has_xla() -> bool:
+    return sys.platform != "darwin"  # TensorFlow is built without it for macOS
 
 
 class QuickConv2D(keras.layers.Conv2D):
@@ -48,9 +53,8 @@ class QuickConv2D(keras.layers.Conv2D):
             return None
         if inputs.dtype != "float32":
             return multiplied_gradient if inputs.shape[1] <= self._SMALL else None
-        has_xla = sys.platform != "darwin"  # TensorFlow is built without it for macOS
         slow = inputs.shape[-1] > 1 and not processor.has_avx512()
-        return compiled_gradient if has_xla and slow else None
+        return compiled_gradient if _has_xla() and slow else None
 
 
 def multiplied_gradient(pictures, slopes, shape, padding: str):
@@ -84,6 +88,22 @@ def compiled_gradient(pictures, slopes, shape, padding: str):
         )
 
     return of_filters(pictures, slopes)
+
+
+class CompiledDistortion(RandomDistortion):
+    """RandomDistortion as one piece of XLA's code, for a training step that XLA does not compile.
+
+    Uncompiled it is some forty operations, each of which reads and writes all points of all pictures. The random
+    numbers are drawn outside, as RandomDistortion draws them. On JAX this is RandomDistortion.
+    """
+
+    def distort(self, images, draw, vectors=None):
+        """See `RandomDistortion.distort`."""
+        if keras.backend.backend() != "tensorflow" or not _has_xla():
+            return super().distort(images, draw, vectors)
+        import tensorflow as tf
+
+        return tf.function(super().distort, jit_compile=True)(images, draw, vectors)
 
 
 class MaxOfFour(keras.layers.Layer):

@@ -12,6 +12,7 @@ from digit_recognizer.errors import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.layers import (
+    CompiledDistortion,
     FusedBatchNormalization,
     MaxOfFour,
     PhiloxDropout,
@@ -23,6 +24,7 @@ from digit_recognizer.training.layers import (
 class LayerSet:
     """The layer classes that a network is built of: the same function of the same weights with every set."""
 
+    distortion: Callable[..., keras.layers.Layer]
     convolution: Callable[..., keras.layers.Layer]
     normalisation: Callable[..., keras.layers.Layer]
     pooling: Callable[[], keras.layers.Layer]
@@ -34,11 +36,13 @@ class LayerSet:
 _POOLING = partial(layers.MaxPooling2D, 2)
 
 # Keras' own layers: the network that is saved and predicts is made of them.
-KERAS = LayerSet(layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
+KERAS = LayerSet(RandomDistortion, layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
 # For a training step that XLA compiles.
-XLA = LayerSet(layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)
+XLA = LayerSet(RandomDistortion, layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)
 # For a training step of TensorFlow's own kernels.
-TENSORFLOW = LayerSet(QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True)
+TENSORFLOW = LayerSet(
+    CompiledDistortion, QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True
+)
 
 
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:
@@ -60,20 +64,20 @@ def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "flo
 
 def mlp(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     """Dense layers alone."""
-    pixels, x = scaled_pixels(recipe)
+    pixels, x = scaled_pixels(recipe, layer_set)
     return classifier(recipe, layer_set, pixels, x)
 
 
 def shallow_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     """One convolution before the dense layers."""
-    pixels, x = scaled_pixels(recipe)
+    pixels, x = scaled_pixels(recipe, layer_set)
     x = layers.Conv2D(recipe.filters[0], 3, activation=_activation(recipe))(x)
     return classifier(recipe, layer_set, pixels, x)
 
 
 def lenet(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     """Two convolutions, pooling and dropout before the dense layers."""
-    pixels, x = scaled_pixels(recipe)
+    pixels, x = scaled_pixels(recipe, layer_set)
     for filters in recipe.filters:
         x = layers.Conv2D(filters, 3, activation=_activation(recipe))(x)
     x = layer_set.pooling()(x)
@@ -85,7 +89,7 @@ def bn_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
 
     Source: 'Learn Computer Vision Fundamentals with the Famous MNIST Data', layer by layer as published.
     """
-    pixels, x = scaled_pixels(recipe)
+    pixels, x = scaled_pixels(recipe, layer_set)
     for filters, normalised in zip(recipe.filters, (True, True, False), strict=True):
         x = layer_set.convolution(filters, 3, padding="same")(x)
         if normalised:
@@ -103,7 +107,7 @@ def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     pixels, so three of them need no padding, which saves time for more filters. Pooling comes before the
     normalisation, which then has a quarter of the pixels.
     """
-    pixels, x = scaled_pixels(recipe)
+    pixels, x = scaled_pixels(recipe, layer_set)
     layouts = (  # padding, whether pooling follows; the height and width after both
         ("same", True),  # 14
         ("valid", False),  # 12
@@ -144,7 +148,7 @@ def residual_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     def pool(x):
         return layers.MaxPooling2D(2, padding="same")(x)
 
-    pixels, x = scaled_pixels(recipe)
+    pixels, x = scaled_pixels(recipe, layer_set)
     x = pool(residual(activate(layer_set.convolution(first, 5, padding="same")(x))))
     for filters in wider:
         x = pool(activate(layer_set.convolution(filters, 3, padding="same")(normalise(residual(x)))))
@@ -152,14 +156,14 @@ def residual_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     return classifier(recipe, layer_set, pixels, x)
 
 
-def scaled_pixels(recipe: Recipe) -> tuple:
+def scaled_pixels(recipe: Recipe, layer_set: LayerSet) -> tuple:
     """Returns the input, uint8 (n, 28, 28), and its pixels, float (n, 28, 28, 1), augmented in training and scaled."""
     pixels = keras.Input((SIDE, SIDE), dtype="uint8", name="pixels")
     x = layers.Reshape((SIDE, SIDE, 1))(pixels)
     x = layers.Rescaling(1.0 if recipe.scaling == "raw" else 1 / 255, dtype="float32")(x)
     augmentation = (recipe.rotation, recipe.zoom, recipe.shift, recipe.shear, recipe.elastic)
     if any(augmentation):
-        x = RandomDistortion(*augmentation, dtype="float32")(x)
+        x = layer_set.distortion(*augmentation, dtype="float32")(x)
     if recipe.scaling == "columns":  # as keras.utils.normalize(axis=1): an empty column stays one
         x = layers.UnitNormalization(axis=1, dtype="float32")(x)
     return pixels, x
