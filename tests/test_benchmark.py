@@ -346,7 +346,7 @@ def test_part_b_takes_the_fastest_way_of_part_a():
 
 
 def test_pytorch_is_not_compared_with_an_accelerator(monkeypatch, capsys):
-    monkeypatch.setattr(backend, "_accelerator", lambda: {"count": 1, "device_name": "GPU"})
+    monkeypatch.setattr(backend, "find_accelerator", lambda: {"count": 1, "device_name": "GPU"})
     assert Workload(None, None, [], 2).torch_ways() == []
     assert capsys.readouterr().out == "left out: PyTorch, which computes on the processor alone here\n"
 

@@ -376,7 +376,7 @@ def test_precision_follows_the_processors_instructions(monkeypatch, flags, isa, 
     ],
 )
 def test_precision_follows_the_accelerator(monkeypatch, accelerator, expected):
-    monkeypatch.setattr(backend, "_accelerator", lambda: accelerator)
+    monkeypatch.setattr(backend, "find_accelerator", lambda: accelerator)
     assert backend.compute_dtype("auto") == expected
     assert backend.xla_scope(expected, 1) == "epoch"
 

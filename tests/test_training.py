@@ -275,6 +275,25 @@ def test_a_fold_goes_on_in_another_number_format(dataset, folds, tmp_path, forma
     assert read_json(tmp_path / "metrics.json")["epochs"] == len(pd.read_csv(tmp_path / "history.csv")) == 3
 
 
+def test_the_scale_of_float16s_loss_goes_on(dataset, folds, tmp_path):
+    options = {"epochs": 2, "batch_size": 16, "folds": 2, "precision": "float16"}
+    recipe, found = change(named("dropout_mlp"), options), []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            found.append(float(self.model.optimizer.dynamic_scale))
+
+    with pytest.raises(Death):
+        train_member(recipe, dataset, folds[0], tmp_path, [Look(), DieAt(0, "after")])
+    with np.load(tmp_path / "state.npz") as file:
+        arrays = dict(file)
+    (name,) = [name for name in arrays if name.startswith("scale_") and arrays[name] == found[0]]
+    arrays[name] = np.float32(64)  # as after steps that overflowed
+    np.savez(tmp_path / "state.npz", **arrays)
+    train_member(recipe, dataset, folds[0], tmp_path, [Look()])
+    assert found[0] != 64 and found[1] == 64
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-300], lambda data: data[:5000] + b"\0" * 64 + data[5064:]]
 )

@@ -2,10 +2,9 @@
 
 import textwrap
 from dataclasses import replace
-from typing import Any
 
 from digit_recognizer.errors import UserError
-from digit_recognizer.recipes import Recipe, describe_values, settable_fields
+from digit_recognizer.recipes import Recipe, describe_values, format_value, settable_fields
 
 FAST = Recipe(
     name="fast",
@@ -160,7 +159,7 @@ def listing() -> str:
     for option in settable_fields().values():
         lines += [
             f"{option.name:18} {option.metadata['help']}",
-            f"{'':18} {describe_values(option)} (default: {_text(option.default) or 'none'})",
+            f"{'':18} {describe_values(option)} (default: {format_value(option.default) or 'none'})",
         ]
     return "\n".join(lines)
 
@@ -168,8 +167,4 @@ def listing() -> str:
 def _set_fields(recipe: Recipe) -> str:
     """The fields that have another value than their default, as --set takes them."""
     values = [(name, getattr(recipe, name), option.default) for name, option in settable_fields().items()]
-    return " ".join(f"{name}={_text(value)}" for name, value, default in values if value != default)
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(f"{name}={format_value(value)}" for name, value, default in values if value != default)

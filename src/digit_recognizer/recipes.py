@@ -192,6 +192,11 @@ def describe_values(option: dataclasses.Field) -> str:
     return f"{_KINDS[option.type]}, {_range(option)}" if "low" in option.metadata else _KINDS[option.type]
 
 
+def format_value(value: Any) -> str:
+    """Returns a field's value, also as JSON has it, as --set takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def change(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     """Returns the recipe with the fields of `options` set; raises UserError as `Recipe` does.
 

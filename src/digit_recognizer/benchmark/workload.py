@@ -40,7 +40,7 @@ class Workload:
 
         There are none, which a line says, where it is not installed or the backend has an accelerator.
         """
-        if on_accelerator():
+        if backend.find_accelerator():
             print("left out: PyTorch, which computes on the processor alone here", flush=True)
             return []
         return torch_baseline.torch_ways(self.threads, half_precision(), self.torch_compile)
@@ -63,11 +63,6 @@ def on_tensorflow(what: str) -> bool:
         return True
     print(f"left out on JAX: {what}", flush=True)
     return False
-
-
-def on_accelerator() -> bool:
-    """Returns whether the backend computes on a GPU or TPU. Needs `backend.start`."""
-    return backend.xla_scope("float32", 0) == "epoch"  # XLA compiles that much of convolutions only there
 
 
 def half_precision() -> bool:

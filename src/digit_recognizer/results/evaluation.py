@@ -13,7 +13,7 @@ from digit_recognizer.data.plan import METRICS
 from digit_recognizer.data.scores import scores
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json
-from digit_recognizer.results import analysis
+from digit_recognizer.results import analysis, epoch_choice
 from digit_recognizer.results.members import (
     MemberResult,
     covered_rows,
@@ -143,40 +143,8 @@ def _folds(evaluation: Evaluation) -> dict[str, Any]:
         "mean": table.mean().to_dict(),
         "standard_deviation": {name: deviation[name] if len(table) > 1 else None for name in METRICS},
         "seconds": float(table["seconds"].sum()),
-        "epoch_choice": _epoch_choice(folds, evaluation.histories),
+        "epoch_choice": epoch_choice.count(folds, evaluation.histories),
     }
-
-
-def _epoch_choice(folds: list[dict[str, Any]], histories: dict[str, pd.DataFrame]) -> dict[str, int]:
-    """How many of the validated rows are wrong in the epochs that predict, in the last ones and in the best ones.
-
-    They are history.csv's, without test-time augmentation.
-    """
-    found = {"rows": 0, "chosen": 0, "predicting": 0, "last": 0, "best": 0}
-    for fold in folds:
-        if fold["member"] not in histories:  # a history.csv without a line
-            continue
-        accuracy = np.clip(np.nan_to_num(histories[fold["member"]]["val_accuracy"]), 0, 1)
-        epoch = int(np.clip(fold["best_epoch"], 1, len(accuracy)))
-        errors = np.rint((1 - accuracy) * fold["rows"]).astype(int)
-        found["rows"] += fold["rows"]
-        found["chosen"] += int(epoch < len(errors))
-        for name, wrong in (("predicting", errors[epoch - 1]), ("last", errors[-1]), ("best", errors.min())):
-            found[name] += int(wrong)
-    return found
-
-
-def describe_epoch_choice(found: dict[str, int]) -> str:
-    """Returns whether the choice of the epochs flatters; `found` is `epoch_choice` of cv_report.json."""
-    if not found["chosen"]:
-        return (
-            f"the last epochs predict: {found['last']} rows are wrong in them, each picture predicted once; "
-            f"choosing the best ones by these rows would show {found['best']}"
-        )
-    return (
-        f"the rows that score the members chose the epochs that predict, which flatters: {found['predicting']} rows "
-        f"are wrong in these, {found['last']} in the last ones, each picture predicted once"
-    )
 
 
 def _out_of_fold(evaluation: Evaluation, weights: list[float]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from digit_recognizer.data import folds
 from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.data.plan import make_recipe
 from digit_recognizer.files import atomic
-from digit_recognizer.recipes import Recipe, from_json, settable_fields
-from digit_recognizer.results import gallery, page_charts
-from digit_recognizer.results.evaluation import Evaluation, describe_epoch_choice
+from digit_recognizer.recipes import Recipe, format_value, from_json, settable_fields
+from digit_recognizer.results import epoch_choice, gallery, page_charts
+from digit_recognizer.results.evaluation import Evaluation
 from digit_recognizer.results.templating import render
 
 _MOST_ERRORS = 2000  # of a gallery: some 2 MB
@@ -80,7 +80,7 @@ def _values(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
             "ensemble_charts": page_charts.ensemble_charts(report),
             "pairs": _pairs(evaluation),
             "drift": page_charts.drift(report),
-            "epoch_choice": describe_epoch_choice(report["epoch_choice"]),
+            "epoch_choice": epoch_choice.describe(report["epoch_choice"]),
         }
     return values
 
@@ -114,17 +114,13 @@ def _facts(settings: dict[str, Any]) -> list[tuple[str, str]]:
 def _named_fields(name: Any) -> dict[str, str]:
     """The fields of the recipe of that name as text; none where there is no such recipe."""
     recipe = named_recipes.RECIPES.get(str(name))
-    return {key: _text(value) for key, value in vars(recipe).items()} if recipe else {}
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return {key: format_value(value) for key, value in vars(recipe).items()} if recipe else {}
 
 
 def _recipe_lines(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Each field of the recipe, its value, and its value in the named recipe where that is another."""
     named = _named_fields(settings.get("name"))
-    fields = {name: _text(settings[name]) for name in _FIELDS if name in settings}
+    fields = {name: format_value(settings[name]) for name in _FIELDS if name in settings}
     return [
         (name, value, named[name] if named.get(name, value) != value else "")
         for name, value in fields.items()
@@ -148,8 +144,8 @@ def command(settings: dict[str, Any]) -> str | None:
     untouched = make_recipe(None, recipe_name, {}, settings.get("data") == "sample")  # what no option changes
     words = ["python", "scripts/train.py", "--recipe", recipe_name]
     for name in settable_fields():
-        if name in settings and _text(settings[name]) != _text(getattr(untouched, name)):
-            words += ["--set", f"{name}={_text(settings[name])}"]
+        if name in settings and format_value(settings[name]) != format_value(getattr(untouched, name)):
+            words += ["--set", f"{name}={format_value(settings[name])}"]
     if settings.get("threads"):
         words += ["--threads", str(settings["threads"])]
     return shlex.join(words)

@@ -9,7 +9,8 @@ from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.plan import METRICS
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic, read_json, write_json
-from digit_recognizer.results.evaluation import describe_epoch_choice, evaluate
+from digit_recognizer.results import epoch_choice
+from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
 from digit_recognizer.results.page import write_page
 from digit_recognizer.run import Run
@@ -75,7 +76,7 @@ def _format_scores(report: dict[str, Any]) -> str:
         f"({overall['rows_of_train_csv']} training rows)",
         f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}; expected on {expected['rows']} test rows: "
         f"{expected['low']:.5f} to {expected['high']:.5f}",
-        describe_epoch_choice(report["epoch_choice"]),
+        epoch_choice.describe(report["epoch_choice"]),
         f"most frequent mistakes: {', '.join(worst) or 'none'}",
         f"likely mislabelled training rows: {len(report['likely_mislabelled'])}; "
         f"expected calibration error {report['calibration']['ece']:.5f}",

@@ -134,7 +134,7 @@ def compute_dtype(precision: str) -> str:
     if precision != "auto":
         _check_onednn(precision)
         return precision
-    accelerator = _accelerator()
+    accelerator = find_accelerator()
     if accelerator is None:
         return "bfloat16" if processor.has_bfloat16() else "float32"
     # NVIDIA's GPUs have bfloat16 from compute capability 8 on, TPUs (which have none) always
@@ -146,7 +146,7 @@ def _check_onednn(dtype: str) -> None:
 
     TensorFlow asks the processor for its instructions and does not know of ONEDNN_MAX_CPU_ISA.
     """
-    if dtype == "float32" or os.environ["KERAS_BACKEND"] != "tensorflow" or _accelerator():
+    if dtype == "float32" or os.environ["KERAS_BACKEND"] != "tensorflow" or find_accelerator():
         return
     import tensorflow as tf
 
@@ -172,7 +172,7 @@ def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
         images: that it trains on, all epochs counted.
         convolutions: whether the network has any.
     """
-    if _accelerator():
+    if find_accelerator():
         return "epoch"
     if os.environ["KERAS_BACKEND"] == "jax":
         return "step" if convolutions else "epoch"
@@ -182,7 +182,7 @@ def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
 
 def prediction_batch_size() -> int:
     """Returns how many rows to predict at once, for two busy cores or a busy GPU. Needs `start`."""
-    return 2048 if _accelerator() else 256
+    return 2048 if find_accelerator() else 256
 
 
 def session_facts(threads: int, precision: str) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def session_facts(threads: int, precision: str) -> dict[str, Any]:
 
 def _device() -> str:
     """Returns the accelerators' name where there are any, else the processor's."""
-    found = _accelerator()
+    found = find_accelerator()
     if found:
         return f"{found['count']} x {found['device_name']}"
     names = processor.cpuinfo("model name")
@@ -209,8 +209,8 @@ def _device() -> str:
 
 
 @functools.cache
-def _accelerator() -> dict[str, Any] | None:
-    """Returns count, device_name and, for a GPU, compute_capability of the accelerators, or None."""
+def find_accelerator() -> dict[str, Any] | None:
+    """Returns count, device_name and, for a GPU, compute_capability of the accelerators, or None. Needs `start`."""
     if os.environ["KERAS_BACKEND"] == "jax":
         import jax
 

@@ -93,8 +93,8 @@ def compiled_gradient(pictures, slopes, shape, padding: str):
 class CompiledDistortion(RandomDistortion):
     """RandomDistortion as one piece of XLA's code, for a training step that XLA does not compile.
 
-    Uncompiled it is some forty operations, each of which reads and writes all points of all pictures. The random
-    numbers are drawn outside, as RandomDistortion draws them. On JAX this is RandomDistortion.
+    Uncompiled each of its many operations reads and writes all points of all pictures. The random numbers are
+    drawn outside, as RandomDistortion draws them. On JAX, and without XLA, this is RandomDistortion.
     """
 
     def distort(self, images, draw, vectors=None):
