@@ -15,7 +15,12 @@ def main() -> None:
     parser = cli.Parser(__doc__, places=False)
     add = parser.add_argument
     add("--input", metavar="DIR", type=Path, help="where the competition's files are (default: input)")
-    add("--output", metavar="DIR", type=Path, help="where the results go (default: output/benchmark)")
+    add(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="where the results go (default: output/benchmark; with --quick output/benchmark_quick)",
+    )
     chosen = parser.add_mutually_exclusive_group().add_argument
     chosen("--only", metavar="PARTS", help="such as a,c; what is there of others stays (default: all but b)")
     chosen("--full", action="store_true", help="all parts")

@@ -114,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(self.server.limits)
 
     def ListSubmissions(self, request):  # noqa: N802
-        listed = [{"ref": 7, "status": "COMPLETE", "publicScore": "0.1", "date": "2020-01-01T00:00:00Z"}]
+        oldest = {"ref": 7, "status": "COMPLETE", "publicScore": "0.1", "date": "2020-01-01T00:00:00Z"}
+        listed = [oldest] if len(self.server.submissions) < 20 else []  # more than it lists at once
         for submission in self.server.submissions:
             submission["looks"] += 1
             scored = submission["looks"] > self.server.looks_until_scored
@@ -144,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         name = self._asked()
         if name in self.server.output:
-            self._json(self.server.output[name])
+            value = self.server.output[name]
+            self._json(value, 200 if value is not None else 404)
             return
         whole, wanted = self.server.archive, self.headers.get("Range")
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0

@@ -118,10 +118,10 @@ def test_growth_is_measured(call, csvs, tmp_path, quick_fast):
     assert [(row["what"], row["way"]) for row in rows] == [
         *[("epochs", f"{number} to {number}") for number in (1, 2, 3)],
         *[("members", f"{number} to {number}") for number in (1, 2, 3)],
-        *[("rows of an epoch", str(count)) for count in (128, 256)],
+        *[("rows of an epoch", str(count)) for count in (512, 1024)],
     ]
     assert all(row["cost"] > 0 and row["median"] > 0 and "ratio" not in row for row in rows)
-    assert [row["cost"] for row in rows if row["way"] in ("1 to 1", "128")] == [1, 1, 1]
+    assert [row["cost"] for row in rows if row["way"] in ("1 to 1", "512")] == [1, 1, 1]
     peaks = [row["peak_mib"] for row in rows[:6]]
     assert peaks == sorted(peaks) and peaks[0] > 100
 
@@ -255,6 +255,7 @@ def test_what_is_refused(call, tmp_path, monkeypatch):
         (["--only", "a,z"], "no part 'z'"),
         (["--full", "--only", "a"], "not allowed with argument"),
         (["--threads", "0"], "at least 1"),
+        (["--full", "--seeds", "42", "-1"], "seed=-1"),
         (["--input", tmp_path], "train.csv is missing"),
     ):
         outcome = call("benchmark", *arguments)
@@ -512,12 +513,13 @@ def test_pytorchs_schedule_is_the_published_one(torch, monkeypatch):
 
 
 def test_pytorch_is_measured(torch, call, csvs, tmp_path):
-    """Parts f and b."""
+    """Parts a, f and b."""
     place = ("--input", csvs, "--output", tmp_path / "out", "--seeds", 42)
-    outcome = call("benchmark", *QUICK, *place, "--only", "f,b")
+    outcome = call("benchmark", *QUICK, *place, "--only", "a,f,b")
     assert outcome.code == 0, outcome.error
     rows = measured(tmp_path / "out")
-    check_compared(rows["f"][2:])
-    assert "PyTorch, eager, float32" in [row["way"] for row in rows["f"]]
+    for compared in (rows["a"], rows["f"][2:]):
+        check_compared(compared)
+        assert "PyTorch, eager, float32" in [row["way"] for row in compared]
     (row,) = [row for row in rows["b"] if "seed" in row["what"] and "PyTorch" in row["way"]]
     assert row["way"].startswith("bn_cnn, PyTorch, eager") and len(row["accuracies"]) == 1

@@ -27,7 +27,7 @@ def run(dataset, csvs, recipe, tmp_path):
     """A run directory as ensemble.py leaves it, with one of 80 rows predicted wrong."""
     run = Run(tmp_path / "run")
     run.folder.mkdir()
-    write_json(run.recipe_json, recipes.to_json(recipe) | plan.data_settings(dataset))
+    write_json(run.recipe_json, recipes.to_json(recipe) | plan.data_settings(dataset) | {"commit": "abc1234"})
     write_json(
         run.ensemble_json,
         {"members": [{"member": name, "weight": 0.5} for name in ("fold_00", "fold_01")], "missing": []},
@@ -43,8 +43,8 @@ def test_a_submission_and_its_score(server, call, run, csvs):
     outcome = call("submit", "--input", csvs, "--output", run.folder)
     assert (outcome.code, outcome.error) == (0, ""), outcome
     [record] = read_json(run.submissions_json, list)
-    message = "bn_cnn, 2 folds, seed 42, out-of-fold accuracy 0.98750, commit "
-    assert record["message"].startswith(message) and record["message"] in outcome.out
+    message = "bn_cnn, 2 folds, seed 42, out-of-fold accuracy 0.98750, commit abc1234"
+    assert record["message"] == message and f"message: {message}" in outcome.out
     assert record | {"time": "", "sha256": "", "message": ""} == {
         "time": "",
         "competition": "digit-recognizer",
@@ -302,8 +302,7 @@ def test_a_blend_is_sent_like_a_run(server, call, run, csvs, dataset):
     assert message.startswith("blend of 2 runs, 2 members, out-of-fold accuracy 0.98750")
 
 
-def test_messages(run, recipe, monkeypatch, tmp_path):
-    monkeypatch.setattr("digit_recognizer.files.ROOT", tmp_path)  # no checkout
+def test_messages(run, recipe):
     write_json(run.recipe_json, recipes.to_json(recipe) | {"repeats": 3})
     write_json(run.ensemble_json, {"members": [{"member": "fold_00", "weight": 1}], "missing": ["fold_01"]})
     assert submissions.default_message(run, None) == "bn_cnn, 2 folds x 3, 1 not finished, seed 42"
@@ -475,6 +474,41 @@ def test_a_lost_submission_gets_no_score_of_another(server, call, run, csvs):
     assert outcome.code == 0 and "never reached Kaggle" in outcome.out
     [record] = read_json(run.submissions_json, list)
     assert (record["ref"], record["public_score"]) == (101, 0.5)
+
+
+def test_a_submission_before_all_that_kaggle_lists_may_have_arrived(server, call, run, csvs, monkeypatch):
+    """Kaggle lists the last ones alone: older ones are there all the same."""
+    sending(run, minutes=5)
+    server.submissions = [{"looks": 9, "description": "another"} for _ in range(25)]
+    places = ("--input", csvs, "--output", run.folder)
+    outcome = call("submit", "--score", "--no-wait", *places)
+    assert outcome.code == 0 and "not known whether it reached Kaggle" in outcome.out, outcome
+    assert read_json(run.submissions_json, list)[0]["status"] == "sending"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert refused(call("submit", *places), "is not sent a second time")
+    # now the list goes back to the time before it
+    server.submissions[-1]["date"] = "2020-01-01T00:00:00Z"
+    assert "never reached Kaggle" in call("submit", "--score", "--no-wait", *places).out
+
+
+def test_a_score_that_cannot_be_recorded_is_told(server, call, run, csvs, monkeypatch):
+    sending(run, minutes=5)
+    server.submissions = [{"looks": 9, "description": "mine"}]
+
+    def full(path, value):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(records, "write_json", full)
+    outcome = call("submit", "--score", "--no-wait", "--input", csvs, "--output", run.folder)
+    assert refused(outcome, "public score 0.99571", "that is not recorded", "No space left")
+
+
+def test_a_terminal_is_told_why_a_look_failed(server, call, run, csvs, monkeypatch):
+    sending(run)
+    server.faults["ListSubmissions"] = (503, "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    outcome = call("submit", "--score", "--no-wait", "--input", csvs, "--output", run.folder)
+    assert outcome.code == 0 and "waited for the score" in outcome.out and "answers 503" in outcome.out
 
 
 @pytest.mark.parametrize("content", ["[1]", "[{}]", '[{"time": "x"}]', "{}", "["])

@@ -187,7 +187,7 @@ def test_a_full_disk(server, call, csvs, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(server, call, tmp_path):
     (tmp_path / "file").write_text("")
-    assert refused(call("download", "--input", tmp_path / "file"), "file", "can't be written")
+    assert refused(call("download", "--input", tmp_path / "file"), "file", "can't be read or written")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,10 @@ def test_an_archive_without_a_file_that_is_needed(server, call, tmp_path):
     with zipfile.ZipFile(content, "w") as file:
         file.writestr("train.csv", "1\n")
     server.archive = content.getvalue()
-    assert refused(call("download", "--input", tmp_path / "input"), "holds no test.csv, only train.csv")
+    outcome = call("download", "--input", tmp_path / "input")
+    assert refused(
+        outcome, "holds no test.csv, only train.csv", "digit-recognizer is no competition of this shape"
+    )
     assert list((tmp_path / "input").iterdir()) == []
 
 

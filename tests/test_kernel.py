@@ -104,10 +104,49 @@ def test_pushed_followed_and_fetched(server, call, tmp_path):
     assert {path.name for path in (tmp_path / "output").iterdir()} >= {"submission.csv", "cv_report.json"}
 
 
-def test_no_wait(server, call, tmp_path):
+def test_pushed_once_and_fetched_later(server, call, tmp_path):
     outcome = call("kernel", "--output", tmp_path, "--no-wait")
-    assert outcome.code == 0 and "kaggle.com/code/somebody/" in outcome.out
+    assert outcome.code == 0 and "kaggle.com/code/somebody/" in outcome.out and "--fetch" in outcome.out
     assert not server.asked_for("GetKernelSessionStatus")
+    outcome = call("kernel", "--output", tmp_path, "--fetch")
+    assert outcome.code == 0 and f"its output is in {tmp_path / 'output'}" in outcome.out
+    assert len(server.asked_for("SaveKernel")) == 1
+    assert refused(call("kernel", "--fetch", "--no-wait"), "leave out --pack-only and --no-wait")
+
+
+def test_the_outputs_of_two_kernels_stay_apart(server, call, tmp_path):
+    (tmp_path / "output/fold_09").mkdir(parents=True)
+    (tmp_path / "output/fold_09/metrics.json").write_text("{}")
+    for number in (1, 2):
+        server.statuses = ["COMPLETE"]
+        outcome = call("kernel", "--output", tmp_path, "--fetch")
+        assert outcome.code == 0 and f"of before is {tmp_path / f'output_{number}'} now" in outcome.out
+    assert (tmp_path / "output_1/fold_09/metrics.json").exists() and (
+        tmp_path / "output_2/submission.csv"
+    ).exists()
+    assert not (tmp_path / "output/fold_09").exists()
+
+
+def test_an_output_that_breaks_off_starts_no_second_kernel(server, call, tmp_path):
+    server.statuses = ["COMPLETE"] * 2
+    server.output["lost.csv"] = None  # its address answers 404
+    outcome = call("kernel", "--output", tmp_path)
+    assert refused(
+        outcome, "answers 404", "with --fetch the same command goes on, and starts no second kernel"
+    )
+    assert not [path for path in tmp_path.iterdir() if "output" in path.name]
+    del server.output["lost.csv"]
+    assert call("kernel", "--output", tmp_path, "--fetch").code == 0
+    assert len(server.asked_for("SaveKernel")) == 1
+
+
+def test_a_kernel_that_is_not_ones_own(server, call, tmp_path):
+    """The client has words of its own for it, which name another cause."""
+    for method in ("GetKernelSessionStatus", "ListKernelSessionOutput"):
+        server.faults, server.statuses = {method: (403, "")}, ["COMPLETE"]
+        assert refused(
+            call("kernel", "--output", tmp_path, "--fetch"), "(403)", "is --owner your name there?"
+        )
 
 
 def test_what_goes_wrong_at_kaggle(server, call, tmp_path):
@@ -139,7 +178,7 @@ def test_a_kernel_is_followed_though_some_looks_fail(server, call, tmp_path):
     outcome = call("kernel", "--output", tmp_path)
     assert outcome.code == 0 and "answers 503" in outcome.out and "its output is in" in outcome.out
     server.faults = {"GetKernelSessionStatus": (503, "")}
-    assert refused(call("kernel", "--output", tmp_path), "answers 503")
+    assert refused(call("kernel", "--output", tmp_path), "answers 503", "with --fetch")
 
 
 def test_what_the_user_gives_is_not_overridden(call, tmp_path):
@@ -200,17 +239,24 @@ def test_a_pushed_notebook(server, call, tmp_path):
 
 
 def test_what_is_packed(call, tmp_path):
-    """The package whole, with its templates, and nothing of the run or the credentials."""
+    """The package whole, with its templates, the scripts and the requirements, and nothing else."""
     call("kernel", "--pack-only", "--output", tmp_path)
     names = {}
     code = (tmp_path / SCRIPT).read_text()
     exec(code[: code.index("with tempfile")], names)
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(names["PACKAGE"]))) as file:
-        packed = {name for name in file.namelist() if name.startswith("src/")}
+        packed = set(file.namelist())
     package = ROOT / "src/digit_recognizer"
     there = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert packed == {path.relative_to(ROOT).as_posix() for path in there if not path.name.startswith(".")}
-    assert any(not name.endswith(".py") for name in packed)
+    there = [path for path in there if not path.name.startswith(".")]
+    there += [ROOT / "requirements.txt", *(ROOT / "scripts").glob("*.py"), *(ROOT / "scripts").glob("*.sh")]
+    assert packed == {path.relative_to(ROOT).as_posix() for path in there}
+    assert any(name.endswith(".j2") for name in packed)
+
+
+def test_the_address_of_a_title_with_accents(call, tmp_path):
+    call("kernel", "--pack-only", "--output", tmp_path, "--title", "Ziffern für Anna")
+    assert read_json(tmp_path / METADATA)["id"] == "OWNER/ziffern-fur-anna"
 
 
 def test_a_tpu_session_takes_jax(monkeypatch):

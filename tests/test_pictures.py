@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.transform import resize, rotate
 
 from digit_recognizer.errors import UserError
+from digit_recognizer.pictures import show
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.pictures.load import WORK_SIDE, read_picture
 from digit_recognizer.pictures.show import PhotoResult, write_results
@@ -308,6 +309,21 @@ def test_a_name_with_dollars_is_no_formula(tmp_path):
         result = PhotoResult(tmp_path / "cost_$5_or_$6.jpg", pixels, digits, np.eye(10)[: len(digits)])
         write_results([result], tmp_path / "predictions.png")
     assert (tmp_path / "predictions.png").exists()
+
+
+def test_names_in_letters_that_the_font_lacks(tmp_path, recwarn):
+    result = PhotoResult(tmp_path / "数字.jpg", np.full((40, 40, 3), 255, np.uint8), [], np.empty((0, 10)))
+    write_results([result], tmp_path / "predictions.png")
+    assert not recwarn.list
+
+
+def test_a_long_list_of_pictures_fits_a_jpeg(tmp_path, monkeypatch):
+    """JPEG holds 65,535 pixels of height: here the bound is 2,000, and ten pictures would take 4,026."""
+    monkeypatch.setattr(show, "_MOST_PIXELS", 2000)
+    result = PhotoResult(tmp_path / "a.jpg", np.full((40, 40, 3), 255, np.uint8), [], np.empty((0, 10)))
+    write_results([result] * 10, tmp_path / "predictions.jpg")
+    with Image.open(tmp_path / "predictions.jpg") as picture:
+        assert 1900 < picture.height <= 2000
 
 
 @pytest.mark.parametrize(

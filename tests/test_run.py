@@ -48,6 +48,7 @@ def test_a_damaged_json_is_refused(tmp_path):
         ({"fingerprint": "b" * 64}, "with fingerprint aaaaaaaaaaaa, not bbbbbbbbbbbb"),
         ({"epochs": 3}, "with epochs 50, not 3"),
         ({"split": "d" * 64}, "with split cccccccccccc, not dddddddddddd"),
+        ({"filters": [64, 128, 256]}, "with filters 64,128,192, not 64,128,256: take another"),
     ],
 )
 def test_another_run_is_refused_by_its_difference(tmp_path, change, message):

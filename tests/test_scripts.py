@@ -111,7 +111,7 @@ def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, 
         shutil.rmtree(output)
 
 
-@pytest.mark.parametrize("name", ["train", "ensemble", "report", "predict"])
+@pytest.mark.parametrize("name", ["train", "ensemble", "report", "predict", "kernel", "benchmark", "explore"])
 def test_without_the_requirements(name):
     """Python without its packages, as one outside of .venv: help is there, and a stage says what is missing."""
     script, picture = SCRIPTS / f"{name}.py", ["a.png"] if name == "predict" else []
@@ -525,4 +525,4 @@ def test_tensorboard_logs_each_epoch(light, call, tmp_path):
     values = [np.frombuffer(value.tensor.tensor_content, np.float32)[0] for _, value in found]
     assert [step for step, _ in found] == [0, 1] and values == pytest.approx(losses)
     Run(tmp_path / "run").clear()
-    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert not list((tmp_path / "run").rglob("*"))

@@ -11,7 +11,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        """What of `message` is no printable character, as a damaged file may have it, becomes a space."""
+        """Takes the message; characters that can't be printed, as a damaged file may hold, become spaces."""
         message = "".join(each if each.isprintable() else " " for each in message)
         if len(message) > _MOST:
             message = f"{message[: _MOST - _END]} ... {message[-_END:]}"

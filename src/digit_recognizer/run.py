@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ import numpy as np
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic, read_json
 from digit_recognizer.identity import difference, upgrade
+from digit_recognizer.recipes import format_value
 
 # Everything that a run directory may hold, as patterns, in the order in which --overwrite removes it: what makes
 # a member a finished one is first, and what tells whose the rest is is last.
@@ -160,10 +162,10 @@ class Run:
         """
         name = difference(known, settings) if known else None
         if name:
-            there, asked = (str(each.get(name))[:12] for each in (known, settings))
+            there, asked = (_shown(each.get(name)) for each in (known, settings))
             raise UserError(
                 f"{self.folder} holds a run with {name} {there}, not {asked}: "
-                "take another --output, or --overwrite to remove that run"
+                "take another --output, or remove that run with train.py --overwrite"
             )
 
     def check_members(self, own: str, may_lack_identity: bool) -> None:
@@ -177,7 +179,7 @@ class Run:
             if found[path] != own and not (found[path] is None and may_lack_identity):
                 raise UserError(
                     f"{path.parent} was trained with another recipe, split or data: take another --output, "
-                    "or --overwrite to remove it"
+                    "or remove it with train.py --overwrite"
                 )
 
     def take_over(self, earlier: "Run") -> None:
@@ -205,9 +207,16 @@ class Run:
         found = [path for pattern in CONTENTS for path in sorted(self.folder.glob(pattern))]
         for path in found:
             path.unlink()
-        for folder in {path.parent for path in found} - {self.folder}:
+        folders = {folder for path in found for folder in path.relative_to(self.folder).parents}
+        for folder in sorted(folders - {Path()}, reverse=True):  # a folder after what is in it
             with suppress(OSError):  # something of the user's own is in it
-                folder.rmdir()
+                (self.folder / folder).rmdir()
+
+
+def _shown(value: Any) -> str:
+    """A setting in words; of a SHA-256 the first digits."""
+    text = format_value(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def _state_identity(path: Path) -> str | None:

@@ -19,6 +19,7 @@ from digit_recognizer.benchmark.workload import QUICK, Workload
 from digit_recognizer.data import digits, places
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json, write_figure, write_json
+from digit_recognizer.recipes import check_value, settable_fields
 from digit_recognizer.training import backend
 
 # In this order: the peak memory that g reports is that of the whole process so far.
@@ -69,11 +70,14 @@ def run_benchmark(
         torch_compile: whether torch.compile takes part.
         quick: measure little, to tell whether it works; the built-in sample will do then.
 
-    Raises UserError where there is no data, or where benchmark.json is of another machine.
+    Raises UserError for a seed or a number of threads that can't be, where there is no data, or where
+    benchmark.json is of another machine.
     """
     backend.choose()
     if threads is not None and threads < 1:
         raise UserError(f"--threads {threads}: it must be at least 1")
+    for seed in seeds:
+        check_value(settable_fields()["seed"], seed)
     output = places.output_folder(output, "benchmark_quick" if quick else "benchmark")
     place = places.resolve(input, output)
     if place.is_sample and not quick:

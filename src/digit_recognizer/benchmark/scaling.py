@@ -5,6 +5,7 @@ here; where a machine was not at hand, such as a GPU, its time for a member is a
 """
 
 import heapq
+import importlib.util
 import os
 import statistics
 import tempfile
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from digit_recognizer import cli
+from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic
 
 # Of `fast`, measured: bytes of an epoch's state, which comes to the driver after each epoch, and of a
@@ -41,7 +44,7 @@ class Machine:
 
 
 MACHINES = (
-    # the benchmark's machines A (a fold with its prediction), C and B (medians of a run)
+    # machines A, C and B of the benchmark's page, which says of which members
     Machine("laptop, 2 cores with bfloat16", 1, 1, 175, 14, 0, True),
     Machine("laptop, 2 cores with AVX-512, float32", 1, 1, 546, 14, 0, True),
     Machine("laptop, 2 cores with AVX2, float32", 1, 1, 880, 14, 0, True),
@@ -178,7 +181,9 @@ def measure_epoch(folder: Path, epochs: int = 40) -> float:
 
 
 def main() -> None:
-    """Measures the driver's costs and prints the table."""
+    """Measures the driver's costs and prints the table; raises UserError where Ray is not installed."""
+    if not importlib.util.find_spec("ray"):
+        raise UserError("Ray is not installed: pip install ray")
     with tempfile.TemporaryDirectory() as folder:
         costs = DriverCosts(measure_member(), measure_epoch(Path(folder)))
     print(f"the driver's own time: {costs.member:.3f} s a member, {costs.epoch:.3f} s an epoch\n")
@@ -186,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)

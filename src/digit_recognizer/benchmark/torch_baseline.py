@@ -217,7 +217,7 @@ def train_as_published(
     import torch
 
     training = TorchTraining(way, seed)
-    # it counts the epochs after the first bad one, Keras the bad ones: a patience of 3 there is 2 here
+    # Keras reduces the rate at the third bad epoch, PyTorch after more bad ones than its patience
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         training.optimizer,
         mode="max",

@@ -47,7 +47,7 @@ class Workload:
 
 
 # The same, to tell whether the benchmark works: its numbers mean nothing.
-QUICK = {"rounds": 2, "steps": 2, "batches": 2, "members": 3, "folds": 3, "rows": 128, "group": 1}
+QUICK = {"rounds": 2, "steps": 2, "batches": 2, "members": 3, "folds": 3, "rows": 512, "group": 1}
 QUICK |= {"times": (1, 2), "predicted": 128, "epochs": 1}
 
 

@@ -161,6 +161,8 @@ def _sentence(error: Exception, competition: str, alternative: str, broken: str)
     from requests.exceptions import ConnectionError, RequestException
     from urllib3.exceptions import HTTPError
 
+    if isinstance(error, ValueError) and hasattr(error.__context__, "response"):
+        error = error.__context__  # an answer that the client has put into words of its own
     response, request = getattr(error, "response", None), getattr(error, "request", None)
     if response is not None:
         # the client asks Kaggle with POST, and is sent on to the file itself, which is a GET
@@ -177,10 +179,10 @@ def _sentence(error: Exception, competition: str, alternative: str, broken: str)
 
 
 def unwritable(error: OSError) -> str:
-    """Returns what to do about a full disk, or what else the file system refuses."""
+    """Returns, in words, what to do about a full disk, or what else the file system refuses."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full: make room, then the same command goes on"
-    return f"{error.filename or 'the folder'} can't be written ({error.strerror or error})"
+    return f"{error.filename or 'the folder'} can't be read or written ({error.strerror or error})"
 
 
 def _answer(response: Any, competition: str) -> str:

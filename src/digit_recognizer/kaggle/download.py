@@ -26,6 +26,10 @@ class ArchiveError(UserError):
     """An archive that is not what it should be: another copy of it may be."""
 
 
+class OtherContentsError(ArchiveError):
+    """A whole archive that lacks a file: another copy of it lacks it too."""
+
+
 def download(competition: str, folder: Path) -> None:
     """Puts the competition's files into `folder`, unless they are there, and prints which.
 
@@ -51,7 +55,10 @@ def download(competition: str, folder: Path) -> None:
             if archive == given:
                 raise UserError(f"{error}: remove it, then download it again") from None
             archive.unlink()
-            raise UserError(f"{error}: it is removed, and the same command downloads it again") from None
+            what = "it is removed, and the same command downloads it again"
+            if isinstance(error, OtherContentsError):
+                what = f"{competition} is no competition of this shape"
+            raise UserError(f"{error}: {what}") from None
         shutil.rmtree(staging)
     except OSError as error:
         raise UserError(f"{folder}: {unwritable(error)}") from None
@@ -83,8 +90,8 @@ def unpack(archive: Path, folder: Path, staging: Path) -> None:
 
     A file that is there already with the same bytes stays. `staging` is on the same disk.
 
-    Raises ArchiveError where the archive is damaged or lacks a file, UserError for a full disk and for a file
-    of that name with other contents; `folder` stays as it was.
+    Raises ArchiveError where the archive is damaged, OtherContentsError where it lacks a file, and UserError for
+    a full disk and for a file of that name with other contents; `folder` stays as it was.
     """
     unpacking = staging / "unpacking"
     staging.mkdir(parents=True, exist_ok=True)
@@ -94,7 +101,9 @@ def unpack(archive: Path, folder: Path, staging: Path) -> None:
             names = file.namelist()
             missing = [name for name in FILES if name not in names]
             if missing:
-                raise ArchiveError(f"{archive} holds no {missing[0]}, only {', '.join(names) or 'nothing'}")
+                raise OtherContentsError(
+                    f"{archive} holds no {missing[0]}, only {', '.join(names) or 'nothing'}"
+                )
             _check_room(staging, sum(file.getinfo(name).file_size for name in FILES))
             for name in FILES:
                 path = Path(file.extract(name, unpacking))

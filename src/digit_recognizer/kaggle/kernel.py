@@ -1,5 +1,7 @@
 """A Kaggle kernel that runs this project: packed, pushed, followed to its end, its output fetched."""
 
+import itertools
+import shutil
 from pathlib import Path
 
 from digit_recognizer.errors import UserError
@@ -8,6 +10,8 @@ from digit_recognizer.kaggle.packing import METADATA, Kernel, pack
 from digit_recognizer.kaggle.polling import poll
 
 _PATIENCE = 10  # looks in a row that may fail
+_THERE = "the kernel is at Kaggle all the same"
+_FETCH = "with --fetch the same command goes on, and starts no second kernel"
 
 
 def owner_name() -> str:
@@ -24,16 +28,24 @@ def pack_and_run(folder: Path, kernel: Kernel, options: list[str], *, push: bool
     Raises UserError where Kaggle does not take the kernel, or it ends with an error.
     """
     code = pack(folder, kernel, options)
-    name, output = kernel.metadata()["id"], folder / "output"
+    name = kernel.metadata()["id"]
     print(f"{code}: {code.stat().st_size:,} bytes; {folder / METADATA}: {name}", flush=True)
     if not push:
         return
     push_kernel(folder, name)
-    if not wait:
-        print(f"look at it at {_page(name)}")
-        return
+    if wait:
+        wait_and_fetch(folder, name)
+    else:
+        print(f"look at it at {_page(name)}; {_FETCH}")
+
+
+def wait_and_fetch(folder: Path, name: str) -> None:
+    """Waits for the end of the kernel OWNER/KERNEL, which is at Kaggle, and fetches its output into output/.
+
+    Raises UserError where it ends with an error, or can't be followed or fetched.
+    """
     wait_for_end(name)
-    fetch_output(name, output)
+    output = fetch_output(name, folder / "output")
     print(f"its output is in {output}; python scripts/submit.py --output {output} sends it")
 
 
@@ -70,12 +82,12 @@ def wait_for_end(name: str) -> None:
     def look() -> tuple[str, bool]:
         nonlocal failure, failed_looks
         try:
-            with kaggle_errors(name), filtered_output():
+            with kaggle_errors(name, broken=_THERE), filtered_output():
                 answer = api.kernels_status(name)
         except UserError as error:
             failed_looks += 1
             if failed_looks > _PATIENCE:
-                raise
+                raise UserError(f"{error}; {_FETCH}") from None
             return str(error), False
         failed_looks = 0
         status = str(getattr(answer.status, "name", answer.status)).lower()
@@ -88,13 +100,31 @@ def wait_for_end(name: str) -> None:
         raise UserError(f"{failure}; its log is at {_page(name)}")
 
 
-def fetch_output(name: str, folder: Path) -> None:
-    """Downloads what the kernel OWNER/KERNEL left in its working directory to `folder`."""
-    api = connect()
-    folder.mkdir(parents=True, exist_ok=True)
-    with kaggle_errors(name), filtered_output():
-        _, rest = api.kernels_output(name, str(folder))
-    if rest:  # client 2.0 fetches one page of the list
-        raise UserError(
-            f"{folder} holds only some of the output: pip install --upgrade kaggle, or get it at {_page(name)}"
-        )
+def fetch_output(name: str, folder: Path) -> Path:
+    """Downloads what the kernel OWNER/KERNEL left in its working directory to `folder`, and returns that.
+
+    It is there whole or not at all. What was in `folder`, such as the record of a submission, is moved aside and
+    told: it may be another run's.
+    """
+    staging = folder.with_name(f".{folder.name}")
+    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+    staging.mkdir(parents=True)
+    try:
+        try:
+            with kaggle_errors(name, broken=_THERE), filtered_output():
+                _, rest = connect().kernels_output(name, str(staging))
+        except UserError as error:
+            raise UserError(f"{error}; {_FETCH}") from None
+        if rest:  # client 2.0 fetches one page of the list
+            raise UserError(
+                f"the client fetches only some of the output: pip install --upgrade kaggle, or get it at {_page(name)}"
+            )
+        if folder.exists():
+            numbered = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(1))
+            aside = next(each for each in numbered if not each.exists())
+            folder.rename(aside)
+            print(f"{folder} of before is {aside} now", flush=True)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder

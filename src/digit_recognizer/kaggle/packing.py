@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import unicodedata
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 from digit_recognizer.data.places import ROOT
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic, write_json
 
 METADATA = "kernel-metadata.json"
 SCRIPT, NOTEBOOK = "digit_recognizer_kernel.py", "digit_recognizer_kernel.ipynb"
@@ -93,8 +93,9 @@ class Kernel:
 
     @property
     def slug(self) -> str:
-        """The last part of the kernel's address."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+        """The last part of the kernel's address, of letters without their accents."""
+        plain = unicodedata.normalize("NFKD", self.title).encode("ascii", "ignore").decode()
+        return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
 
     @property
     def code_file(self) -> str:
@@ -137,6 +138,8 @@ def pack(folder: Path, kernel: Kernel, options: list[str]) -> Path:
     The kernel trains with `options`, the options that train.py takes. The same project with the same options is
     packed into the same bytes.
     """
+    from digit_recognizer.files import atomic, write_json  # with numpy, which --help does not need
+
     package = re.sub("(.{100})", r"\1\n", base64.b64encode(_archive()).decode())
     # ascii() makes Python literals: neither a title nor an option is ever read as code
     unpack = _UNPACK.format(options=ascii(options), package=package)

@@ -37,10 +37,12 @@ def poll(look: Callable[[], tuple[str, bool]], what: str, seconds: float = math.
                 print(f"waiting for {what}, {passed}{limit}: {state}", flush=True)
                 last = state
             if ended or elapsed >= seconds:
-                return
+                break
             bar.set_description(state)
             _sleep(min(pause, seconds - elapsed), bar)
             pause = min(pause * BACK_OFF, LONGEST_PAUSE)
+    if terminal and not ended:  # the bar is gone, and with it why there is no end
+        print(f"waited for {what}, {tqdm.format_interval(elapsed)}{limit}: {state}", flush=True)
 
 
 def _sleep(seconds: float, bar: tqdm) -> None:

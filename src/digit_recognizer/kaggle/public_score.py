@@ -12,6 +12,8 @@ from digit_recognizer.run import Run
 _CLOCK_DIFFERENCE = timedelta(minutes=10)  # between Kaggle's clock and a well-kept one, at most
 _WRONG_CLOCK = timedelta(hours=26)  # what a clock set to another time zone may be ahead
 _DELAY = timedelta(minutes=2)  # after which Kaggle lists whatever has reached it
+_LISTED = 100  # submissions that Kaggle lists at once, the newest first
+_FEW = 20  # that it lists at least, where there are more
 
 
 def look_up_scores(run: Run, seconds: float) -> None:
@@ -40,7 +42,7 @@ def update_record(run: Run, record: Record, seconds: float) -> Record | None:
     try:
         with run.lock():
             replace_record(run, record, found)
-    except UserError as error:
+    except (UserError, OSError) as error:
         raise UserError(f"{words}; that is not recorded: {error}") from None
     if found is None:
         print(words, flush=True)
@@ -74,12 +76,15 @@ def look_up(api: Any, record: Record, refs: set[int]) -> tuple[Record | None, st
     """
     try:
         with kaggle_errors(record["competition"]), filtered_output():
-            listed = api.competition_submissions(record["competition"]) or []
+            found = api.competition_submissions(record["competition"], page_size=_LISTED) or []
     except UserError as error:  # the submission is at Kaggle all the same: the next look may succeed
         return record, str(error)
-    listed = [each for each in listed if each is not None and (record["ref"] or each.ref not in refs)]
+    found = [each for each in found if each is not None]
+    listed = [each for each in found if record["ref"] or each.ref not in refs]
     ours = next((each for each in listed if _is_recorded(each, record)), None)
     if ours is None:
+        if len(found) >= _FEW and all(_is_later(each, record) for each in found):
+            return record, "not among the last ones that Kaggle lists"
         age = datetime.now(UTC) - datetime.fromisoformat(record["time"])
         if record["status"] != "sending" or age <= _DELAY:
             return record, "not listed yet"
@@ -94,6 +99,15 @@ def look_up(api: Any, record: Record, refs: set[int]) -> tuple[Record | None, st
     return record, record["status"]
 
 
+def _date(submission: Any) -> datetime:
+    """When it was submitted; Kaggle's times are UTC and do not say so."""
+    return submission.date.replace(tzinfo=UTC) if submission.date else datetime.now(UTC)
+
+
+def _is_later(submission: Any, record: Record) -> bool:
+    return _date(submission) > datetime.fromisoformat(record["time"])
+
+
 def _is_recorded(submission: Any, record: Record, tolerance: timedelta = _CLOCK_DIFFERENCE) -> bool:
     """Whether that is the recorded submission, by its number, else by its message and time.
 
@@ -101,9 +115,7 @@ def _is_recorded(submission: Any, record: Record, tolerance: timedelta = _CLOCK_
     """
     if record["ref"]:
         return submission.ref == record["ref"]
-    # Kaggle's times are UTC and do not say so
-    date = submission.date.replace(tzinfo=UTC) if submission.date else datetime.now(UTC)
-    recent = date > datetime.fromisoformat(record["time"]) - tolerance
+    recent = _date(submission) > datetime.fromisoformat(record["time"]) - tolerance
     return recent and submission.description == record["message"]
 
 

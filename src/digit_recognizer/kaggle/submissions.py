@@ -9,7 +9,6 @@ from digit_recognizer.data.places import Places
 from digit_recognizer.data.plan import check_data
 from digit_recognizer.data.scores import scores
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import commit
 from digit_recognizer.kaggle.client import NotDoneError, connect, filtered_output, kaggle_errors, page
 from digit_recognizer.kaggle.public_score import format_score, update_record
 from digit_recognizer.kaggle.records import (
@@ -109,7 +108,7 @@ def out_of_fold_accuracy(run: Run, labels: Labels) -> float | None:
 
 
 def default_message(run: Run, accuracy: float | None) -> str:
-    """Returns recipe, folds, seed, out-of-fold accuracy and commit of a run, in words."""
+    """Returns recipe, folds, seed, out-of-fold accuracy of a run, and the commit it was begun with, in words."""
     settings = run.settings() or {}
     ensemble = read_ensemble(run)
     parts = [settings.get("name", "run")]
@@ -126,8 +125,8 @@ def default_message(run: Run, accuracy: float | None) -> str:
         parts.append(f"seed {settings['seed']}")
     if accuracy is not None:
         parts.append(f"out-of-fold accuracy {accuracy:.5f}")
-    if made_by := commit():
-        parts.append(f"commit {made_by}")
+    if settings.get("commit"):
+        parts.append(f"commit {settings['commit']}")
     return ", ".join(parts)
 
 

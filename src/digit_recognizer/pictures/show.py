@@ -1,5 +1,6 @@
 """Shows what the ensemble reads in a person's own pictures: a table for the terminal, and a picture."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _MIN_ROWS = 4  # of digits beside a picture, so that it is not too small
 _CELL = (86, 40)  # a digit of 28 x 28 and its probabilities: width and height in the digit's pixels
 _GAP = 3  # pixels from the digit to the bars of its probabilities
 _INCHES = 0.021  # a pixel of a cell
+_DPI, _MOST_PIXELS = 110, 65_000  # JPEG holds no more than 65,535 of height
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ def format_results(results: list[PhotoResult]) -> str:
 def write_results(results: list[PhotoResult], path: Path) -> None:
     """Writes the picture of `draw` to `path`, in the format that its ending names."""
     path.parent.mkdir(exist_ok=True)
-    write_figure(path, draw(results))
+    figure = draw(results)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in letters that the font lacks
+        write_figure(path, figure, min(_DPI, int(_MOST_PIXELS / figure.get_figheight())))
 
 
 def draw(results: list[PhotoResult]) -> matplotlib.figure.Figure:

@@ -17,7 +17,7 @@ from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.folds import Member
 from digit_recognizer.data.plan import Plan, make_plan, make_recipe, write_folds
 from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic, write_json
+from digit_recognizer.files import atomic, commit, write_json
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.run import Run
 from digit_recognizer.training import backend, cluster, dispatch
@@ -87,7 +87,8 @@ def train(
         threads = pool.threads if pool else threads or backend.cores()  # a backend takes them once
         if pool is None:
             backend.start(threads)
-        facts = [(pool or backend).session_facts(threads, plan.recipe.precision) for plan in plans]
+        made_by = {"commit": commit()}
+        facts = [(pool or backend).session_facts(threads, plan.recipe.precision) | made_by for plan in plans]
         if overwrite:
             for run in {home, *runs}:
                 run.clear()
