@@ -334,7 +334,7 @@ FACTS = {"device": "one", "versions": {"keras": "3.15"}, "compute_dtype": "bfloa
 def test_a_worker_of_another_kind_is_told_once(starting, capsys):
     for own in ({}, {}, {"device": "two", "compute_dtype": "float32"}, {"device": "three"}):
         starting.end_start(pool.RemoteWorker(None, None), FACTS | own)
-    line = "a worker (two) has other device, compute_dtype than the first one (one): the last bits of its members may"
+    line = "a worker (two) has other device, compute_dtype than the first one (one): the results of its members may"
     assert capsys.readouterr().out == f"{line} differ\n"
 
 

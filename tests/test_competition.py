@@ -319,7 +319,7 @@ def test_out_of_fold_accuracy_is_of_the_rows_covered(run, dataset):
     np.save(run.oof_probabilities, oof)
     assert submissions.out_of_fold_accuracy(run, dataset.labels) == 0.9
     run.oof_probabilities.write_bytes(b"spoilt")
-    with pytest.raises(UserError, match="is damaged, or not of"):
+    with pytest.raises(UserError, match="damaged, or not of"):
         submissions.out_of_fold_accuracy(run, dataset.labels)
     run.oof_probabilities.unlink()
     assert submissions.out_of_fold_accuracy(run, dataset.labels) is None

@@ -168,6 +168,14 @@ def test_what_a_blend_lacks_is_named_by_its_run(dataset, recipe, tmp_path):
     assert read_json(blend.ensemble_json)["missing"] == ["../a/fold_01", "../b/fold_01"]
 
 
+def test_a_blend_is_not_blended_again(plan, dataset, recipe, tmp_path):
+    second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
+    blend = Run(tmp_path / "blend")
+    ensemble.blend(blend, [plan.run, second], dataset.labels, "equal")
+    with pytest.raises(UserError, match="blend is a blend itself: name the runs that it was made of"):
+        ensemble.blend(Run(tmp_path / "another"), [blend, second], dataset.labels, "equal")
+
+
 def test_a_run_given_twice_is_refused(plan, dataset, tmp_path):
     same = Run(plan.run.folder / ".." / plan.run.folder.name)
     with pytest.raises(UserError, match="run is given twice"):

@@ -18,7 +18,7 @@ PICTURES = {"labels.png", "first_15.png", "random_25.png", "means.png"}
 
 
 def repeated(dataset) -> Dataset:
-    """Row 81 is row 4 with another label, row 82 row 8; a test row is there twice, the last is row 1."""
+    """Row 80 is row 3 with another label, row 81 row 7; a test row is there twice, the last is training row 0."""
     rows = [*range(80), 3, 7]
     labels = dataset.labels.train[rows]
     labels[80] = 9 - labels[80]
@@ -45,9 +45,9 @@ def test_explore(call, dataset, labelled, tmp_path, without_keras):
     for line in (
         "training pictures  82 x 28 x 28  uint8",
         "test pictures      22 x 28 x 28  uint8",
-        "training rows that repeat an earlier one: 2, pictures with several labels: 1 (rows 4 = 81, 8 = 82)",
-        "test rows that repeat an earlier one: 1 (rows 1 = 21)",
-        "test rows that are training rows too: 1 of 22 (rows 22 = 1)",
+        "training rows that repeat an earlier one: 2, pictures with several labels: 1 (rows 3 = 80, 7 = 81, counted from 0)",
+        "test rows that repeat an earlier one: 1 (rows 0 = 20, counted from 0)",
+        "test rows that are training rows too: 1 of 22 (rows 21 = 0, counted from 0)",
     ):
         assert line in outcome.out
     assert "test labels" not in outcome.out and "pictures without ink: 0 training, 0 test" in outcome.out

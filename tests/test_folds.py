@@ -1,6 +1,7 @@
 """Splits: who validates what."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -110,7 +111,9 @@ def test_rounding_is_no_other_holdout():
         (lambda text: text.replace("repeat_0", "fold"), "its columns are not"),
         (lambda text: "\n".join(text.split("\n")[:-9]), "its labels differ from the training rows"),
         (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels differ from the training rows"),
-        (lambda text: text.replace(",1\n", ",7\n"), "its folds are not numbered"),
+        (lambda text: text.replace(",1\n", ",7\n"), "repeat_0 has no row of fold 1"),
+        (lambda text: re.sub(r",\d\n", ",-1\n", text), "repeat_0 has no row of fold 0"),
+        (lambda text: re.sub(r",\d\n", ",0\n", text), "repeat_0 leaves no row to train on"),
         *(
             (lambda text, cell=cell: text.replace(",1\n", f",{cell}\n", 1), "no whole number from -1 to 127")
             for cell in ("x", "", "1.5", "-2", "257", "1e400", "9" * 20, str(2**63), str(-(2**63)))
@@ -122,6 +125,24 @@ def test_a_damaged_csv_is_refused(tmp_path, spoil, message):
     (tmp_path / "folds.csv").write_text(spoil((tmp_path / "folds.csv").read_text()))
     with pytest.raises(UserError, match=message):
         folds.from_csv(tmp_path / "folds.csv", LABELS)
+
+
+def test_a_repeat_that_lacks_a_fold_is_refused(tmp_path):
+    table = folds.split(LABELS, recipe(folds=3, repeats=2))
+    table[table[:, 1] == 2, 1] = 0
+    folds.to_csv(tmp_path / "folds.csv", table, LABELS)
+    with pytest.raises(UserError, match="repeat_1 has no row of fold 2"):
+        folds.from_csv(tmp_path / "folds.csv", LABELS)
+
+
+def test_rows_of_ones_own_folds_may_never_be_validated():
+    """Each member learns from them; no holdout comes of it."""
+    table = folds.split(LABELS, recipe(folds=5))
+    table[::2] = -1
+    adopted = folds.adopt(recipe(), table, set())
+    assert (adopted.folds, adopted.holdout, adopted.holdout_rows) == (5, 0, "random")
+    for member in folds.members(table):
+        assert set(range(0, len(LABELS), 2)) <= set(member.train_rows.tolist())
 
 
 def test_a_missing_csv_is_refused(tmp_path):

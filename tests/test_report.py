@@ -130,6 +130,36 @@ def test_report_names_what_is_not_finished(run, dataset):
     assert "fold_01 (1 epoch) and 1 member not yet begun</p>" in (run.report / "index.html").read_text()
 
 
+def test_a_member_that_is_gone_is_no_part_of_a_report(run, dataset):
+    """The ensemble's out-of-fold predictions still have it: a report would mix two ensembles."""
+    (run.folder / "fold_03" / "metrics.json").unlink()
+    with pytest.raises(
+        UserError, match=r"fold_03 of the ensemble is not finished: run scripts/ensemble.py again"
+    ):
+        write_report(run, dataset)
+
+
+def test_a_report_is_of_the_pictures_that_were_learned(run, dataset):
+    other = dataclasses.replace(dataset, train_images=dataset.train_images[:, ::-1])
+    with pytest.raises(UserError, match="was trained on other pictures: give the --input"):
+        write_report(run, other)
+
+
+def test_a_missing_out_of_fold_file_is_named(run, dataset):
+    run.oof_probabilities.unlink()
+    with pytest.raises(
+        UserError, match=r"oof_probabilities.npy is missing, damaged, or not of these training rows"
+    ):
+        write_report(run, dataset)
+
+
+def test_each_member_has_its_own_device(run, dataset):
+    path = run.folder / "fold_01" / "metrics.json"
+    write_json(path, read_json(path) | {"device": "another machine"})
+    devices = {fold["member"]: fold["device"] for fold in write_report(run, dataset)["folds"]}
+    assert devices["fold_01"] == "another machine" != devices["fold_00"]
+
+
 def test_report_names_what_was_finished_since(run, dataset, recipe, tmp_path):
     path = run.folder / "fold_02" / "metrics.json"
     second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
@@ -233,7 +263,7 @@ def test_test_rows_with_labels_are_scored_by_the_weights_of_the_ensemble(labelle
 
 def test_report_needs_an_ensemble_of_these_rows(run, dataset):
     np.save(run.oof_probabilities, np.ones((3, 10)))
-    with pytest.raises(UserError, match="is damaged, or not of these training rows"):
+    with pytest.raises(UserError, match="damaged, or not of these training rows"):
         write_report(run, dataset)
     run.ensemble_json.unlink()
     with pytest.raises(UserError, match=r"run scripts/ensemble.py first"):

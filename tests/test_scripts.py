@@ -14,15 +14,16 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LIGHT, ROOT, SCRIPTS, TINY, arrays, finish, start, write_csvs, write_npz
+from conftest import LIGHT, ROOT, SCRIPTS, THREADS, TINY, arrays, finish, start, write_csvs, write_npz
 from kaggle_server import refused
 
 import digit_recognizer.training.augmentation  # noqa: F401  of saved models
 from digit_recognizer import cli, named_recipes
 from digit_recognizer.data.places import SAMPLE_NOTICE
 from digit_recognizer.data.plan import SAMPLE_CUTS
-from digit_recognizer.files import read_json
+from digit_recognizer.files import read_json, write_json
 from digit_recognizer.run import Run
+from digit_recognizer.training import backend
 
 # A machine without TensorFlow: Python does not find it, though it is installed here.
 NO_TENSORFLOW = """
@@ -362,13 +363,24 @@ def test_the_way_on_never_begins_anew(call, csvs, tmp_path):
     assert "; the same command without --overwrite goes on" in call(*line).out
 
 
+def test_threads_of_another_machine_are_told(light, call, tmp_path, monkeypatch):
+    csvs, run = light
+    shutil.copytree(run, tmp_path / "run")
+    for cores, told in ((THREADS, False), (THREADS + 1, True)):
+        monkeypatch.setattr(backend, "cores", lambda cores=cores: cores)
+        outcome = call("train", "--input", csvs, "--output", tmp_path / "run")
+        assert outcome.code == 0
+        assert (f"--threads {cores} takes this machine's share" in outcome.out) == told
+
+
 def test_overwrite_starts_anew(finished, call, tmp_path):
     csvs, run = finished
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run/notes.txt").write_text("mine")
     places = ("--input", csvs, "--output", tmp_path / "run")
     options = ("--overwrite", "--recipe", "mlp", "--folds", 1, "--holdout", 0.25, "--threads", 2)
-    assert call("train", *places, *options).code == 0
+    outcome = call("train", *places, *options)
+    assert outcome.code == 0 and "folds.csv is made anew, with other folds" in outcome.out
     left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").iterdir()}
     assert left == {"notes.txt", "recipe.json", "folds.csv", "fold_00"}
     assert call("ensemble", *places).code == 0 and "(80 training rows)" in call("report", *places).out
@@ -451,6 +463,11 @@ def test_several_recipes_are_compared_on_the_same_folds(call, csvs, dataset, tmp
     (board / "mlp").rename(board / "earlier")  # a run of another command stays on the board
     assert call("train", *places, "--recipe", "dropout_mlp", "lenet", *TINY, "--time-budget", "0s").code == 0
     assert sorted(pd.read_csv(board / "leaderboard.csv")["recipe"]) == ["dropout_mlp", "earlier"]
+    settings = read_json(board / "earlier/recipe.json")
+    write_json(board / "earlier/recipe.json", settings | {"split": "0" * 64})  # one of other folds does not
+    outcome = call("train", *places, "--recipe", "dropout_mlp", "lenet", *TINY, "--time-budget", "0s")
+    assert f"{board}/earlier has other folds than {board}/folds.csv: it is not compared" in outcome.out
+    assert list(pd.read_csv(board / "leaderboard.csv")["recipe"]) == ["dropout_mlp"]
 
 
 def test_recipes_that_differ_in_their_folds_alone_are_not_compared(call, csvs, tmp_path):
@@ -478,7 +495,7 @@ def test_several_recipes_run_out_of_time(call, csvs, tmp_path):
     unfinished = ", ".join(f"{name}/fold_0{fold}" for name in ("mlp", "dropout_mlp") for fold in (0, 1))
     assert outcome.code == 0 and f"not finished: {unfinished}; the same command goes on" in outcome.out
     board = tmp_path / "board/leaderboard.csv"
-    assert board.read_text().startswith("recipe,accuracy")
+    assert board.read_text().startswith("recipe,accuracy") and "no fold is finished yet" in outcome.out
     board.unlink()  # as if it had been killed before
     for options in ((), ("--overwrite",)):
         outcome = call("train", "--input", csvs, "--output", board.parent, *options)

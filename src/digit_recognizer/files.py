@@ -20,13 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, prefix: str = ".") -> Iterator[Path]:
     """Yields a path to write to in place of `path`; a block that ends well moves it there in one step.
+
+    The path is that of `path`, its name with `prefix`: two processes that may write it at once need two of them.
 
     A block that fails, or a process that dies, leaves `path` as it was. Once the block has ended, the file
     and its name are on the disk: a machine that loses power afterwards still has them.
     """
-    temporary = path.with_name(f".{path.name}")  # the same ending: Keras and NumPy look at it
+    temporary = path.with_name(f"{prefix}{path.name}")  # the same ending: Keras and NumPy look at it
     try:
         yield temporary
         _sync(temporary)

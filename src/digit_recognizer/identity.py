@@ -8,7 +8,7 @@ from typing import Any
 from digit_recognizer.recipes import RENAMED, Recipe
 
 # The entries of recipe.json in which two runs differ; the name is first, because its difference explains the
-# rest. Another precision changes the last bits alone, and the run stays the same.
+# rest. Another precision rounds otherwise, and the run stays the same: another machine can go on with it.
 _OTHER = ("citation", "reported_accuracy", "precision")
 _IDENTITY = [option.name for option in dataclasses.fields(Recipe) if option.name not in _OTHER]
 _IDENTITY += ["data", "fingerprint", "split"]

@@ -49,7 +49,7 @@ class Recipe:
     # the network
     scaling: str = _text("unit", "pixels: 0 to 1, raw (0 to 255), or columns of length 1", "raw", "columns")
     filters: tuple = _sizes(
-        (), "filters of the convolutions, as many numbers as the network has convolutions"
+        (), "filters of the convolutions: three numbers for bn_cnn and residual_cnn, five for fast_cnn"
     )
     hidden: tuple = _sizes((128,), "units of the dense layers before the last; hidden= for none")
     activation: str = _text("relu", "activation function", "sigmoid", "tanh", "leaky_relu", "elu")
@@ -115,7 +115,9 @@ class Recipe:
     )
     decay: float = _number(0.9, "exponential: factor after each epoch", 0, 1, above=True)
     warmup: float = _number(0.3, "one_cycle: part of all steps in which the rate rises", 0, 0.9, above=True)
-    plateau_patience: int = _number(3, "plateau: epochs without a better val_accuracy before it falls", 1)
+    plateau_patience: int = _number(
+        3, "plateau: epochs without a val_accuracy better by 0.0001 before it falls", 1
+    )
     plateau_factor: float = _number(0.5, "plateau: factor by which it falls", 0, 0.99, above=True)
     min_learning_rate: float = _number(1e-5, "plateau: lowest learning rate", 0)
 
@@ -134,18 +136,31 @@ class Recipe:
         """Raises UserError, naming the field, for a value of the wrong type or out of its range."""
         for option in dataclasses.fields(self):
             check_value(option, getattr(self, option.name))
-        convolutions = CONVOLUTIONS.get(self.network)
-        if convolutions is not None and len(self.filters) != convolutions:
-            numbers, count = ",".join(map(str, self.filters)), len(self.filters)
-            raise UserError(f"filters={numbers}: {self.network} takes {convolutions} numbers, not {count}")
+        taken, given = FILTERS.get(self.network), len(self.filters)
+        if taken is not None and given != taken:
+            raise UserError(
+                f"filters={format_value(self.filters)}: {self.network} takes {taken} numbers, not {given}"
+            )
         if self.folds == 1 and self.holdout == 0:
             raise UserError("folds=1 leaves nothing to validate on: take 2 or more, or add --holdout 0.15")
         if self.folds > 1 and self.holdout > 0:
             raise UserError(f"holdout={self.holdout} is one split: it goes with --folds 1, not {self.folds}")
 
+    @property
+    def has_convolutions(self) -> bool:
+        """Whether the network has convolutions; else it has dense layers alone."""
+        return bool(self.filters)
 
-# How many convolutions a network has, and so how many `filters` it takes.
-CONVOLUTIONS = {"mlp": 0, "shallow_cnn": 1, "lenet": 2, "bn_cnn": 3, "fast_cnn": 5, "residual_cnn": 3}
+    @property
+    def augmentation(self) -> dict[str, float]:
+        """The arguments of `RandomDistortion`."""
+        return {name: getattr(self, name) for name in AUGMENTATION}
+
+
+AUGMENTATION = ("rotation", "zoom", "shift", "shear", "elastic")  # fields
+
+# How many numbers `filters` has, for each network of `training.networks`.
+FILTERS = {"mlp": 0, "shallow_cnn": 1, "lenet": 2, "bn_cnn": 3, "fast_cnn": 5, "residual_cnn": 3}
 
 # Names that fields had in earlier versions, in recipe.json and in --set.
 RENAMED = {

@@ -18,7 +18,7 @@ from digit_recognizer.identity import difference, upgrade
 from digit_recognizer.recipes import format_value
 
 # Everything that a run directory may hold, as patterns, in the order in which --overwrite removes it: what makes
-# a member a finished one is first, and what tells whose the rest is is last.
+# a member a finished one goes first, and recipe.json, which tells whose the rest is, goes last.
 CONTENTS = (
     "fold_*/metrics.json",
     "fold_*/state.*",
@@ -48,6 +48,8 @@ _MEMBER_FILES = [
     for pattern in CONTENTS
     if pattern.startswith("fold_*/") and "state" not in pattern
 ]
+
+ANOTHER_OUTPUT = "take another --output"  # what to do where a directory belongs to another run
 
 # Entries of recipe.json that are read before, or without, the recipe that it describes.
 _KINDS: dict[str, tuple[type, ...]] = dict.fromkeys(
@@ -154,33 +156,32 @@ class Run:
                 f"{self.folder}: another process is writing this run; wait for it, or take another --output"
             ) from None
 
-    def check_settings(self, known: dict[str, Any] | None, settings: dict[str, Any]) -> None:
+    def check_settings(
+        self, known: dict[str, Any] | None, settings: dict[str, Any], advice: str = ANOTHER_OUTPUT
+    ) -> None:
         """Raises UserError, naming the difference, where this directory belongs to another run.
 
-        `known` are the contents of its recipe.json, or None where it has none; `settings` are those, or some of
-        them, of the run that is asked for.
+        Args:
+            known: contents of its recipe.json, or None where it has none.
+            settings: the same, or some of it, of the run that is asked for.
+            advice: the end of the message: what to do about it.
         """
         name = difference(known, settings) if known else None
         if name:
             there, asked = (_shown(each.get(name)) for each in (known, settings))
-            raise UserError(
-                f"{self.folder} holds a run with {name} {there}, not {asked}: "
-                "take another --output, or remove that run with train.py --overwrite"
-            )
+            raise UserError(f"{self.folder} holds a run with {name} {there}, not {asked}: {advice}")
 
-    def check_members(self, own: str, may_lack_identity: bool) -> None:
+    def check_members(self, own: str, may_lack_identity: bool, advice: str = ANOTHER_OUTPUT) -> None:
         """Raises UserError for a member, finished or not, with another identity than the run's `own`.
 
-        A member of an earlier version recorded none, where it `may_lack_identity`.
+        A member of an earlier version recorded none, where it `may_lack_identity`. `advice` is the end of the
+        message: what to do about it.
         """
         found = {path: read_json(path).get("identity") for path in self.folder.glob("fold_*/metrics.json")}
         found |= {path: _state_identity(path) for path in self.folder.glob("fold_*/state.npz")}
         for path in sorted(found):
             if found[path] != own and not (found[path] is None and may_lack_identity):
-                raise UserError(
-                    f"{path.parent} was trained with another recipe, split or data: take another --output, "
-                    "or remove it with train.py --overwrite"
-                )
+                raise UserError(f"{path.parent} was trained with another recipe, split or data: {advice}")
 
     def take_over(self, earlier: "Run") -> None:
         """Copies from `earlier`, which may be read-only, the members that have more epochs there than here.

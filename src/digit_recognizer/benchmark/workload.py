@@ -73,4 +73,4 @@ def half_precision() -> bool:
 def execution_plan(recipe: Recipe, rows: int) -> tuple[backend.XlaScope, str]:
     """Returns the XLA scope and the compute dtype with which train.py would train on this number of rows."""
     dtype = backend.compute_dtype(recipe.precision)
-    return backend.xla_scope(dtype, recipe.epochs * rows, recipe.network != "mlp"), dtype
+    return backend.xla_scope(dtype, recipe.epochs * rows, recipe.has_convolutions), dtype

@@ -99,11 +99,11 @@ def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str
     if labels is not None:
         ambiguous = sum(len(set(labels[rows])) > 1 for rows in repeated)
         line += f", pictures with several labels: {ambiguous}"
-    return line + _listed(" = ".join(str(row + 1) for row in rows) for rows in repeated)
+    return line + _listed(" = ".join(map(str, rows)) for rows in repeated)
 
 
 def _leak(dataset: Dataset) -> str:
-    pairs = [f"{row + 1} = {other + 1}" for row, other in dataset.overlap()]
+    pairs = [f"{row} = {other}" for row, other in dataset.overlap()]
     line = f"test rows that are training rows too: {len(pairs)} of {len(dataset.test_images)}"
     return line + _listed(pairs)
 
@@ -112,7 +112,7 @@ def _listed(found: Iterable[str]) -> str:
     """Returns the first examples, in brackets."""
     found = list(found)
     more = ", ..." if len(found) > _EXAMPLES else ""
-    return f" (rows {', '.join(found[:_EXAMPLES])}{more})" if found else ""
+    return f" (rows {', '.join(found[:_EXAMPLES])}{more}, counted from 0)" if found else ""
 
 
 def write_pictures(dataset: Dataset, folder: Path) -> list[Path]:
@@ -152,9 +152,9 @@ def draw_pictures(
 ) -> matplotlib.figure.Figure:
     """Returns a sheet of the pictures in `rows`, int (n,), five to a line, each with its label and row number.
 
-    `images` and `labels` are uint8 (m, 28, 28) and (m,). Rows are numbered from 0 here, from 1 on the sheet.
+    `images` and `labels` are uint8 (m, 28, 28) and (m,). Rows are numbered from 0.
     """
-    titles = [f"{labels[row]}  (row {row + 1})" for row in rows]
+    titles = [f"{labels[row]}  (row {row})" for row in rows]
     return _draw_grid(images[rows], titles, title)
 
 

@@ -42,6 +42,14 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     splitters), but for a holdout of the first rows, which is not stratified. Prints which classes have no
     row. Raises UserError where a class has fewer rows than there are folds. `labels` are uint8 (rows,).
     """
+    missing = sorted(set(range(CLASSES)) - set(labels.tolist()))
+    if missing:
+        print(f"no training row has the label {', '.join(map(str, missing))}: no network will predict it")
+    return _split(labels, recipe)
+
+
+def _split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """See `split`; prints nothing."""
     classes, counts = np.unique(labels, return_counts=True)
     needed = max(recipe.folds, 2)
     if counts.min() < needed:
@@ -49,9 +57,6 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
             f"the training rows: label {classes[counts.argmin()]} has {counts.min()} row(s), fewer than the "
             f"{needed} that this split needs: take fewer --folds, or more data"
         )
-    missing = sorted(set(range(CLASSES)) - set(classes.tolist()))
-    if missing:
-        print(f"no training row has the label {', '.join(map(str, missing))}: no network will predict it")
     if recipe.holdout and recipe.holdout_rows == "first":
         validated = np.arange(len(labels)) < max(1, round(recipe.holdout * len(labels)))
         return np.repeat(np.where(validated, 0, -1).astype(np.int8)[:, None], recipe.repeats, axis=1)
@@ -95,7 +100,7 @@ def fingerprint(validated_in: np.ndarray) -> str:
 def are_of(validated_in: np.ndarray, labels: np.ndarray, recipe: Recipe) -> bool:
     """Returns whether a table of folds is the one that `split` makes of these labels for this recipe."""
     try:
-        return np.array_equal(validated_in, split(labels, recipe))
+        return np.array_equal(validated_in, _split(labels, recipe))
     except UserError:  # a table of the user's own, that no seed makes
         return False
 
@@ -121,13 +126,13 @@ def _shape(validated_in: np.ndarray, recipe: Recipe) -> dict[str, int | float | 
     part = len(rows) / len(validated_in)
     if abs(len(rows) - recipe.holdout * len(validated_in)) < 1:  # rows
         part = recipe.holdout
-    whole = bool((validated_in >= 0).all())
     kind = "first" if rows[-1] == len(rows) - 1 else "random"
+    folds = int(validated_in.max()) + 1
     return {
-        "folds": int(validated_in.max()) + 1,
+        "folds": folds,
         "repeats": validated_in.shape[1],
-        "holdout": 0.0 if whole else part,
-        "holdout_rows": recipe.holdout_rows if whole else kind,
+        "holdout": part if folds == 1 else 0.0,
+        "holdout_rows": kind if folds == 1 else recipe.holdout_rows,
     }
 
 
@@ -160,7 +165,10 @@ def from_csv(path: Path, labels: np.ndarray) -> np.ndarray:
     except ValueError as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}; {repair}") from None
     validated_in = numbers.astype(np.int8)
-    folds = np.unique(validated_in[validated_in >= 0])
-    if len(folds) == 0 or list(folds) != list(range(folds.max() + 1)):
-        raise UserError(f"{path}: its folds are not numbered 0, 1, 2, ...; {repair}")
+    for name, column in zip(repeats, validated_in.T, strict=True):
+        sizes = np.bincount(column[column >= 0], minlength=max(1, validated_in.max() + 1))
+        if not sizes.all():
+            raise UserError(f"{path}: {name} has no row of fold {sizes.argmin()}; {repair}")
+        if sizes.max() == len(column):
+            raise UserError(f"{path}: {name} leaves no row to train on; {repair}")
     return validated_in

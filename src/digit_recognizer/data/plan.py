@@ -14,13 +14,15 @@ from digit_recognizer.errors import UserError
 from digit_recognizer.files import atomic, read_json
 from digit_recognizer.identity import identity
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.run import Run
+from digit_recognizer.run import ANOTHER_OUTPUT, Run
 
 # What the built-in sample cuts a recipe down to, for a training of two or three minutes on two cores. Its folds
 # have few rows, so the batches are small: batch normalisation needs some 600 steps to be of use.
 SAMPLE_CUTS = {"folds": 3, "epochs": 8, "batch_size": 8}
 
-# numbers that every metrics.json has
+_LEAVE_OUT = "leave out the options that differ, or train without --resume-from"
+
+# numbers that every metrics.json has, and the report's columns
 METRICS = ("accuracy", "log_loss", "errors", "rows", "best_epoch", "epochs", "seconds")
 
 
@@ -34,7 +36,9 @@ class Plan:
     split: np.ndarray  # int8 (training rows, repeats): the fold in which a row is validated, -1 for never
     members: list[Member]
     settings: dict[str, Any]  # of recipe.json: the recipe, the data and the split
-    recorded: dict[str, Any] | None  # contents of recipe.json as it was, None for a new run
+    recorded: (
+        dict[str, Any] | None
+    )  # recipe.json of the run, else of the one it goes on from; None for a new run
     identity: str  # SHA-256 of what makes the run this run
 
     def folder(self, member: Member) -> Path:
@@ -127,8 +131,9 @@ def make_plan(
     recipe = folds.adopt(recipe, split, options)
     entries = recipes.to_json(recipe) | data_settings(dataset) | {"split": folds.fingerprint(split)}
     for each, own in known.items():
-        each.check_settings(own, entries)
-        each.check_members(identity(entries), may_lack_identity=own is not None)
+        advice = f"{ANOTHER_OUTPUT}, or --overwrite to remove it" if each is run else _LEAVE_OUT
+        each.check_settings(own, entries, advice)
+        each.check_members(identity(entries), own is not None, advice)
     return Plan(
         run, recipe, dataset.labels, split, folds.members(split), entries, settings, identity(entries)
     )

@@ -15,6 +15,7 @@ from digit_recognizer.recipes import from_json
 from digit_recognizer.results import submission
 from digit_recognizer.results.members import (
     covered_rows,
+    is_blend,
     out_of_fold,
     plan_members,
     read_ensemble,
@@ -143,10 +144,13 @@ def blend(run: Run, runs: list[Run], labels: Labels, weighting: str) -> list[tup
     """Averages the finished members of `runs` into `run`, and returns each run's prediction and weight.
 
     `run` is one of `runs`, or a directory of its own. `weighting` is "equal" for each member, or "oof" for the
-    runs' least out-of-fold log loss. Raises UserError if a run has no finished member, is of other data or is
-    given twice.
+    runs' least out-of-fold log loss. Raises UserError if a run has no finished member, is of other data, is a blend
+    or is given twice.
     """
     refuse_repetition(runs)
+    for each in runs:
+        if is_blend(each):
+            raise UserError(f"{each.folder} is a blend itself: name the runs that it was made of")
     with run.lock():
         predictions = [average_members(open_plan(each, labels)) for each in runs]
         weights = oof_weights(predictions, labels.train) if weighting == "oof" else equal_weights(predictions)

@@ -63,12 +63,19 @@ def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluat
     """Reads what `ensemble.py` left in a run or a blend, and computes its report.
 
     With `unfinished`, the finished members count with equal weights, as if they were all; there may be none.
-    Raises UserError where there is no ensemble yet, a file is damaged, or the data is another.
+    Raises UserError where there is no ensemble yet, or a member of it is gone; where a file is damaged, or the data
+    is another.
     """
     if not unfinished and not run.ensemble_json.exists():
         raise UserError(f"{run.folder} has no ensemble yet: run scripts/ensemble.py first")
     found, rows = read_members(run, dataset.labels), len(dataset.labels.train)
+    _check_pictures(run, dataset)
     part = [each for each in found if each.finished and (unfinished or each.weight is not None)]
+    gone = [each.name for each in found if each.weight is not None and not each.finished]
+    if gone and not unfinished:
+        raise UserError(
+            f"{run.folder}: {gone[0]} of the ensemble is not finished: run scripts/ensemble.py again"
+        )
     weights = [1.0 if unfinished else each.weight for each in part]
     oof = out_of_fold(part, rows) if unfinished else load_oof(run, rows)
     tests = [each.test_probabilities(len(dataset.test_images)) for each in part]
@@ -91,6 +98,14 @@ def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluat
     )
     evaluation.report.update(_report(evaluation, dataset, tests, weights))
     return evaluation
+
+
+def _check_pictures(run: Run, dataset: Dataset) -> None:
+    """Raises UserError where a run, that is no blend, learned from other pictures; only their labels are alike."""
+    if not is_blend(run) and run.require_settings().get("fingerprint") not in (None, dataset.fingerprint()):
+        raise UserError(
+            f"{run.folder} was trained on other pictures: give the --input that it was trained on"
+        )
 
 
 def _report(

@@ -58,7 +58,7 @@ def draw_curves(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
     losses = pd.concat([history["val_loss"] for history in histories.values()])
     figure.axes[0].set_ylim(0, 4 * losses.median())
     accuracies = pd.concat([history["val_accuracy"] for history in histories.values()])
-    figure.axes[1].set_ylim(max(0, 1 - 5 * (1 - accuracies.median())), 1)
+    figure.axes[1].set_ylim(max(0, 1 - 5 * max(0.001, 1 - accuracies.median())), 1)
     if len(histories) <= 15:
         figure.axes[1].legend(loc="lower right", fontsize="small", ncols=1 + len(histories) // 6)
     return figure

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from digit_recognizer.data import folds
 from digit_recognizer.data.digits import Labels
 from digit_recognizer.data.plan import Plan, open_plan
 from digit_recognizer.data.scores import scores
@@ -15,11 +16,17 @@ _COLUMNS = ("accuracy", "log_loss", "errors", "rows", "parameters", "folds", "se
 def write(home: Run, labels: Labels) -> pd.DataFrame:
     """Writes leaderboard.csv of the folder `home`, and returns it: a line for each run, the most accurate first.
 
-    The runs are all below `home` that have a finished member. Accuracy, log loss, errors and rows are out of
-    fold; parameters count one network, folds is the number of finished members and seconds the training of all
-    of them. Raises UserError where a run is damaged or of other data.
+    The runs are all below `home` that have a finished member and the folds of its folds.csv; others are told.
+    Accuracy, log loss, errors and rows are out of fold; parameters count one network, folds is the number of
+    finished members and seconds the training of all of them. Raises UserError where a run is damaged or of other
+    data.
     """
-    lines = {run.folder.name: _line(open_plan(run, labels)) for run in home.child_runs()}
+    split, lines = folds.fingerprint(folds.from_csv(home.folds_csv, labels.train)), {}
+    for run in home.child_runs():
+        if run.require_settings().get("split") == split:
+            lines[run.folder.name] = _line(open_plan(run, labels))
+        else:
+            print(f"{run.folder} has other folds than {home.folds_csv}: it is not compared")
     table = pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS)
     table = table.sort_values(["accuracy", "log_loss"], ascending=[False, True]).rename_axis("recipe")
     with home.lock(), atomic(home.leaderboard) as file:
@@ -39,6 +46,8 @@ def _line(plan: Plan) -> dict[str, float]:
 
 
 def format_leaderboard(table: pd.DataFrame) -> str:
-    """Returns the leaderboard as lines for a terminal."""
+    """Returns the leaderboard as lines for a terminal; one without a run is a line."""
+    if table.empty:
+        return "no fold is finished yet"
     form = {"accuracy": "{:.5f}", "log_loss": "{:.5f}", "parameters": "{:,}", "seconds": "{:.0f}"}
     return table.to_string(formatters={name: form[name].format for name in form})

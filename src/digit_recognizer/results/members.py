@@ -152,15 +152,15 @@ def _are_probabilities(rows: np.ndarray) -> np.ndarray:
 def load_oof(run: Run, rows: int) -> np.ndarray:
     """Returns the run's oof_probabilities.npy, float32 (rows, 10), NaN in rows that no member predicted.
 
-    Raises UserError if it is damaged, not of `rows`, or without a row that is predicted.
+    Raises UserError if it is missing, damaged, not of `rows`, or without a row that is predicted.
     """
     try:
         oof = read_array(run.oof_probabilities)
         if oof.shape != (rows, CLASSES) or not (_are_probabilities(oof) | np.isnan(oof).all(axis=1)).all():
             raise ValueError
-    except ValueError:
+    except (OSError, ValueError):
         raise UserError(
-            f"{run.oof_probabilities} is damaged, or not of these training rows: run scripts/ensemble.py again"
+            f"{run.oof_probabilities} is missing, damaged, or not of these training rows: run scripts/ensemble.py again"
         ) from None
     if not covered_rows(oof).any():
         raise UserError(

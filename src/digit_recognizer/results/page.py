@@ -11,7 +11,7 @@ from digit_recognizer.data import folds
 from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.data.plan import make_recipe
 from digit_recognizer.files import atomic
-from digit_recognizer.recipes import Recipe, format_value, from_json, settable_fields
+from digit_recognizer.recipes import AUGMENTATION, Recipe, format_value, from_json, settable_fields
 from digit_recognizer.results import epoch_choice, gallery, page_charts
 from digit_recognizer.results.evaluation import Evaluation
 from digit_recognizer.results.templating import render
@@ -42,7 +42,8 @@ def write_page(evaluation: Evaluation, dataset: Dataset, refresh: int | None = N
     refresh = None if evaluation.is_finished else refresh
     page = render("page.html.j2", **_values(evaluation, dataset), refresh=refresh)
     evaluation.run.report.mkdir(exist_ok=True)
-    with atomic(evaluation.run.report / "index.html") as file:
+    # beside a training its page is watched: the watcher's file, not whole yet, has a name of its own
+    with atomic(evaluation.run.report / "index.html", "." if refresh is None else ".watched_") as file:
         file.write_text(page, encoding="utf-8")
 
 
@@ -64,7 +65,7 @@ def _values(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
             for member in evaluation.unfinished
             if member.weight is None
         ],
-        "augmented": any(settings.get(name) for name in ("rotation", "zoom", "shift", "shear", "elastic")),
+        "augmented": any(settings.get(name) for name in AUGMENTATION),
         "digits": range(CLASSES),
     }
     if evaluation.members:

@@ -194,13 +194,13 @@ def session_facts(threads: int, precision: str) -> dict[str, Any]:
         "threads": threads,
         "compute_dtype": compute_dtype(precision),
         "backend": os.environ["KERAS_BACKEND"],
-        "device": _device(),
+        "device": device_name(),
         "versions": {"python": platform.python_version()} | _versions(),
     }
 
 
-def _device() -> str:
-    """Returns the accelerators' name where there are any, else the processor's."""
+def device_name() -> str:
+    """Returns the accelerators' name where there are any, else the processor's. Needs `start`."""
     found = find_accelerator()
     if found:
         return f"{found['count']} x {found['device_name']}"

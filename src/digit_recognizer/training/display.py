@@ -33,7 +33,7 @@ def epoch_line(member: Member, epochs: int, row: dict[str, Any], left: float) ->
     Args:
         member: in training.
         epochs: of the recipe.
-        row: the epoch's row of history.csv.
+        row: the epoch's quantities, named as in history.csv.
         left: seconds that the rest takes at most.
     """
     return (
@@ -48,7 +48,7 @@ def expected_end(recipe: Recipe, members: int, seconds: float) -> str:
     """Returns a line that tells when a training ends that takes this many seconds more."""
     end = datetime.now() + timedelta(seconds=seconds)
     form = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M"
-    line = f"{members} folds of {recipe.epochs} epochs: the training ends at about {end:{form}} at the latest"
+    line = f"{recipe.name}, {members} folds of {recipe.epochs} epochs: the training ends at about {end:{form}} at the latest"
     if seconds > _LONG:
         line += f"; for less, take --time-budget 30m, or --epochs {max(1, recipe.epochs // 4)} in another --output"
     return line
@@ -68,7 +68,7 @@ class MembersDisplay:
         self._bar = tqdm(total=total, desc="all", unit="epoch", disable=not self._on_terminal)
 
     def end_epoch(self, member: Member, row: dict[str, Any]) -> None:
-        """Tells of an epoch; `row` is its row of history.csv."""
+        """Tells of an epoch; `row` has its quantities, named as in history.csv."""
         self._epochs += 1
         self._seconds += row["seconds"]
         self._epochs_left[member.name] = self.recipe.epochs - row["epoch"]

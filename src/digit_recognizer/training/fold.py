@@ -50,8 +50,9 @@ class FoldTrainer:
         keras.utils.clear_session()
         self.recipe, self.rows = recipe, rows_of_epoch(recipe, train_rows)
         self.compute_dtype = backend.compute_dtype(recipe.precision)
-        has_convolutions = recipe.network != "mlp"
-        self.xla_scope = backend.xla_scope(self.compute_dtype, recipe.epochs * self.rows, has_convolutions)
+        self.xla_scope = backend.xla_scope(
+            self.compute_dtype, recipe.epochs * self.rows, recipe.has_convolutions
+        )
         self.network = networks.build(recipe)
         self.network.jit_compile = (
             self.xla_scope != "none"
@@ -153,6 +154,7 @@ class FoldTrainer:
             "parameters": self.network.count_params(),
             "best_epoch": checkpoint.kept_epoch,
             "epochs": len(checkpoint.history),
+            "device": backend.device_name(),
             "seconds": sum(row["seconds"] for row in checkpoint.history) + time.perf_counter() - began,
         }
         write_json(folder / "metrics.json", metrics)

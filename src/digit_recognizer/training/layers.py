@@ -20,8 +20,8 @@ class QuickConv2D(keras.layers.Conv2D):
     """Conv2D of stride 1 whose filters' gradient goes the quickest way on this processor.
 
     TensorFlow's kernel for that gradient is slow in half precision where the pictures are small: there a product
-    of matrices is quicker. In float32 without AVX-512 XLA's code is, of more than one channel. Elsewhere, and on
-    JAX, this is Keras' Conv2D.
+    of matrices is quicker. In float32, without AVX-512, XLA's code is quicker where there is more than one input
+    channel. Elsewhere, and on JAX, this is Keras' Conv2D.
     """
 
     _SMALL = 8  # pixels of height

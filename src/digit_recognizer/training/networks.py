@@ -161,9 +161,8 @@ def scaled_pixels(recipe: Recipe, layer_set: LayerSet) -> tuple:
     pixels = keras.Input((SIDE, SIDE), dtype="uint8", name="pixels")
     x = layers.Reshape((SIDE, SIDE, 1))(pixels)
     x = layers.Rescaling(1.0 if recipe.scaling == "raw" else 1 / 255, dtype="float32")(x)
-    augmentation = (recipe.rotation, recipe.zoom, recipe.shift, recipe.shear, recipe.elastic)
-    if any(augmentation):
-        x = layer_set.distortion(*augmentation, dtype="float32")(x)
+    if any(recipe.augmentation.values()):
+        x = layer_set.distortion(**recipe.augmentation, dtype="float32")(x)
     if recipe.scaling == "columns":  # as keras.utils.normalize(axis=1): an empty column stays one
         x = layers.UnitNormalization(axis=1, dtype="float32")(x)
     return pixels, x
@@ -192,6 +191,8 @@ def _activation(recipe: Recipe):
     return layers.LeakyReLU(0.1) if recipe.activation == "leaky_relu" else recipe.activation
 
 
+# A further network also goes into `recipes.FILTERS`, and a class of layer that is new into `predict._CLASSES`; a recipe
+# of it goes into `named_recipes`, with its number of parameters.
 NETWORKS = {
     network.__name__: network for network in (mlp, shallow_cnn, lenet, bn_cnn, fast_cnn, residual_cnn)
 }

@@ -160,7 +160,7 @@ class Pool:
             self._told_unlike = True
             say(
                 f"a worker ({answer['device']}) has other {', '.join(others)} than the first one "
-                f"({self.facts['device']}): the last bits of its members may differ"
+                f"({self.facts['device']}): the results of its members may differ a little"
             )
 
     def lose_start(self, worker: RemoteWorker, error: Exception) -> None:

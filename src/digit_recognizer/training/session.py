@@ -5,11 +5,13 @@ Nothing here imports Keras before options and data are checked, so that a mistak
 
 import dataclasses
 import importlib.util
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from digit_recognizer import named_recipes
 from digit_recognizer.data import folds
@@ -22,6 +24,9 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.run import Run
 from digit_recognizer.training import backend, cluster, dispatch
 from digit_recognizer.training.display import describe
+
+if TYPE_CHECKING:
+    from digit_recognizer.training.callbacks import TimeBudget
 
 
 @dataclass(frozen=True)
@@ -79,29 +84,57 @@ def train(
         members = _choose(plans[0].members, indices)
         recorded = [plan.recorded or {} for plan in plans]
         before = next((each["threads"] for each in recorded if each.get("threads")), None)
-        threads, pool = threads or before, None
+        asked, threads, pool = threads, threads or before, None
         if where:
             wanted = max(sum(not plan.is_finished(each) for each in members) for plan in plans)
             wanted = len(members) if overwrite else wanted
             pool = locks.enter_context(cluster.open_pool(where, dataset, threads, wanted))
+        if before and not asked:
+            _tell_threads(before, where)
         threads = pool.threads if pool else threads or backend.cores()  # a backend takes them once
-        if pool is None:
-            backend.start(threads)
+        budget = None if pool else _start_backend(threads, deadline)
         made_by = {"commit": commit()}
         facts = [(pool or backend).session_facts(threads, plan.recipe.precision) | made_by for plan in plans]
         if overwrite:
             for run in {home, *runs}:
+                _tell_lost_folds(run, plans[0])
                 run.clear()
         for plan, of_session in zip(plans, facts, strict=True):
             _begin(plan, home, of_session, earlier, options)
             if pool:
                 in_time = dispatch.train_members(pool, plan, members, deadline, tensorboard)
             else:
-                in_time = train_members(plan, members, dataset, deadline, tensorboard)
+                in_time = train_members(plan, members, dataset, budget, tensorboard)
             if not in_time:
                 break
     unfinished = [plan.folder(each) for plan in plans for each in members if not plan.is_finished(each)]
     return Session(plans, unfinished)
+
+
+def _tell_threads(threads: int, where: cluster.Where | None) -> None:
+    """Says where the run goes on with other threads than this machine's share, because it was begun with them."""
+    share = max(1, backend.cores() // (where.workers or 1 if where else 1))
+    if threads != share and not (where and where.address):
+        print(
+            f"{threads} threads a fold, with which the run was begun: --threads {share} takes this machine's share",
+            flush=True,
+        )
+
+
+def _start_backend(threads: int, deadline: float) -> "TimeBudget":
+    """Starts the backend in this process, and returns the time budget of all that is trained in it."""
+    backend.start(threads)
+    from digit_recognizer.training.callbacks import TimeBudget  # with Keras
+
+    return TimeBudget(deadline)
+
+
+def _tell_lost_folds(run: Run, plan: Plan) -> None:
+    """Says where --overwrite removes a folds.csv that the plan's recipe does not make anew."""
+    with suppress(UserError):  # a damaged one, or of other data
+        labels = plan.labels.train
+        if run.folds_csv.exists() and not np.array_equal(folds.from_csv(run.folds_csv, labels), plan.split):
+            print(f"{run.folds_csv} is made anew, with other folds", flush=True)
 
 
 def _child_runs(home: Run, names: list[str]) -> list[Run]:
@@ -189,12 +222,12 @@ def _begin(
     # recipe.json keeps the facts of the first session
     changed = [name for name in facts if name in (plan.recorded or {}) and plan.recorded[name] != facts[name]]
     if changed:
-        print(f"{run.recipe_json} was begun with other {', '.join(changed)}: the last bits may differ")
+        print(f"{run.recipe_json} was begun with other {', '.join(changed)}: results may differ a little")
     write_folds(plan)
 
 
 def _other_folds(plan: Plan, options: dict[str, Any]) -> str | None:
-    """What the split that is there has other than the recipe and the options, in words; None if nothing."""
+    """In words, how the split that is there differs from what recipe and options ask for; None if it does not."""
     asked = make_recipe(None, plan.recipe.name, options, plan.labels.is_sample)
     values = [(name, *(getattr(each, name) for each in (plan.recipe, asked))) for name in folds.FIELDS]
     other = [f"{name} {there}, not {own} as in {asked.name}" for name, there, own in values if there != own]
@@ -204,14 +237,14 @@ def _other_folds(plan: Plan, options: dict[str, Any]) -> str | None:
 
 
 def train_members(
-    plan: Plan, members: list[Member], dataset: Dataset, deadline: float, tensorboard: bool = False
+    plan: Plan, members: list[Member], dataset: Dataset, budget: "TimeBudget", tensorboard: bool = False
 ) -> bool:
     """Trains the `members` that are not finished, one after the other; needs `backend.start`.
 
-    Returns False if there was no time for all of them.
+    Returns False if there was no time for all of them in the `budget`.
     """
     # with Keras, which is imported once options and data are known to be good
-    from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, tensorboard_log
+    from digit_recognizer.training.callbacks import OutOfTimeError, tensorboard_log
     from digit_recognizer.training.fold import FoldTrainer
     from digit_recognizer.training.progress import Progress
 
@@ -220,7 +253,7 @@ def train_members(
         if member not in unfinished:
             (plan.folder(member) / "state.npz").unlink(missing_ok=True)  # if killed while finishing
             print(f"{describe(member, plan.metrics(member))}, finished before")
-    progress, budget, trainer = Progress(plan.recipe, unfinished), TimeBudget(deadline), None
+    progress, trainer = Progress(plan.recipe, unfinished), None
     try:
         for member in unfinished:
             budget.check()

@@ -25,10 +25,9 @@ def views_of(recipe: Recipe) -> list[csr_array]:
     """Returns the recipe's views, each a float32 (784, 784) that makes a view's pixels of a picture's.
 
     They are the picture moved by `tta_shift` pixels in each direction, itself included, and `tta_views` times the
-    picture distorted with random numbers as in training, of half the size. Needs `backend.start`.
+    picture distorted with random numbers half as large as in training. Needs `backend.start`.
     """
-    distortion = (recipe.rotation, recipe.zoom, recipe.shift, recipe.shear, recipe.elastic)
-    return [*_moved(recipe.tta_shift), *_distorted(recipe.tta_views, *distortion)]
+    return [*_moved(recipe.tta_shift), *_distorted(recipe.tta_views, *recipe.augmentation.items())]
 
 
 def apply(view: csr_array, images: np.ndarray) -> np.ndarray:
@@ -44,9 +43,9 @@ def _moved(pixels: int) -> list[csr_array]:
 
 
 @functools.cache
-def _distorted(number: int, *distortion: float) -> list[csr_array]:
+def _distorted(number: int, *distortion: tuple[str, float]) -> list[csr_array]:
     """Returns views in pairs of opposite random numbers, so that they lie evenly around the picture itself."""
-    layer, random = RandomDistortion(*distortion), np.random.default_rng(_SEED)
+    layer, random = RandomDistortion(**dict(distortion)), np.random.default_rng(_SEED)
     knots = len(smooth_field_weights(SIDE, SIDE))
     found = []
     while len(found) < number:

@@ -41,7 +41,7 @@ class News:
     files: dict[str, bytes] = field(
         default_factory=dict
     )  # the changed ones, by their path in the run directory
-    row: dict[str, Any] = field(default_factory=dict)  # of history.csv, for an epoch
+    row: dict[str, Any] = field(default_factory=dict)  # of an epoch, its quantities named as in history.csv
     text: str = ""  # printed by the training, or why it ended
 
 
