@@ -191,8 +191,8 @@ def _activation(recipe: Recipe):
     return layers.LeakyReLU(0.1) if recipe.activation == "leaky_relu" else recipe.activation
 
 
-# A further network also goes into `recipes.FILTERS`, and a class of layer that is new into `predict._CLASSES`; a recipe
-# of it goes into `named_recipes`, with its number of parameters.
+# A further network also has a line in `recipes.FILTERS`, and a layer class that no other network has one in
+# `predict._CLASSES`; its recipe goes into `named_recipes`, with its number of parameters.
 NETWORKS = {
     network.__name__: network for network in (mlp, shallow_cnn, lenet, bn_cnn, fast_cnn, residual_cnn)
 }
