@@ -17,7 +17,7 @@ from kaggle_server import forget_client, refused
 from stages import write_picture
 from test_competition import TOKEN, plant
 
-from digit_recognizer import named_recipes, recipes
+from digit_recognizer import files, named_recipes, recipes
 from digit_recognizer.data import digits, plan
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import write_array
@@ -234,6 +234,7 @@ def test_no_process_has_a_token_among_its_arguments(server, call, commands, tmp_
     for line in commands:
         forget_client()
         assert call(*line).code == 0
+    files.commit()
     assert any("git" in each for each in ARGUMENTS)  # it does listen
     assert TOKEN not in "".join(ARGUMENTS) and TOKEN not in " ".join(sys.orig_argv)
 
