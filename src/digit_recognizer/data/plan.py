@@ -38,7 +38,7 @@ class Plan:
     settings: dict[str, Any]  # of recipe.json: the recipe, the data and the split
     recorded: (
         dict[str, Any] | None
-    )  # recipe.json of the run, else of the one it goes on from; None for a new run
+    )  # recipe.json as it was, of this run or the one it goes on from; None: new
     identity: str  # SHA-256 of what makes the run this run
 
     def folder(self, member: Member) -> Path:
@@ -152,7 +152,7 @@ def open_plan(run: Run, labels: Labels) -> Plan:
             f"{run.folds_csv} is not the split that this run was trained with: put that back, or train anew "
             "with --overwrite"
         )
-    run.check_members(identity(settings), may_lack_identity=True)
+    run.check_members(identity(settings), True, "move that folder away, or train anew with --overwrite")
     return Plan(run, recipe, labels, split, folds.members(split), settings, settings, identity(settings))
 
 
