@@ -188,21 +188,29 @@ def train_member(recipe, dataset, member, folder, callbacks=(), identity=""):
     return FoldTrainer(recipe, len(member.train_rows)).train(member, dataset, folder, identity, callbacks)
 
 
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch, tmp_path):
+@pytest.fixture(scope="session", autouse=True)
+def no_credentials(tmp_path_factory):
     """No test finds the Kaggle credentials, or the session, of whoever runs it."""
-    for name in (
-        "KAGGLE_API_TOKEN",
-        "KAGGLE_API_V1_TOKEN",
-        "KAGGLE_USERNAME",
-        "KAGGLE_KEY",
-        "KAGGLE_CONFIG_DIR",
-        "KAGGLE_KERNEL_RUN_TYPE",
-        "XDG_CONFIG_HOME",
-        "DIGITS_KAGGLE_ROOT",
-        "JPY_PARENT_PID",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (
+            "KAGGLE_API_TOKEN",
+            "KAGGLE_API_V1_TOKEN",
+            "KAGGLE_USERNAME",
+            "KAGGLE_KEY",
+            "KAGGLE_CONFIG_DIR",
+            "KAGGLE_KERNEL_RUN_TYPE",
+            "XDG_CONFIG_HOME",
+            "DIGITS_KAGGLE_ROOT",
+            "JPY_PARENT_PID",
+        ):
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch, tmp_path):
+    """Each test has a home of its own."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
@@ -259,6 +267,12 @@ def finish(process: subprocess.Popen, timeout=900) -> Outcome:
     """Waits for a process, on a busy machine too: this many seconds are for one that hangs."""
     out, error = process.communicate(timeout=timeout)
     return Outcome(process.returncode, out, error)
+
+
+def read_until(process: subprocess.Popen, text: str) -> None:
+    """Reads what a process says up to a line with that text; fails where the process ends before it."""
+    while text not in (line := process.stdout.readline()):
+        assert line, finish(process)
 
 
 def arrays(run: Path) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS, Outcome, finish, start, tell, write_csvs
+from conftest import SCRIPTS, Outcome, finish, read_until, start, tell, write_csvs
 
 from digit_recognizer.benchmark import scaling
 from digit_recognizer.data.plan import METRICS, make_plan
@@ -77,22 +77,23 @@ def left_behind(folder: Path, before: set[Path] = frozenset()) -> set[Path]:
     return left
 
 
-def workers_left() -> list[int]:
-    """Process ids of the workers that have not ended within 30 seconds."""
+def workers_left(before: set[int]) -> set[int]:
+    """Process ids of the workers that are new, and have not ended within 30 seconds."""
     until = time.monotonic() + 30
-    while (left := workers()) and time.monotonic() < until:
+    while (left := workers() - before) and time.monotonic() < until:
         time.sleep(0.2)
     return left
 
 
-def workers() -> list[int]:
-    """Process ids of the workers."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+def workers(variable: str = "") -> set[int]:
+    """Process ids of the workers, of this machine or of the ones that have that NAME=VALUE in their environment."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            if path.read_bytes().startswith(b"ray::Host"):
-                found.append(int(path.parent.name))
-        except OSError:  # it has just ended
+            own = variable.encode() in (path / "environ").read_bytes()
+            if own and (path / "cmdline").read_bytes().startswith(b"ray::Host"):
+                found.add(int(path.name))
+        except OSError:  # it has just ended, or is another user's
             continue
     return found
 
@@ -130,6 +131,7 @@ def test_without_ray_it_says_what_to_install(alone, tmp_path):
 
 def test_two_workers_make_the_bytes_of_one_process_and_the_driver_needs_no_keras(alone, tmp_path):
     csvs, run = alone
+    before = workers()
     program = (
         "import runpy, sys\n"
         f"sys.path.insert(0, {str(SCRIPTS)!r})\n"
@@ -144,7 +146,7 @@ def test_two_workers_make_the_bytes_of_one_process_and_the_driver_needs_no_keras
     assert "imported set()" in done.stdout and done.stdout.count("accuracy") > 3
     assert predictions(tmp_path / "run") == predictions(run)
     assert not [path for path in (tmp_path / "run").rglob("*") if path.name.startswith((".", "state"))]
-    assert not workers_left()
+    assert not workers_left(before)
 
 
 def test_killed_workers_a_lost_node_and_a_late_one_change_nothing(alone, cluster, tmp_path, campaign):
@@ -163,9 +165,9 @@ def test_killed_workers_a_lost_node_and_a_late_one_change_nothing(alone, cluster
             cluster.cores.append(cluster.add_core())
         while process.poll() is None and left > 0 and killed < 3:
             time.sleep(moments.uniform(0, 6))
-            victims = workers()
+            victims = workers(f"TMPDIR={cluster.temporary}")
             if victims and process.poll() is None:
-                os.kill(moments.choice(victims), signal.SIGKILL)
+                os.kill(moments.choice(sorted(victims)), signal.SIGKILL)
                 left, killed = left - 1, killed + 1
         outcome: Outcome = finish(process)
         assert outcome.code == 0, outcome
@@ -202,16 +204,15 @@ def test_a_node_without_memory(long, alone, tmp_path):
 def test_ctrl_c_and_a_killed_driver_keep_the_epochs_and_leave_no_process(long, alone, tmp_path):
     csvs, run = alone
     line = ("train", "--input", csvs, *OPTIONS, "--workers", "2", "--output", tmp_path / "run")
-    before = set(Path("/tmp").glob("digit*_*"))
+    before, others = set(Path("/tmp").glob("digit*_*")), workers()
     for send, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         process = start(*line)
-        while " epoch " not in process.stdout.readline():
-            assert process.poll() is None
+        read_until(process, " epoch ")
         process.send_signal(send)
         outcome = finish(process)
         assert outcome.code == code and "Traceback" not in outcome.error
         assert list((tmp_path / "run").glob("fold_*/state.npz"))
-        assert not workers_left() and not left_behind(Path("/tmp"), before)
+        assert not workers_left(others) and not left_behind(Path("/tmp"), before)
     line = [each for each in line if each not in ("--workers", "2")]
     assert finish(start(*line)).code == 0  # goes on without Ray
     assert predictions(tmp_path / "run") == predictions(run)
@@ -223,12 +224,14 @@ class Machines:
     def __init__(self, *machines):
         self.facts, self.size = {"compute_dtype": "float32"}, len(machines)
         self.workers, self.machines, self.lost = [], list(machines), []
+        self.most = 0  # members that were in training at once
 
     def fill(self, wanted):
         while len(self.workers) < self.size and self.machines:
             self.workers.append(pool.RemoteWorker(self.machines.pop(0), None))
 
     def answers(self):
+        self.most = max(self.most, sum(worker.member is not None for worker in self.workers))
         for worker in [each for each in self.workers if each.pending is not None]:
             answer, worker.pending = worker.pending, None
             yield worker, answer
@@ -244,20 +247,24 @@ class Machines:
 class Machine:
     """Answers as a worker there does, for members that it can train."""
 
-    def __init__(self, fails):
-        self.fails, self.precisions = fails, []
+    def __init__(self, fails, deaths=0):
+        """`fails` says for which members it can't begin; so many `deaths` follow after a first epoch."""
+        self.fails, self.deaths, self.jobs = fails, deaths, []
         self.train = self.next = self
 
     def remote(self, job=None, dataset=None):
+        if job is None and self.deaths:
+            self.deaths -= 1
+            return ray.exceptions.OutOfMemoryError("no memory")
         if job is None:
             metrics = dict.fromkeys(METRICS, 1) | {"identity": self.job.identity}
             return News("end", {f"{self.job.member.name}/metrics.json": json.dumps(metrics).encode()})
         self.job = job
-        self.precisions.append(job.recipe.precision)
+        self.jobs.append(job)
         if self.fails(job.member):
             return ray.exceptions.OutOfMemoryError("no memory")
         row = dict.fromkeys(("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"), 1)
-        return News("epoch", row=row | {"seconds": 1})
+        return News("epoch", {f"{job.member.name}/state.npz": b"a state"}, row | {"seconds": 1})
 
 
 @pytest.fixture
@@ -307,6 +314,15 @@ def test_a_member_whose_workers_always_die_stops_no_other(plan):
     with pytest.raises(UserError, match=r"fold_02: 5 workers in a row were lost"):
         dispatch.train_members(machines, plan, plan.members, float("inf"))
     assert [plan.is_finished(member) for member in plan.members] == [True, True, False, True, True]
+    assert machines.most == 3
+
+
+def test_a_member_whose_worker_dies_goes_on_from_its_last_epoch(plan):
+    machine = Machine(lambda member: False, deaths=1)
+    assert dispatch.train_members(Machines(machine), plan, plan.members, float("inf"))
+    first, again, *_ = machine.jobs
+    assert first.member is again.member and first.files == {}
+    assert again.files == {"fold_00/state.npz": b"a state"}
 
 
 def test_a_machine_on_which_all_fail_stops_none(plan):
@@ -316,7 +332,9 @@ def test_a_machine_on_which_all_fail_stops_none(plan):
     assert dispatch.train_members(machines, plan, plan.members, float("inf"))
     assert all(plan.is_finished(member) for member in plan.members)
     assert machines.lost and max(machines.lost.count(index) for index in machines.lost) == 2
-    assert set(good.precisions) == {"float32"}  # that of the first worker, on all machines
+    assert {job.recipe.precision for job in good.jobs} == {
+        "float32"
+    }  # that of the first worker, on all machines
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import datetime as datetime_module
 import io
 import os
 import random
-import re
 import shutil
 import signal
 import sys
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import LIGHT, THREADS, arrays, finish, start, tell
+from conftest import LIGHT, THREADS, arrays, finish, read_until, start, tell
 from kaggle_server import refused
 
 from digit_recognizer.data.plan import make_plan
@@ -114,8 +113,7 @@ def test_what_a_dead_process_held_is_free(light, call, tmp_path):
     csvs, run = light
     output = tmp_path / "run"
     process = start("train", "--input", csvs, "--output", output, *LIGHT)
-    while not re.search("epoch 1/2", process.stdout.readline()):
-        assert process.poll() is None
+    read_until(process, "epoch 1/2")
     assert refused(call("ensemble", "--input", csvs, "--output", output), "another process is writing")
     process.send_signal(signal.SIGKILL)
     process.communicate()

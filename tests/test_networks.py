@@ -194,6 +194,9 @@ def test_a_disc_stays_a_disc_of_about_its_size(rotation, zoom):
     out = keras.ops.convert_to_numpy(RandomDistortion(rotation, zoom, 0)(disc, training=True))
     area = out.sum((1, 2, 3)) / disc[0].sum()
     assert area.min() > (1 + zoom) ** -2 - 0.02 and area.max() < (1 - zoom) ** -2 + 0.02
+    height, width = (np.sqrt((out[..., 0] * each**2).sum((1, 2)) / out.sum((1, 2, 3))) for each in (y, x))
+    if zoom:  # of height and width each by itself: they may have up to 1.86 times each other's
+        assert area.min() < 0.75 and area.max() > 1.3 and (height / width).max() > 1.3
     middle = (out[..., 0] * y).sum((1, 2)) / out.sum((1, 2, 3))
     assert np.abs(middle).max() < 0.1
 

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LIGHT, THREADS
+from conftest import LIGHT, ROOT, THREADS
 from kaggle_server import refused
 
-from digit_recognizer import recipes
+from digit_recognizer import identity, recipes
 from digit_recognizer.data.plan import make_plan, open_plan
 from digit_recognizer.errors import UserError
 from digit_recognizer.files import read_json, write_json
@@ -94,7 +94,15 @@ def test_nothing_is_resolved_before_the_lock_is_held(run, call, dataset, monkeyp
     assert held == [True]
 
 
-def test_a_run_of_todays_version_goes_on(run, call):
+def test_the_reference_run_is_what_its_members_say():
+    """They were trained by earlier versions: what makes a run a run may not change."""
+    folder = ROOT / "output/reference"
+    own = identity.identity(identity.upgrade(read_json(folder / "recipe.json")))
+    recorded = {read_json(path)["identity"] for path in folder.glob("fold_*/metrics.json")}
+    assert recorded == {own}
+
+
+def test_a_run_of_an_earlier_version_goes_on(run, call):
     """Its recipe.json has earlier names, its members no identity, and there is a cache."""
     options, run = run
     settings = read_json(run.recipe_json)
@@ -111,6 +119,8 @@ def test_a_run_of_todays_version_goes_on(run, call):
         del metrics["identity"]
         write_json(path, metrics)
     shutil.rmtree(run.folder / "fold_01")
+    (run.folder / "cache").mkdir()
+    (run.folder / "cache/digits.npz").write_bytes(b"of an earlier version")
     before = run.recipe_json.read_bytes()
     outcome = call("train", *options)
     assert outcome.code == 0 and outcome.out.count("finished before") == 1, outcome

@@ -14,14 +14,26 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LIGHT, ROOT, SCRIPTS, THREADS, TINY, arrays, finish, start, write_csvs, write_npz
+from conftest import (
+    LIGHT,
+    ROOT,
+    SCRIPTS,
+    THREADS,
+    TINY,
+    arrays,
+    finish,
+    read_until,
+    start,
+    write_csvs,
+    write_npz,
+)
 from kaggle_server import refused
 
 import digit_recognizer.training.augmentation  # noqa: F401  of saved models
-from digit_recognizer import cli, named_recipes
+from digit_recognizer import cli, named_recipes, recipes
 from digit_recognizer.data.places import SAMPLE_NOTICE
 from digit_recognizer.data.plan import SAMPLE_CUTS
-from digit_recognizer.files import read_json, write_json
+from digit_recognizer.files import commit, read_json, write_json
 from digit_recognizer.run import Run
 from digit_recognizer.training import backend
 
@@ -52,6 +64,9 @@ def test_the_files_of_a_run(finished):
         *(f"fold_0{number}/{name}" for number in range(2) for name in fold),
     }
     settings = read_json(run / "recipe.json")
+    options = {"folds": 2, "epochs": 2, "batch_size": 16}
+    assert recipes.from_json(settings) == recipes.change(named_recipes.named("fast"), options)
+    assert settings["commit"] == commit()
     assert (settings["name"], settings["epochs"], settings["threads"], settings["seed"]) == (
         "fast",
         2,
@@ -63,6 +78,20 @@ def test_the_files_of_a_run(finished):
         and settings["device"]
         and settings["compute_dtype"] in ("float32", "bfloat16")
     )
+
+
+def test_the_page_of_a_finished_run_is_watched_to_its_end(finished, call, tmp_path):
+    csvs, run = finished
+    shutil.copytree(run, tmp_path / "run")
+    for name in ("report/index.html", "cv_report.json"):
+        (tmp_path / "run" / name).unlink()
+    outcome = call("report", "--watch", "--input", csvs, "--output", tmp_path / "run")
+    page = tmp_path / "run/report/index.html"
+    assert outcome.code == 0 and f"2 of 2 members finished, 4 epochs in all: {page}" in outcome.out
+    assert 'http-equiv="refresh"' not in page.read_text()  # it does not read itself again
+    assert not (tmp_path / "run/cv_report.json").exists()
+    outcome = call("report", run, tmp_path / "run", "--watch", "--input", csvs, "--output", tmp_path / "both")
+    assert outcome.code == 0 and (tmp_path / "both/report/index.html").exists()
 
 
 def test_the_report_is_of_these_predictions(finished, dataset):
@@ -105,7 +134,9 @@ def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, 
             f"run {number}: killed after {moment:.1f} s of {length:.1f} s, leaving {', '.join(left)}",
             file=sys.__stderr__,  # `call` keeps what is printed
         )
-        assert call(*line, output).code == 0
+        outcome = call(*line, output)
+        # a state that is not whole would start its fold over, which comes to the same bytes
+        assert outcome.code == 0 and "is damaged" not in outcome.out
         assert call("ensemble", "--input", csvs, "--output", output).code == 0
         assert arrays(output) == arrays(run)
         assert not [path for path in output.rglob("*") if path.name.startswith((".", "state"))]
@@ -126,8 +157,7 @@ def test_without_the_requirements(name):
 def test_ctrl_c_keeps_the_finished_epochs(finished, call, tmp_path):
     csvs, run = finished
     process = start("train", "--input", csvs, "--output", tmp_path / "run", *TINY)
-    while "epoch 1/2" not in process.stdout.readline():
-        pass
+    read_until(process, "epoch 1/2")
     process.send_signal(signal.SIGINT)
     outcome = finish(process)
     assert outcome.code == 130
@@ -173,7 +203,7 @@ def test_jax_without_tensorflow_and_with_tensorflows_models(finished, call, data
 import runpy, sys
 {NO_TENSORFLOW}
 sys.path.insert(0, {str(SCRIPTS)!r})
-sys.argv = ["train.py", "--input", {str(csvs)!r}, "--output", {str(tmp_path / "run")!r}, "--fold", "0", *{TINY!r}]
+sys.argv = ["train.py", "--input", {str(csvs)!r}, "--output", {str(tmp_path / "run")!r}, "--fold", "0", "--set", "tta_views=0", *{TINY!r}]
 try:
     runpy.run_path({str(SCRIPTS / "train.py")!r}, run_name="__main__")
 except SystemExit as exit:
@@ -190,6 +220,10 @@ np.save({str(tmp_path / "predicted.npy")!r}, model.predict(images, verbose=0))
     assert np.abs(np.load(tmp_path / "predicted.npy") - expected).max() < 1e-5
     settings = read_json(tmp_path / "run/recipe.json")
     assert settings["backend"] == "jax" and "jax" in settings["versions"]
+    # the network that predicts is the one that was validated last
+    history = pd.read_csv(tmp_path / "run/fold_00/history.csv")
+    log_loss = read_json(tmp_path / "run/fold_00/metrics.json")["log_loss"]
+    assert log_loss == pytest.approx(history["val_loss"].iloc[-1], rel=1e-4)
     assert call("ensemble", "--input", csvs, "--output", tmp_path / "run").code == 0
     assert len(pd.read_csv(tmp_path / "run/submission.csv")) == 20
 
@@ -412,9 +446,15 @@ def test_time_budget_ends_in_time_and_the_next_session_goes_on(light, call, tmp_
 def test_runs_are_blended(finished, call, tmp_path, weights):
     csvs, run = finished
     blend = ("--input", csvs, "--output", tmp_path / "blend")
-    copy = shutil.copytree(run, tmp_path / "copy")
-    outcome = call("ensemble", run, copy, *blend, "--weights", weights)
-    assert outcome.code == 0 and outcome.out.count("2 members, weight") == 2
+    poor = shutil.copytree(run, tmp_path / "poor")  # a run that is wrong out of fold
+    for path in poor.glob("fold_*/validation_probabilities.npy"):
+        np.save(path, np.roll(np.load(path), 1, axis=1))
+    outcome = call("ensemble", run, poor, *blend, "--weights", weights)
+    shares = (1, 0) if weights == "oof" else (0.5, 0.5)
+    said = [
+        f"{folder}: 2 members, weight {share:.4f}" for folder, share in zip((run, poor), shares, strict=True)
+    ]
+    assert outcome.code == 0 and outcome.out.splitlines()[:2] == said
     assert (tmp_path / "blend/submission.csv").read_bytes() == (run / "submission.csv").read_bytes()
     assert call("report", *blend).code == 0
     assert refused(call("ensemble", run, "--input", csvs), "give --output DIR")

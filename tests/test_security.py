@@ -131,6 +131,22 @@ def test_every_network_of_ours_is_loaded(name, activation, tmp_path):
     load_model(tmp_path / "model.keras")
 
 
+def test_a_network_of_an_earlier_version_predicts_the_same(dataset, tmp_path):
+    """Its augmentation was called RandomAffine, and had another module."""
+    model = networks.build(named_recipes.named("bn_cnn"))
+    model.save(tmp_path / "model.keras")
+    earlier = {"module": "digit_recognizer.layers", "class_name": "RandomAffine"}
+
+    def rename(whole):
+        layers = whole["config"]["layers"]
+        next(each for each in layers if each["class_name"] == "RandomDistortion").update(earlier)
+
+    rewrite(tmp_path / "model.keras", rename)
+    images = dataset.test_images
+    found = load_model(tmp_path / "model.keras").predict(images, verbose=0)
+    assert (found == model.predict(images, verbose=0)).all()
+
+
 @pytest.fixture
 def pickled(tmp_path):
     """An array that makes a folder when it is unpickled, and that folder."""

@@ -360,6 +360,7 @@ def test_compiled_prediction_is_that_of_the_saved_network(name, dataset, monkeyp
 @needs_tensorflow
 def test_precision_follows_the_processors_instructions(monkeypatch, flags, isa, expected):
     monkeypatch.setattr(processor, "cpuinfo", lambda name: set(flags.split()))
+    monkeypatch.setattr(backend, "find_accelerator", lambda: None)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if isa is not None:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
@@ -383,6 +384,7 @@ def test_precision_follows_the_accelerator(monkeypatch, accelerator, expected):
 
 @needs_tensorflow
 def test_xla_compiles_where_it_pays(monkeypatch):
+    monkeypatch.setattr(backend, "find_accelerator", lambda: None)
     pays = "none" if sys.platform == "darwin" else "epoch"
     # TensorFlow's own convolutions are faster; a step of dense layers alone is short: there the epoch is one call
     assert backend.xla_scope("float32", 10**6) == "none"

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import re
+import time
 import weakref
 import zipfile
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ class Death(BaseException):
 
 
 class DieAt(keras.callbacks.Callback):
-    """Dies at the end of that epoch, before or after its state is saved, or in the middle of it."""
+    """Dies in that epoch: `within` it, when its first steps are done, or `after` its state is saved."""
 
     def __init__(self, epoch, moment):
         super().__init__()
@@ -155,7 +156,11 @@ def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, fold
         folder = tmp_path / f"{epoch} {moment}"
         with pytest.raises(Death):
             trainer.train(folds[0], dataset, folder, callbacks=[DieAt(epoch, moment)])
-        assert (folder / "state.npz").exists() == ((epoch, moment) != (0, "within"))
+        saved = epoch + (moment == "after")  # epochs
+        assert (folder / "state.npz").exists() == (saved > 0)
+        if saved:
+            with np.load(folder / "state.npz") as state:
+                assert len(json.loads(str(state["facts"]))["history"]) == saved
     trainer = FoldTrainer(long_recipe, len(folds[0].train_rows))
     columns = list(HISTORY[:-1])  # all but the seconds
     for epoch, moment in reversed(moments):
@@ -311,6 +316,24 @@ def training_rows(dataset, member):
     return dataset.train_images[member.train_rows], dataset.labels.train[member.train_rows]
 
 
+def test_a_member_learns_from_its_training_rows_alone(dataset, folds, tmp_path):
+    options = {"epochs": 1, "batch_size": 8, "folds": 2, "kept_epoch": "last"}
+    recipe = change(named("dropout_mlp"), options)
+
+    def predictions_with_other(rows, name):
+        """What is predicted after a training in which these rows have another picture and another label."""
+        images, labels = dataset.train_images.copy(), dataset.labels.train.copy()
+        images[rows], labels[rows] = 255 - images[rows], (labels[rows] + 1) % 10
+        other = dataclasses.replace(dataset.labels, train=labels)
+        other = dataclasses.replace(dataset, train_images=images, labels=other)
+        train_member(recipe, other, folds[0], tmp_path / name)
+        return (tmp_path / name / "test_probabilities.npy").read_bytes()
+
+    expected = predictions_with_other([], "as it is")
+    assert predictions_with_other(folds[0].validation_rows, "validation") == expected
+    assert predictions_with_other(folds[0].train_rows[:1], "training") != expected
+
+
 def test_folds_epochs_and_purposes_draw_their_own(recipe, folds):
     draws = [
         batches.random_numbers(each, member, epoch, purpose).random()
@@ -424,6 +447,22 @@ def test_no_epoch_is_begun_for_which_there_is_no_time(small_recipe, dataset, fol
             train_member(small_recipe, dataset, folds[0], folder, [budget, TimePasses()])
         assert (folder / "metrics.json").exists() == bool(epoch)
         assert (folder / "state.npz").exists() != bool(epoch)
+
+
+def test_the_longest_epoch_so_far_decides_whether_there_is_time(monkeypatch):
+    """After epochs of 10 and 4 s, there have to be 15 s for the next one."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    budget = TimeBudget(1000)
+    for seconds in (10, 4):
+        budget.on_epoch_begin(0)
+        now[0] += seconds
+        budget.on_epoch_end(0)
+    budget.deadline = 14 + 15
+    budget.check()
+    budget.deadline -= 1
+    with pytest.raises(OutOfTimeError):
+        budget.check()
 
 
 def test_state_and_metrics_record_the_identity(small_recipe, dataset, folds, tmp_path):
