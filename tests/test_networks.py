@@ -213,6 +213,11 @@ def test_reading_is_bilinear_with_zeros_outside():
     assert keras.ops.convert_to_numpy(out)[0, ..., 0] == pytest.approx(expected, abs=1e-4)
 
 
+def test_every_network_has_its_number_of_filters():
+    own = {recipe.network for recipe in named_recipes.RECIPES.values()}
+    assert own == set(recipes.FILTERS) <= set(networks.NETWORKS)
+
+
 def test_seeds_repeat_the_draw():
     layer = RandomDistortion(10, 0.1, 0.1, 0.1, 1.0)
     layer.seed_generator.state.assign([1, 2])

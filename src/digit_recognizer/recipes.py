@@ -10,6 +10,11 @@ from typing import Any
 
 from digit_recognizer.errors import UserError
 
+AUGMENTATION = ("rotation", "zoom", "shift", "shear", "elastic")  # fields
+
+# How many numbers `filters` has, for each network of `training.networks`.
+FILTERS = {"mlp": 0, "shallow_cnn": 1, "lenet": 2, "bn_cnn": 3, "fast_cnn": 5, "residual_cnn": 3}
+
 
 def _text(default: str | None, help: str, *others: str):
     """A field that holds a text: any text where `default` is None, else the default or one of `others`."""
@@ -49,7 +54,9 @@ class Recipe:
     # the network
     scaling: str = _text("unit", "pixels: 0 to 1, raw (0 to 255), or columns of length 1", "raw", "columns")
     filters: tuple = _sizes(
-        (), "filters of the convolutions: three numbers for bn_cnn and residual_cnn, five for fast_cnn"
+        (),
+        "filters of the convolutions; how many: "
+        + ", ".join(f"{network} {numbers}" for network, numbers in FILTERS.items() if numbers),
     )
     hidden: tuple = _sizes((128,), "units of the dense layers before the last; hidden= for none")
     activation: str = _text("relu", "activation function", "sigmoid", "tanh", "leaky_relu", "elu")
@@ -156,11 +163,6 @@ class Recipe:
         """The arguments of `RandomDistortion`."""
         return {name: getattr(self, name) for name in AUGMENTATION}
 
-
-AUGMENTATION = ("rotation", "zoom", "shift", "shear", "elastic")  # fields
-
-# How many numbers `filters` has, for each network of `training.networks`.
-FILTERS = {"mlp": 0, "shallow_cnn": 1, "lenet": 2, "bn_cnn": 3, "fast_cnn": 5, "residual_cnn": 3}
 
 # Names that fields had in earlier versions, in recipe.json and in --set.
 RENAMED = {

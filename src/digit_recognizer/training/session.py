@@ -83,13 +83,15 @@ def train(
         plans = _make_plans(home, runs, names, dataset, options, earlier, overwrite)
         members = _choose(plans[0].members, indices)
         recorded = [plan.recorded or {} for plan in plans]
-        before = next((each["threads"] for each in recorded if each.get("threads")), None)
-        asked, threads, pool = threads, threads or before, None
+        before = (
+            None if threads else next((each["threads"] for each in recorded if each.get("threads")), None)
+        )
+        threads, pool = threads or before, None
         if where:
             wanted = max(sum(not plan.is_finished(each) for each in members) for plan in plans)
             wanted = len(members) if overwrite else wanted
             pool = locks.enter_context(cluster.open_pool(where, dataset, threads, wanted))
-        if before and not asked:
+        if before:
             _tell_threads(before, where)
         threads = pool.threads if pool else threads or backend.cores()  # a backend takes them once
         budget = None if pool else _start_backend(threads, deadline)
