@@ -3,6 +3,7 @@
 import itertools
 import shutil
 from pathlib import Path
+from typing import Any
 
 from digit_recognizer.errors import UserError
 from digit_recognizer.kaggle.client import connect, filtered_output, kaggle_errors
@@ -100,6 +101,18 @@ def wait_for_end(name: str) -> None:
         raise UserError(f"{failure}; its log is at {_page(name)}")
 
 
+def _strict(api: Any) -> Any:
+    """Makes the client raise where a file's address answers with an error; 2.0 keeps that answer as the file."""
+    needed = api.download_needed
+
+    def download_needed(response: Any, *arguments: Any, **options: Any) -> bool:
+        response.raise_for_status()
+        return needed(response, *arguments, **options)
+
+    api.download_needed = download_needed
+    return api
+
+
 def fetch_output(name: str, folder: Path) -> Path:
     """Downloads what the kernel OWNER/KERNEL left in its working directory to `folder`, and returns that.
 
@@ -112,7 +125,7 @@ def fetch_output(name: str, folder: Path) -> Path:
     try:
         try:
             with kaggle_errors(name, broken=_THERE), filtered_output():
-                _, rest = connect().kernels_output(name, str(staging))
+                _, rest = _strict(connect()).kernels_output(name, str(staging))
         except UserError as error:
             raise UserError(f"{error}; {_FETCH}") from None
         if rest:  # client 2.0 fetches one page of the list
