@@ -1,5 +1,6 @@
 """A Kaggle kernel that runs this project: packed, pushed, followed to its end, its output fetched."""
 
+import copy
 import itertools
 import shutil
 from pathlib import Path
@@ -102,15 +103,15 @@ def wait_for_end(name: str) -> None:
 
 
 def _strict(api: Any) -> Any:
-    """Makes the client raise where a file's address answers with an error; 2.0 keeps that answer as the file."""
-    needed = api.download_needed
+    """Returns a client that raises where a file's address answers with an error: 2.0 keeps that as the file."""
+    strict = copy.copy(api)
 
     def download_needed(response: Any, *arguments: Any, **options: Any) -> bool:
         response.raise_for_status()
-        return needed(response, *arguments, **options)
+        return api.download_needed(response, *arguments, **options)
 
-    api.download_needed = download_needed
-    return api
+    strict.download_needed = download_needed
+    return strict
 
 
 def fetch_output(name: str, folder: Path) -> Path:
