@@ -2,7 +2,7 @@
 
 from _src import cli
 
-from digit_recognizer.data import places
+from digit_recognizer.data import paths
 from digit_recognizer.kaggle.download import download
 
 
@@ -15,9 +15,9 @@ def main() -> None:
         help="do nothing where data is there, or where there is no way to get it",
     )
     options = parser.parse_args()
-    if options.if_needed and not places.needs_download(options.input):
+    if options.if_needed and not paths.needs_download(options.input):
         return
-    download(options.competition, places.input_folder(options.input))
+    download(options.competition, paths.input_folder(options.input))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 
 def main() -> None:
@@ -26,15 +26,15 @@ def main() -> None:
     if options.runs and options.output is None:
         raise UserError("several runs are blended into a directory of their own: give --output DIR")
     # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.data import digits, places
+    from digit_recognizer.data import digits, paths
     from digit_recognizer.results import ensemble
-    from digit_recognizer.run import Run
+    from digit_recognizer.runs.directory import Run
 
-    place = places.resolve(options.input, options.output)
-    with place.announced():
-        run, labels = Run(place.output), digits.load_labels(place.input)
+    locations = paths.resolve(options.input, options.output)
+    with locations.announced():
+        run, dataset = Run(locations.output), digits.load(locations.input)
         runs = [Run(folder) for folder in options.runs] or run.child_runs() or [run]
-        print(ensemble.format_blend(run, labels, ensemble.blend(run, runs, labels, options.weights)))
+        print(ensemble.format_blend(run, ensemble.blend(run, runs, dataset, options.weights)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer.data import places
+from digit_recognizer.data import paths
 from digit_recognizer.kaggle import packing
 
 
@@ -42,7 +42,7 @@ def main() -> None:
         notebook=options.notebook,
     )
     training_options = packing.training_options(options.options, bool(options.previous))
-    folder = places.output_folder(options.output, "kernel")
+    folder = paths.output_folder(options.output, "kernel")
     if options.fetch:
         kernel.wait_and_fetch(folder, packed.metadata()["id"])
         return

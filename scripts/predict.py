@@ -14,7 +14,7 @@ def main() -> None:
     add("--save", metavar="FILE", type=Path, help="the picture to write (default: report/predictions.png)")
     options = parser.parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.pictures.recognize import find_trained_run, print_predictions
+    from digit_recognizer.inference.recognize import find_trained_run, print_predictions
     from digit_recognizer.training import backend
 
     backend.choose()

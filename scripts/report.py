@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 
 def main() -> None:
@@ -25,16 +25,16 @@ def main() -> None:
     if options.runs and options.output is None:
         raise UserError("the comparison goes into a directory of its own: give --output DIR")
     # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.data import digits, places
+    from digit_recognizer.data import digits, paths
     from digit_recognizer.results.compare import format_comparison
     from digit_recognizer.results.comparison_page import write_comparison
     from digit_recognizer.results.report import format_report, write_report
     from digit_recognizer.results.watch import watch_comparison, watch_run
-    from digit_recognizer.run import Run
+    from digit_recognizer.runs.directory import Run
 
-    place = places.resolve(options.input, options.output)
-    with place.announced():
-        run, dataset = Run(place.output), digits.load(place.input)
+    locations = paths.resolve(options.input, options.output)
+    with locations.announced():
+        run, dataset = Run(locations.output), digits.load(locations.input)
         runs = [Run(folder) for folder in options.runs]
         if options.watch:
             watch_comparison(run, runs, dataset) if runs else watch_run(run, dataset)

@@ -23,7 +23,7 @@ for ((i = 1; i <= $#; i++)); do
 done
 
 find_python
-PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.places ${places[@]+"${places[@]}"}
+PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.paths ${places[@]+"${places[@]}"}
 set_up
 export DIGITS_NO_NOTICE=yes # of the sample: it is the first line here, and the last
 stage download --if-needed ${places[@]+"${places[@]}"}
@@ -31,4 +31,4 @@ stage train "$@"
 stage ensemble ${places[@]+"${places[@]}"}
 stage report ${places[@]+"${places[@]}"}
 unset DIGITS_NO_NOTICE
-PYTHONPATH="$ROOT/src" "$PYTHON" -m digit_recognizer.data.places ${places[@]+"${places[@]}"}
+PYTHONPATH="$ROOT/src" "$PYTHON" -m digit_recognizer.data.paths ${places[@]+"${places[@]}"}

@@ -8,12 +8,13 @@ def main() -> None:
     cli.add_split_options(parser)
     options = parser.parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.data import digits, places, plan
-    from digit_recognizer.run import Run
+    from digit_recognizer.data import digits, paths
+    from digit_recognizer.runs.directory import Run
+    from digit_recognizer.runs.plan import split_rows
 
-    place = places.resolve(options.input, options.output)
-    with place.announced():
-        plan.split(Run(place.output), digits.load_labels(place.input), cli.recipe_options(options))
+    locations = paths.resolve(options.input, options.output)
+    with locations.announced():
+        split_rows(Run(locations.output), digits.load(locations.input), cli.recipe_options(options))
 
 
 if __name__ == "__main__":

@@ -15,16 +15,16 @@ def main() -> None:
     add("--dry-run", action="store_true", help="do all but send")
     options = parser.parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.data import places
+    from digit_recognizer.data import paths
     from digit_recognizer.kaggle import public_score, submissions
-    from digit_recognizer.run import Run
+    from digit_recognizer.runs.directory import Run
 
     seconds = 0 if options.no_wait else options.wait
     if options.score:
-        public_score.look_up_scores(Run(places.output_folder(options.output)), seconds)
+        public_score.look_up_scores(Run(paths.output_folder(options.output)), seconds)
         return
     submissions.submit(
-        places.resolve(options.input, options.output),
+        paths.resolve(options.input, options.output),
         options.competition,
         options.message,
         seconds=seconds,

@@ -11,7 +11,7 @@ from pathlib import Path
 from _src import cli
 
 from digit_recognizer import named_recipes
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 BEGAN = time.monotonic()  # seconds; --time-budget counts from here
 
@@ -100,37 +100,35 @@ def main() -> None:
         return
     fields = cli.recipe_options(options)
     # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.data import digits, places
+    from digit_recognizer.data import digits, paths
     from digit_recognizer.results import leaderboard
-    from digit_recognizer.run import Run, find_run
-    from digit_recognizer.training import backend, cluster, session
+    from digit_recognizer.runs.directory import Run, find_run
+    from digit_recognizer.training import backend, session
+    from digit_recognizer.training.cluster import ClusterOptions
 
     on_ray = options.address or (options.workers or 1) > 1 or options.gpus_per_fold
+    training_options = session.TrainingOptions(
+        fold_indices=options.fold,
+        threads=options.threads,
+        resume_from=find_run(options.resume_from) if options.resume_from else None,
+        overwrite=options.overwrite,
+        deadline=BEGAN + options.time_budget,
+        tensorboard=options.tensorboard,
+        cluster=ClusterOptions(options.workers, options.address, options.gpus_per_fold) if on_ray else None,
+    )
     backend.choose()
-    place = places.resolve(options.input, options.output)
-    with place.announced():
-        dataset = digits.load(place.input)
-        trained = session.train(
-            place.output,
-            dataset,
-            options.recipe,
-            fields,
-            indices=options.fold,
-            threads=options.threads,
-            earlier=find_run(options.resume_from) if options.resume_from else None,
-            overwrite=options.overwrite,
-            deadline=BEGAN + options.time_budget,
-            tensorboard=options.tensorboard,
-            where=cluster.Where(options.workers, options.address, options.gpus_per_fold) if on_ray else None,
-        )
-        if len(trained.plans) > 1:
-            home = Run(place.output)
-            table = leaderboard.format_leaderboard(leaderboard.write(home, dataset.labels))
+    locations = paths.resolve(options.input, options.output)
+    with locations.announced():
+        dataset = digits.load(locations.input)
+        unfinished = session.train(locations.output, dataset, options.recipe, fields, training_options)
+        if len(options.recipe) > 1:
+            home = Run(locations.output)
+            table = leaderboard.format_leaderboard(leaderboard.write(home, dataset))
             print(f"{home.leaderboard}, out-of-fold:\n{table}")
-        if trained.unfinished:
-            names = ", ".join(str(path.relative_to(place.output)) for path in trained.unfinished)
+        if unfinished:
+            names = ", ".join(str(member.folder.relative_to(locations.output)) for member in unfinished)
             print(
-                f"the time budget is used up; not finished: {names}; {cli.same_command()} goes on, or --resume-from"
+                f"the time budget is used up; not finished: {names}; {cli.same_command()} continues, or --resume-from"
             )
 
 

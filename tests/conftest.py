@@ -17,11 +17,13 @@ from sklearn.datasets import load_digits
 
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import digits
-from digit_recognizer.data.digits import Dataset, Labels
-from digit_recognizer.data.folds import members, split
+from digit_recognizer.data.digits import Dataset
+from digit_recognizer.data.folds import split
 from digit_recognizer.results import ensemble
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import make_members
 from digit_recognizer.training import backend, session
+from digit_recognizer.training.session import TrainingOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -47,7 +49,7 @@ def pytest_addoption(parser):
 
 def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:
     """The three CSVs of a competition that holds `dataset`."""
-    columns = columns or dataset.labels.columns
+    columns = columns or dataset.columns
     pixels = [f"pixel{number}" for number in range(digits.PIXELS)]
 
     def rows(first, images):
@@ -58,12 +60,12 @@ def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test
         ]
 
     files = {
-        "train.csv": [",".join([label, *pixels]), *rows(dataset.labels.train, dataset.train_images)],
+        "train.csv": [",".join([label, *pixels]), *rows(dataset.train_labels, dataset.train_images)],
         "test.csv": [
             ",".join([*([columns[0]] if test_ids else []), *pixels]),
-            *rows(dataset.labels.ids if test_ids else None, dataset.test_images),
+            *rows(dataset.ids if test_ids else None, dataset.test_images),
         ],
-        "sample_submission.csv": [",".join(columns), *(f"{each},0" for each in dataset.labels.ids)],
+        "sample_submission.csv": [",".join(columns), *(f"{each},0" for each in dataset.ids)],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in files.items():
@@ -75,24 +77,22 @@ def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test
 def dataset() -> Dataset:
     """80 labelled digits, 8 of each class, and 20 to predict."""
     whole = digits.sample()
-    rows = np.sort(np.concatenate([np.flatnonzero(whole.labels.train == label)[:8] for label in range(10)]))
+    rows = np.sort(np.concatenate([np.flatnonzero(whole.train_labels == label)[:8] for label in range(10)]))
     ids = np.arange(1, 21).astype(str)
-    labels = Labels(whole.labels.train[rows], None, ids, whole.labels.columns, "competition")
-    return Dataset(whole.train_images[rows], whole.test_images[:20], labels)
+    return Dataset(whole.train_images[rows], whole.train_labels[rows], whole.test_images[:20], None, ids)
 
 
 @pytest.fixture(scope="session")
 def labelled(dataset) -> Dataset:
     """The same, as MNIST's own files have it: with labels in the test rows too."""
     labels = load_digits().target[1300:1320].astype(np.uint8)
-    return dataclasses.replace(dataset, labels=dataclasses.replace(dataset.labels, test=labels, kind="mnist"))
+    return dataclasses.replace(dataset, test_labels=labels, kind="mnist")
 
 
 def write_npz(folder: Path, dataset: Dataset, **others) -> Path:
     """mnist.npz with that data, but for `others`."""
-    labels = dataset.labels
-    arrays = {"x_train": dataset.train_images, "y_train": labels.train}
-    arrays |= {"x_test": dataset.test_images, "y_test": labels.test}
+    arrays = {"x_train": dataset.train_images, "y_train": dataset.train_labels}
+    arrays |= {"x_test": dataset.test_images, "y_test": dataset.test_labels}
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "mnist.npz", **(arrays | others))
     return folder
@@ -131,7 +131,12 @@ def small_recipe(recipe):
 
 @pytest.fixture(scope="session")
 def folds(recipe, dataset):
-    return members(split(dataset.labels.train, recipe))
+    return members_in(Path("of no run"), split(dataset.train_labels, recipe))
+
+
+def members_in(folder, table):
+    """The members that a table of folds makes, with their folders in `folder`."""
+    return list(make_members(table, folder))
 
 
 @dataclass
@@ -176,16 +181,17 @@ def light(dataset, tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("light")
     csvs, run = write_csvs(folder / "csvs", dataset), Run(folder / "run")
     options = {"folds": 2, "epochs": 2, "batch_size": 16}
-    session.train(run.folder, dataset, ["dropout_mlp"], options, threads=THREADS)
-    ensemble.blend(run, [run], dataset.labels, "equal")
+    session.train(run.folder, dataset, ["dropout_mlp"], options, TrainingOptions(threads=THREADS))
+    ensemble.blend(run, [run], dataset, "equal")
     return csvs, run.folder
 
 
-def train_member(recipe, dataset, member, folder, callbacks=(), identity=""):
-    """Trains a member as the first of its process."""
+def train_member(recipe, dataset, member, folder, callbacks=(), identity="", **options):
+    """Trains a member in `folder`, as the first of its process."""
     from digit_recognizer.training.fold import FoldTrainer
 
-    return FoldTrainer(recipe, len(member.train_rows)).train(member, dataset, folder, identity, callbacks)
+    member = dataclasses.replace(member, folder=folder)
+    return FoldTrainer(recipe, len(member.train_rows)).train(member, dataset, identity, callbacks, **options)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,7 @@ from conftest import tell
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 SECONDS = 10  # of the processor, that a case may take
 

@@ -12,7 +12,6 @@ from digit_recognizer import named_recipes, recipes
 from digit_recognizer.benchmark import accuracy, parts, scaling, summary, timing, torch_baseline
 from digit_recognizer.benchmark.torch_baseline import TorchTraining, TorchWay
 from digit_recognizer.benchmark.workload import Workload
-from digit_recognizer.data import places
 from digit_recognizer.training import backend, networks
 
 QUICK = ("--quick", "--threads", 2)
@@ -483,7 +482,7 @@ def test_pytorch_augments_each_picture_by_itself(torch):
 def test_pytorchs_training_learns(torch, dtype):
     from digit_recognizer.data import digits
 
-    images, labels = digits.sample().train_images[:128], digits.sample().labels.train[:128]
+    images, labels = digits.sample().train_images[:128], digits.sample().train_labels[:128]
     training = TorchTraining(TorchWay(dtype, False), seed=0)
     for _ in range(6):
         assert training.epoch(images, labels) > 0
@@ -506,7 +505,7 @@ def test_pytorchs_schedule_is_the_published_one(torch, monkeypatch):
         TorchTraining, "epoch", lambda self, *_: rates.append(self.optimizer.param_groups[0]["lr"])
     )
     monkeypatch.setattr(TorchTraining, "evaluate", lambda self, *_: (next(accuracies), 1.0))
-    rows = digits.sample().train_images[:1], digits.sample().labels.train[:1]
+    rows = digits.sample().train_images[:1], digits.sample().train_labels[:1]
     torch_baseline.train_as_published(TorchWay("float32", False), 0, 50, rows, rows, watched.append)
     assert rates == pytest.approx([1e-3] * 5 + [5e-4] * 3 + [2.5e-4] * 3)
     assert watched == [0.5, *[0.6] * 10]

@@ -20,9 +20,9 @@ import pytest
 from conftest import SCRIPTS, Outcome, finish, read_until, start, tell, write_csvs
 
 from digit_recognizer.benchmark import scaling
-from digit_recognizer.data.plan import METRICS, make_plan
-from digit_recognizer.errors import UserError
-from digit_recognizer.run import Run
+from digit_recognizer.files import UserError
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import METRICS, make_plan
 from digit_recognizer.training import dispatch, host, pool, session
 from digit_recognizer.training.cluster import Where, open_pool
 from digit_recognizer.training.worker import News

@@ -14,12 +14,11 @@ from conftest import finish, read_until, start
 from kaggle_server import KEY, PAGE, SIGNATURE, forget_client, refused
 
 from digit_recognizer import cli, recipes
-from digit_recognizer.data import plan
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json, write_json
+from digit_recognizer.files import UserError, read_json, write_json
 from digit_recognizer.kaggle import client, public_score, records, submissions
 from digit_recognizer.results import submission
-from digit_recognizer.run import Run
+from digit_recognizer.runs import plan
+from digit_recognizer.runs.directory import Run
 
 
 @pytest.fixture
@@ -32,10 +31,10 @@ def run(dataset, csvs, recipe, tmp_path):
         run.ensemble_json,
         {"members": [{"member": name, "weight": 0.5} for name in ("fold_00", "fold_01")], "missing": []},
     )
-    oof = np.eye(10, dtype=np.float32)[dataset.labels.train]
+    oof = np.eye(10, dtype=np.float32)[dataset.train_labels]
     oof[0] = np.roll(oof[0], 1)
     np.save(run.oof_probabilities, oof)
-    submission.write(run.submission, dataset.labels, np.eye(10)[np.arange(20) % 10])
+    submission.write(run.submission, dataset, np.eye(10)[np.arange(20) % 10])
     return run
 
 
@@ -269,7 +268,7 @@ def test_a_submission_that_the_competition_would_not_take(server, call, run, csv
 
 
 def test_the_sample_is_never_sent(server, call, run, csvs, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
+    monkeypatch.setattr("digit_recognizer.data.paths.ROOT", tmp_path)
     places = ("--input", csvs, "--output", run.folder)
     write_json(run.recipe_json, read_json(run.recipe_json) | {"data": "sample"})
     assert refused(call("submit", *places), "the built-in sample, which is never sent")
@@ -282,7 +281,7 @@ def test_the_sample_is_never_sent(server, call, run, csvs, tmp_path, monkeypatch
 
 
 def test_a_real_run_without_its_data_is_not_the_sample(call, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
+    monkeypatch.setattr("digit_recognizer.data.paths.ROOT", tmp_path)
     outcome = call("submit", "--dry-run", "--output", run.folder)
     assert refused(outcome, f"no data to check {run.folder} with", "python scripts/download.py", "--input")
 
@@ -316,12 +315,12 @@ def test_out_of_fold_accuracy_is_of_the_rows_covered(run, dataset):
     oof = np.load(run.oof_probabilities)
     oof[10:] = np.nan
     np.save(run.oof_probabilities, oof)
-    assert submissions.out_of_fold_accuracy(run, dataset.labels) == 0.9
+    assert submissions.out_of_fold_accuracy(run, dataset) == 0.9
     run.oof_probabilities.write_bytes(b"spoilt")
     with pytest.raises(UserError, match="damaged, or not of"):
-        submissions.out_of_fold_accuracy(run, dataset.labels)
+        submissions.out_of_fold_accuracy(run, dataset)
     run.oof_probabilities.unlink()
-    assert submissions.out_of_fold_accuracy(run, dataset.labels) is None
+    assert submissions.out_of_fold_accuracy(run, dataset) is None
 
 
 @pytest.mark.parametrize(

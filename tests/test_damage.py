@@ -11,7 +11,7 @@ from PIL import Image
 from test_formats import gzipped, write_idx, write_mnist_csvs
 
 from digit_recognizer.data import digits
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.pictures.load import WORK_SIDE, read_picture
 
@@ -54,12 +54,12 @@ def read(folder):
     dataset = digits.load(folder)
     for images in (dataset.train_images, dataset.test_images):
         assert images.dtype == np.uint8 and images.shape == (len(images), 28, 28) and len(images)
-    labels = dataset.labels
+    labels = dataset
     assert labels.train.dtype == np.uint8 and labels.train.max() <= 9
     assert len(labels.train) == len(dataset.train_images) and len(labels.ids) == len(dataset.test_images)
     assert len(set(labels.ids)) == len(labels.ids)
     assert digits.load_labels(folder).fingerprint() == labels.fingerprint()
-    dataset.fingerprint()
+    dataset.fingerprint
 
 
 CSV, ARCHIVE, IDX = (

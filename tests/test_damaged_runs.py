@@ -15,16 +15,16 @@ from damage import contents, damaged_bytes, damaged_csv, damaged_json, damaged_z
 from hypothesis import strategies as st
 from test_damage import number
 
-from digit_recognizer.data import plan
-from digit_recognizer.data.places import Places
+from digit_recognizer.data.paths import Places
 from digit_recognizer.files import read_json, write_json
+from digit_recognizer.inference.recognize import find_trained_run
 from digit_recognizer.kaggle import records, submissions
-from digit_recognizer.pictures.recognize import find_trained_run
 from digit_recognizer.results import ensemble, report, submission
 from digit_recognizer.results.compare import compare_runs
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import write_page
-from digit_recognizer.run import Run
+from digit_recognizer.runs import plan
+from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import session
 from digit_recognizer.training.callbacks import MONITOR, Checkpoint, EvaluateEMA
 from digit_recognizer.training.fold import FoldTrainer
@@ -68,11 +68,11 @@ class Stages:
         session.train(self.run.folder, self.dataset, [None], {}, threads=THREADS)
 
     def split(self):
-        plan.split(self.run, self.dataset.labels, {})
+        plan.split(self.run, self.dataset, {})
 
     def ensemble(self):
-        ensemble.blend(self.run, [self.run], self.dataset.labels, "oof")
-        submission.check(self.run.submission, self.dataset.labels)
+        ensemble.blend(self.run, [self.run], self.dataset, "oof")
+        submission.check(self.run.submission, self.dataset)
 
     def report(self):
         evaluation = evaluate(self.run, self.dataset)
@@ -85,7 +85,7 @@ class Stages:
         write_page(evaluate(self.run, self.dataset, unfinished=True), self.dataset, refresh=1)
 
     def compare(self):
-        compare_runs([self.other, self.run], self.dataset.labels)
+        compare_runs([self.other, self.run], self.dataset)
 
     def submit(self):
         submissions.submit(Places(self.csvs, self.run.folder), "digit-recognizer", dry_run=True)
@@ -257,7 +257,7 @@ class Stop(Exception):  # noqa: N818
 def test_damaged_state(stages, whole, dataset, campaign, monkeypatch):
     """The member starts over, or goes on to a whole result: every tenth is trained, the others are restored."""
     run = stages.run
-    own = plan.open_plan(run, dataset.labels)
+    own = plan.open_plan(run, dataset)
     folder = run.folder / own.members[0].name
     trainer = FoldTrainer(own.recipe, len(own.members[0].train_rows))
 

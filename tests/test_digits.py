@@ -9,12 +9,12 @@ from conftest import write_csvs
 
 from digit_recognizer.data import digits
 from digit_recognizer.data.digits import Dataset, Labels
-from digit_recognizer.data.places import FILES
-from digit_recognizer.errors import UserError
+from digit_recognizer.data.paths import FILES
+from digit_recognizer.files import UserError
 
 
 def same(one: Dataset, other: Dataset) -> bool:
-    return one.fingerprint() == other.fingerprint() and one.labels.kind == other.labels.kind
+    return one.fingerprint() == other.fingerprint() and one.kind == other.kind
 
 
 def test_reads_what_pandas_reads(tmp_path):
@@ -28,11 +28,11 @@ def test_reads_what_pandas_reads(tmp_path):
     )
     result = digits.load(folder)
     table = pd.read_csv(folder / "train.csv").to_numpy()
-    assert (result.labels.train == table[:, 0]).all()
+    assert (result.train_labels == table[:, 0]).all()
     assert (result.train_images.reshape(3000, -1) == table[:, 1:]).all()
     assert (result.test_images.reshape(3000, -1) == pd.read_csv(folder / "test.csv").to_numpy()).all()
-    assert result.train_images.dtype == result.labels.train.dtype == np.uint8
-    assert (result.labels.ids == ids).all() and result.labels.columns == ("I", "Label")
+    assert result.train_images.dtype == result.train_labels.dtype == np.uint8
+    assert (result.ids == ids).all() and result.columns == ("I", "Label")
 
 
 @pytest.mark.parametrize("eol", ["\n", "\r\n"])
@@ -49,7 +49,7 @@ def test_line_endings_and_bom_do_not_count(dataset, tmp_path, eol, bom, end):
 def test_another_competition_of_this_shape(dataset, tmp_path):
     """Kannada-MNIST: `id,label`, and the ids, from 0, are in test.csv too."""
     ids = np.arange(1000, 1020).astype(str)
-    labels = dataclasses.replace(dataset.labels, ids=ids, columns=("id", "label"))
+    labels = dataclasses.replace(dataset, ids=ids, columns=("id", "label"))
     folder = write_csvs(tmp_path, dataclasses.replace(dataset, labels=labels), test_ids=True)
     assert same(digits.load(folder), dataclasses.replace(dataset, labels=labels))
     assert digits.load_labels(folder).fingerprint() == labels.fingerprint()
@@ -260,7 +260,7 @@ def test_unusual_numbers_are_read_too(csvs, dataset):
     cell("test.csv", 2, 1, "\t9")(csvs)
     result = digits.load(csvs)
     assert (
-        result.train_images[1, 0, 0] == 7 and result.labels.train[2] == 4 and result.test_images[1, 0, 1] == 9
+        result.train_images[1, 0, 0] == 7 and result.train_labels[2] == 4 and result.test_images[1, 0, 1] == 9
     )
 
 
@@ -269,7 +269,7 @@ def test_labels_are_read_without_pixels(csvs, dataset):
     cell("train.csv", 4, 18, "x")(csvs)
     (csvs / "test.csv").write_text("no pixels\n")
     labels = digits.load_labels(csvs)
-    assert labels.fingerprint() == dataset.labels.fingerprint() and labels.kind == "competition"
+    assert labels.fingerprint() == dataset.fingerprint() and labels.kind == "competition"
     assert labels.train.dtype == np.uint8 and labels.train.shape == (80,) and labels.test is None
     text("train.csv", lambda whole: whole[: whole.rstrip("\n").rindex("\n") + 1])(csvs)
     assert len(digits.load_labels(csvs).train) == 79
@@ -318,10 +318,10 @@ def test_labels_are_refused_as_the_whole_is(csvs, fault):
 
 def test_sample_looks_like_the_competition():
     sample = digits.load(None)
-    assert sample.labels.is_sample and sample.labels.kind == "sample"
+    assert sample.is_sample and sample.kind == "sample"
     assert sample.train_images.shape[1:] == (28, 28) and sample.train_images.dtype == np.uint8
-    assert np.bincount(sample.labels.train).min() > 100
-    assert len(sample.test_images) == len(sample.labels.ids) == 497 and sample.labels.test is None
+    assert np.bincount(sample.train_labels).min() > 100
+    assert len(sample.test_images) == len(sample.ids) == 497 and sample.test_labels is None
     border = sample.train_images.copy()
     border[:, 4:24, 4:24] = 0
     assert sample.train_images.max() == 255 and border.max() == 0
@@ -329,6 +329,6 @@ def test_sample_looks_like_the_competition():
 
 
 def test_overlap_counts_test_rows_that_are_training_rows(dataset):
-    assert dataset.overlap() == []
+    assert dataset.overlap == []
     images = np.concatenate([dataset.test_images, dataset.train_images[[3, 3, 7]]])
     assert len(dataclasses.replace(dataset, test_images=images).overlap()) == 3

@@ -13,10 +13,9 @@ import pytest
 from conftest import ROOT, finish, start
 from kaggle_server import KEY, PAGE, SIGNATURE, forget_client, packed, refused
 
-from digit_recognizer.data import places
-from digit_recognizer.data.places import FILES
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import write_json
+from digit_recognizer.data import paths
+from digit_recognizer.data.paths import FILES
+from digit_recognizer.files import UserError, write_json
 from digit_recognizer.kaggle.download import unpack
 
 
@@ -75,7 +74,7 @@ def test_a_download_that_stays_cut_is_kept_and_goes_on_later(server, call, large
     folder = tmp_path / "input"
     outcome = call("download", "--input", folder)
     assert refused(outcome, "broke off", "what has arrived is kept", f"unpack it into {folder}")
-    assert not places.formats_in(folder)
+    assert not paths.formats_in(folder)
     server.cuts, server.asked = [], []
     assert call("download", "--input", folder).code == 0
     assert holds(folder, large)
@@ -86,7 +85,7 @@ def test_download_as_a_process(server, large, tmp_path):
     """With the client's own pauses, of two seconds for the one cut."""
     server.cuts = [1_500_000]
     outcome = finish(start("download", "--input", tmp_path / "input", VERBOSE="1"))
-    assert (outcome.code, outcome.error) == (0, "") and places.formats_in(tmp_path / "input")
+    assert (outcome.code, outcome.error) == (0, "") and paths.formats_in(tmp_path / "input")
     assert "Resuming from 1048576 bytes" in outcome.out
     assert not any(secret in outcome.out for secret in (KEY, SIGNATURE, "Authorization"))
 
@@ -285,7 +284,7 @@ def test_an_archive_put_there_by_hand(call, csvs, server, tmp_path):
         call("download", "--input", folder), "no whole archive", "remove it, then download it again"
     )
     given.write_bytes(server.archive)
-    assert places.needs_download(folder)
+    assert paths.needs_download(folder)
     assert refused(call("train", "--input", folder), "holds no data", f"download.py --input {folder}")
     outcome = call("download", "--input", folder)
     assert outcome.code == 0 and f"unpacking {given}" in outcome.out and not server.asked

@@ -14,10 +14,10 @@ import pytest
 from conftest import LIGHT, THREADS, arrays, finish, read_until, start, tell
 from kaggle_server import refused
 
-from digit_recognizer.data.plan import make_plan
 from digit_recognizer.files import read_json
 from digit_recognizer.kaggle import public_score, records, submissions
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import make_plan
 from digit_recognizer.training import session
 from digit_recognizer.training.fold import FoldTrainer
 

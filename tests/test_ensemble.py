@@ -8,23 +8,22 @@ import pytest
 
 from digit_recognizer import recipes
 from digit_recognizer.data.folds import fingerprint, members, split, to_csv
-from digit_recognizer.data.plan import data_settings, open_plan
 from digit_recognizer.data.scores import scores
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json, write_json
+from digit_recognizer.files import UserError, read_json, write_json
 from digit_recognizer.identity import identity
 from digit_recognizer.results import ensemble, submission
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import data_settings, open_plan
 
 
 def made_up(dataset, recipe, folder, sharpness=3.0, seed=0):
     """The plan of a run whose members are right most of the time."""
     random = np.random.default_rng(seed)
-    table = split(dataset.labels.train, recipe)
+    table = split(dataset.train_labels, recipe)
     settings = recipes.to_json(recipe) | data_settings(dataset) | {"split": fingerprint(table)}
     folder.mkdir()
     write_json(folder / "recipe.json", settings)
-    to_csv(folder / "folds.csv", table, dataset.labels.train)
+    to_csv(folder / "folds.csv", table, dataset.train_labels)
 
     def probabilities(labels):
         logits = random.normal(size=(len(labels), 10)) + sharpness * np.eye(10)[labels]
@@ -33,7 +32,7 @@ def made_up(dataset, recipe, folder, sharpness=3.0, seed=0):
     for fold in members(table):
         path = folder / fold.name
         path.mkdir()
-        validation = probabilities(dataset.labels.train[fold.validation_rows])
+        validation = probabilities(dataset.train_labels[fold.validation_rows])
         np.save(path / "validation_probabilities.npy", validation)
         np.save(
             path / "test_probabilities.npy", probabilities(random.integers(0, 10, len(dataset.test_images)))
@@ -48,10 +47,10 @@ def made_up(dataset, recipe, folder, sharpness=3.0, seed=0):
             "seconds": 2,
         }
         pd.DataFrame([row]).to_csv(path / "history.csv", index=False)
-        found = scores(dataset.labels.train[fold.validation_rows], validation)
+        found = scores(dataset.train_labels[fold.validation_rows], validation)
         found |= {"identity": identity(settings), "best_epoch": 1, "epochs": 1, "seconds": 2.0}
         write_json(path / "metrics.json", found)
-    return open_plan(Run(folder), dataset.labels)
+    return open_plan(Run(folder), dataset)
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def plan(dataset, recipe, tmp_path):
 def test_ensemble_is_the_mean_of_its_members(plan, dataset):
     run, folds = plan.run, plan.members
     prediction = ensemble.average_members(plan)
-    ensemble.write(run, dataset.labels, [prediction], ensemble.equal_weights([prediction]))
+    ensemble.write(run, dataset, [prediction], ensemble.equal_weights([prediction]))
 
     tests = [np.load(run.folder / fold.name / "test_probabilities.npy") for fold in folds]
     table = pd.read_csv(run.submission)
@@ -123,7 +122,7 @@ def test_several_runs_weigh_by_their_members(plan, dataset, recipe, tmp_path):
     assert ensemble.equal_weights([first, second]) == pytest.approx([4 / 6, 2 / 6])
     blend = Run(tmp_path / "blend")
     blend.folder.mkdir()
-    ensemble.write(blend, dataset.labels, [first, second], ensemble.equal_weights([first, second]))
+    ensemble.write(blend, dataset, [first, second], ensemble.equal_weights([first, second]))
     listed = read_json(blend.ensemble_json)["members"]
     assert [each["weight"] for each in listed] == pytest.approx([1 / 6] * 6)
     tests = [np.load(blend.folder / each["member"] / "test_probabilities.npy") for each in listed]
@@ -147,7 +146,7 @@ def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
     first, second = ensemble.average_members(whole), only(part, "fold_01")
     blend = Run(tmp_path / "blend")
     blend.folder.mkdir()
-    ensemble.write(blend, dataset.labels, [first, second], np.array([0.75, 0.25]))
+    ensemble.write(blend, dataset, [first, second], np.array([0.75, 0.25]))
     oof = np.load(blend.oof_probabilities)
     assert (oof[rows[0]] == first.oof[rows[0]]).all()
     expected = 0.75 * first.oof[rows[1]] + 0.25 * second.oof[rows[1]]
@@ -155,7 +154,7 @@ def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
 
     third = only(nothing, "fold_00")
     for other, weight, covered in ((third, 0.5, range(80)), (third, 0, rows[1]), (second, 0.5, rows[1])):
-        ensemble.write(blend, dataset.labels, [second, other], np.array([1 - weight, weight]))
+        ensemble.write(blend, dataset, [second, other], np.array([1 - weight, weight]))
         found = np.isfinite(np.load(blend.oof_probabilities)).all(axis=1)
         assert np.flatnonzero(found).tolist() == list(covered)
 
@@ -164,29 +163,29 @@ def test_what_a_blend_lacks_is_named_by_its_run(dataset, recipe, tmp_path):
     predictions = [only(made_up(dataset, recipe, tmp_path / name), "fold_00") for name in "ab"]
     blend = Run(tmp_path / "blend")
     blend.folder.mkdir()
-    ensemble.write(blend, dataset.labels, predictions, ensemble.equal_weights(predictions))
+    ensemble.write(blend, dataset, predictions, ensemble.equal_weights(predictions))
     assert read_json(blend.ensemble_json)["missing"] == ["../a/fold_01", "../b/fold_01"]
 
 
 def test_a_blend_is_not_blended_again(plan, dataset, recipe, tmp_path):
     second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
     blend = Run(tmp_path / "blend")
-    ensemble.blend(blend, [plan.run, second], dataset.labels, "equal")
+    ensemble.blend(blend, [plan.run, second], dataset, "equal")
     with pytest.raises(UserError, match="blend is a blend itself: name the runs that it was made of"):
-        ensemble.blend(Run(tmp_path / "another"), [blend, second], dataset.labels, "equal")
+        ensemble.blend(Run(tmp_path / "another"), [blend, second], dataset, "equal")
 
 
 def test_a_run_given_twice_is_refused(plan, dataset, tmp_path):
     same = Run(plan.run.folder / ".." / plan.run.folder.name)
     with pytest.raises(UserError, match="run is given twice"):
-        ensemble.blend(Run(tmp_path / "blend"), [plan.run, same], dataset.labels, "equal")
+        ensemble.blend(Run(tmp_path / "blend"), [plan.run, same], dataset, "equal")
     assert not (tmp_path / "blend").exists()
 
 
 def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_path):
     good = ensemble.average_members(made_up(dataset, recipe, tmp_path / "good", sharpness=4))
     poor = ensemble.average_members(made_up(dataset, recipe, tmp_path / "poor", sharpness=1, seed=5))
-    labels = dataset.labels.train
+    labels = dataset.train_labels
 
     def loss(weight):
         mean = weight * good.oof + (1 - weight) * poor.oof
@@ -204,7 +203,7 @@ def test_oof_weights_are_as_they_are_printed(dataset, recipe, tmp_path):
         ensemble.average_members(made_up(dataset, recipe, tmp_path / name, sharpness=sharpness, seed=seed))
         for seed, (name, sharpness) in enumerate(runs.items())
     ]
-    weights = ensemble.oof_weights(predictions, dataset.labels.train)
+    weights = ensemble.oof_weights(predictions, dataset.train_labels)
     assert weights[2] == 0 and (weights[:2] > 0).all()
     assert weights == pytest.approx(np.round(weights, 4), abs=1e-12) and weights.sum() == pytest.approx(1)
 
@@ -213,7 +212,7 @@ def test_oof_weights_need_rows_in_common(plan, dataset):
     prediction = ensemble.average_members(plan)
     other = dataclasses.replace(prediction, oof=np.full_like(prediction.oof, np.nan))
     with pytest.raises(UserError, match="no validated row in common"):
-        ensemble.oof_weights([prediction, other], dataset.labels.train)
+        ensemble.oof_weights([prediction, other], dataset.train_labels)
 
 
 @pytest.mark.parametrize(
@@ -229,13 +228,13 @@ def test_oof_weights_need_rows_in_common(plan, dataset):
 )
 def test_submission_refuses_what_the_competition_would(dataset, tmp_path, probabilities, message):
     with pytest.raises(UserError, match=message):
-        submission.write(tmp_path / "submission.csv", dataset.labels, probabilities)
+        submission.write(tmp_path / "submission.csv", dataset, probabilities)
     assert not [*tmp_path.iterdir()]
 
 
 def test_submission_has_the_names_and_ids_of_the_competition(dataset, tmp_path):
     ids = np.array([f"img_{number}" for number in range(20)])
-    kannada = dataclasses.replace(dataset.labels, ids=ids, columns=("id", "label"))
+    kannada = dataclasses.replace(dataset, ids=ids, columns=("id", "label"))
     submission.write(tmp_path / "s.csv", kannada, np.eye(10)[np.arange(20) % 10])
     assert (tmp_path / "s.csv").read_text().startswith("id,label\nimg_0,0\nimg_1,1\n")
 

@@ -10,9 +10,9 @@ from kaggle_server import refused
 
 from digit_recognizer.data import digits, explore
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.data.places import SAMPLE_NOTICE
+from digit_recognizer.data.paths import SAMPLE_NOTICE
 from digit_recognizer.files import write_json
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
 
 PICTURES = {"labels.png", "first_15.png", "random_25.png", "means.png"}
 
@@ -20,12 +20,12 @@ PICTURES = {"labels.png", "first_15.png", "random_25.png", "means.png"}
 def repeated(dataset) -> Dataset:
     """Row 80 is row 3 with another label, row 81 row 7; a test row is there twice, the last is training row 0."""
     rows = [*range(80), 3, 7]
-    labels = dataset.labels.train[rows]
+    labels = dataset.train_labels[rows]
     labels[80] = 9 - labels[80]
     images = np.concatenate([dataset.test_images, dataset.test_images[:1], dataset.train_images[:1]])
     ids = np.arange(1, 23).astype(str)
     return Dataset(
-        dataset.train_images[rows], images, dataclasses.replace(dataset.labels, train=labels, ids=ids)
+        dataset.train_images[rows], images, dataclasses.replace(dataset, train=labels, ids=ids)
     )
 
 
@@ -64,7 +64,7 @@ def test_explore(call, dataset, labelled, tmp_path, without_keras):
 
 
 def test_explore_the_sample(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
+    monkeypatch.setattr("digit_recognizer.data.paths.ROOT", tmp_path)
     outcome = call("explore")
     assert outcome.code == 0 and outcome.out.splitlines()[0] == outcome.out.splitlines()[-1] == SAMPLE_NOTICE
     assert "1300 x 28 x 28" in outcome.out and "497 x 28 x 28" in outcome.out
@@ -72,8 +72,8 @@ def test_explore_the_sample(call, tmp_path, monkeypatch):
 
 
 def test_label_counts_are_those_of_the_rows(labelled):
-    rows = np.flatnonzero(labelled.labels.train != 2)
-    labels = dataclasses.replace(labelled.labels, train=labelled.labels.train[rows])
+    rows = np.flatnonzero(labelled.train_labels != 2)
+    labels = dataclasses.replace(labelled.labels, train=labelled.train_labels[rows])
     some = Dataset(labelled.train_images[rows], labelled.test_images, labels)
     lines = explore.describe(some).splitlines()
     assert "the most frequent label is 0 (8 rows), the rarest 2 (0 rows)" in lines
@@ -89,15 +89,15 @@ def test_label_counts_are_those_of_the_rows(labelled):
 
 def test_pictures_show_their_rows(labelled):
     """The ink on a sheet is that of its pictures, whatever their number."""
-    images, labels = labelled.train_images, labelled.labels.train
+    images, labels = labelled.train_images, labelled.train_labels
     for count in (1, 15, 25):
         figure = explore.draw_pictures(images, labels, np.arange(count), "")
         (axes,) = figure.axes
         assert axes.images[0].get_array().sum() == images[:count].astype(int).sum()
         assert [text.get_text().split()[0] for text in axes.texts] == [str(label) for label in labels[:count]]
     sample = digits.sample()
-    sheet = explore.draw_means(sample.train_images, sample.labels.train).axes[0].images[0].get_array()
-    mean = sample.train_images[sample.labels.train == 7].mean(axis=0)
+    sheet = explore.draw_means(sample.train_images, sample.train_labels).axes[0].images[0].get_array()
+    mean = sample.train_images[sample.train_labels == 7].mean(axis=0)
     windows = np.lib.stride_tricks.sliding_window_view(sheet, (28, 28))
     assert (np.abs(windows - mean).max(axis=(2, 3)) < 1e-9).sum() == 1
 

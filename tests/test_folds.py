@@ -8,7 +8,7 @@ import pytest
 
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import folds
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 40 + np.arange(10))).astype(np.uint8)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import write_csvs, write_npz
 
-from digit_recognizer.data import digits, places
-from digit_recognizer.errors import UserError
+from digit_recognizer.data import digits, paths
+from digit_recognizer.files import UserError
 
-IDX = [names[0] for names in places.FORMATS[places.IDX]]
+IDX = [names[0] for names in paths.FORMATS[paths.IDX]]
 
 
 def idx(array, magic=None) -> bytes:
@@ -23,7 +23,7 @@ def idx(array, magic=None) -> bytes:
 def write_idx(folder, dataset, name=str, pack=bytes):
     """The four files, under what `name` makes of their names, as `pack` packs them."""
     folder.mkdir()
-    parts = (dataset.train_images, dataset.labels.train, dataset.test_images, dataset.labels.test)
+    parts = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
     for file, array in zip(IDX, parts, strict=True):
         (folder / name(file)).write_bytes(pack(idx(array)))
     return folder
@@ -31,7 +31,7 @@ def write_idx(folder, dataset, name=str, pack=bytes):
 
 def write_mnist_csvs(folder, dataset, header):
     folder.mkdir()
-    parts = ((dataset.train_images, dataset.labels.train), (dataset.test_images, dataset.labels.test))
+    parts = ((dataset.train_images, dataset.train_labels), (dataset.test_images, dataset.test_labels))
     for name, (images, labels) in zip(("mnist_train.csv", "mnist_test.csv"), parts, strict=True):
         rows = np.column_stack([labels, images.reshape(len(labels), -1)])
         lines = [*header, *(",".join(map(str, row)) for row in rows)]
@@ -74,17 +74,17 @@ def test_each_format_is_the_same_digits(labelled, tmp_path, format):
     assert (found.train_images == labelled.train_images).all() and (
         found.test_images == labelled.test_images
     ).all()
-    assert (found.labels.train == labelled.labels.train).all() and (
-        found.labels.ids == labelled.labels.ids
+    assert (found.train_labels == labelled.train_labels).all() and (
+        found.ids == labelled.ids
     ).all()
-    assert (found.labels.test == labelled.labels.test).all()
-    for array in (found.train_images, found.test_images, found.labels.train, found.labels.test):
+    assert (found.test_labels == labelled.test_labels).all()
+    for array in (found.train_images, found.test_images, found.train_labels, found.test_labels):
         assert array.dtype == np.uint8 and array.flags.c_contiguous
-    assert found.labels.columns == ("ImageId", "Label") and found.labels.kind == "mnist"
+    assert found.columns == ("ImageId", "Label") and found.kind == "mnist"
     # a run is of the contents, whatever their format: it goes on with another
     competition = digits.load(write_csvs(tmp_path / "csvs", labelled))
     assert found.fingerprint() == labelled.fingerprint() != competition.fingerprint()
-    assert competition.labels.test is None
+    assert competition.test_labels is None
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -399,7 +399,7 @@ def test_other_data_on_kaggle(labelled, tmp_path, monkeypatch, format):
     monkeypatch.setattr(places, "KAGGLE", tmp_path)
     (tmp_path / "input").mkdir()
     folder = FORMATS[format](tmp_path / "input/a", labelled)
-    assert places.resolve(None, None).input == folder
+    assert paths.resolve(None, None).input == folder
     for name in ("other/competition", "digit-recognizer"):  # each comes before the one before
         write_csvs(tmp_path / "input" / name, labelled)
-        assert places.resolve(None, None).input == tmp_path / "input" / name
+        assert paths.resolve(None, None).input == tmp_path / "input" / name

@@ -111,7 +111,7 @@ def test_augmentation_trains_in_every_mode(dataset, mode):
     model = networks.build(change(named_recipes.named("dropout_mlp"), options))
     model.compile("adam", "sparse_categorical_crossentropy", **MODES[mode])
     before = model.get_weights()[0]
-    model.fit(dataset.train_images[:16], dataset.labels.train[:16], batch_size=8, verbose=0)
+    model.fit(dataset.train_images[:16], dataset.train_labels[:16], batch_size=8, verbose=0)
     assert np.abs(model.get_weights()[0] - before).max() > 0
 
 

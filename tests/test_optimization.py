@@ -36,7 +36,7 @@ def test_every_knob_learns(optimizer, loss, schedule, dataset):
         chosen := recipe(optimizer=optimizer, loss=loss, schedule=schedule, learning_rate=0.01)
     )
     optimization.compile_model(model, chosen, 5)
-    images, labels = dataset.train_images, dataset.labels.train
+    images, labels = dataset.train_images, dataset.train_labels
     before = model.evaluate(images, labels, verbose=0)[0]
     model.fit(images, labels, batch_size=16, epochs=2, verbose=0)
     assert model.evaluate(images, labels, verbose=0)[0] < before
@@ -47,7 +47,7 @@ def test_losses_and_accuracy_are_what_they_say(dataset):
     for loss in ("cross_entropy", "squared_error"):
         model = networks.build(chosen := recipe(loss=loss))
         optimization.compile_model(model, chosen, 1)
-        images, labels = dataset.train_images, dataset.labels.train
+        images, labels = dataset.train_images, dataset.train_labels
         found, accuracy = model.evaluate(images, labels, batch_size=80, verbose=0)
         probabilities = model.predict(images, verbose=0)
         if loss == "cross_entropy":

@@ -19,7 +19,7 @@ from digit_recognizer.results.comparison_page import write_comparison
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import write_page
 from digit_recognizer.results.report import write_report
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
 
 pytestmark = pytest.mark.skipif(
     chromium.find() is None, reason="no Chromium: apt-get install chromium, as .ci/run does"
@@ -43,7 +43,7 @@ def run(dataset, recipe, tmp_path_factory) -> Run:
     """Two repeats of two folds that make errors, with their report, submitted once."""
     folder = tmp_path_factory.mktemp("page") / "run"
     run = made_up(dataset, recipes.change(recipe, {"repeats": 2}), folder, sharpness=2).run
-    ensemble.blend(run, [run], dataset.labels, "equal")
+    ensemble.blend(run, [run], dataset, "equal")
     sent = {
         "time": "2026-11-24T10:00:00+00:00",
         "message": "first",
@@ -119,7 +119,7 @@ def test_numbers_are_those_of_cv_report(page, run):
 
 
 def test_gallery_shows_every_error_the_surest_first(page, run, dataset):
-    oof, labels = np.load(run.oof_probabilities), dataset.labels.train
+    oof, labels = np.load(run.oof_probabilities), dataset.train_labels
     wrong = np.flatnonzero(oof.argmax(axis=1) != labels)
     wrong = wrong[np.argsort(-oof[wrong].max(axis=1), kind="stable")]
     alts = page.value("[...document.querySelectorAll('#errors-gallery img')].map(i => i.alt)")
@@ -240,7 +240,7 @@ def test_axe_finds_nothing(browser, run, both, name, scheme):
 def test_a_strangers_run_is_shown_as_text(browser, dataset, recipe, tmp_path):
     hostile = dataclasses.replace(recipe, name=MARKUP, citation=MARKUP, reported_accuracy=MARKUP)
     ids = np.array([f"{MARKUP}{number}" for number in range(20)])
-    labels = dataclasses.replace(dataset.labels, ids=ids)
+    labels = dataclasses.replace(dataset, ids=ids)
     data = dataclasses.replace(dataset, labels=labels)
     runs = []
     for number in range(2):

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from skimage.transform import resize, rotate
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
+from digit_recognizer.inference.show import PhotoResult, write_results
 from digit_recognizer.pictures import show
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.pictures.load import WORK_SIDE, read_picture
-from digit_recognizer.pictures.show import PhotoResult, write_results
 
 FONTS = {
     "sans": "DejaVuSans.ttf",

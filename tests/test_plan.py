@@ -10,10 +10,9 @@ from conftest import LIGHT, ROOT, THREADS
 from kaggle_server import refused
 
 from digit_recognizer import identity, recipes
-from digit_recognizer.data.plan import make_plan, open_plan
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json, write_json
-from digit_recognizer.run import Run
+from digit_recognizer.files import UserError, read_json, write_json
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import make_plan, open_plan
 from digit_recognizer.training import backend, session
 
 
@@ -27,7 +26,7 @@ def run(light, tmp_path):
 
 def test_a_plan_is_the_run_that_was_trained(run, dataset):
     _, run = run
-    opened, made = open_plan(run, dataset.labels), make_plan(run, dataset, None, {})
+    opened, made = open_plan(run, dataset), make_plan(run, dataset, None, {})
     assert opened.identity == made.identity == read_json(run.folder / "fold_00/metrics.json")["identity"]
     assert opened.recipe == made.recipe and opened.recipe.name == "dropout_mlp"
     assert [member.name for member in opened.members] == ["fold_00", "fold_01"]
@@ -64,7 +63,7 @@ def test_a_changed_folds_csv_is_refused(run, call, dataset):
     table.loc[rows, "repeat_0"] = [1, 0]
     table.to_csv(run.folds_csv, index=False)
     with pytest.raises(UserError, match=r"folds.csv is not the split that this run was trained with"):
-        open_plan(run, dataset.labels)
+        open_plan(run, dataset)
     assert refused(call("ensemble", *options), "folds.csv is not the split")
     assert refused(call("train", *options), "holds a run with split")
 
@@ -131,10 +130,10 @@ def test_a_run_of_an_earlier_version_goes_on(run, call):
 
 def test_a_run_of_other_data_is_refused(run, dataset):
     _, run = run
-    other = dataclasses.replace(dataset.labels, train=np.roll(dataset.labels.train, 1))
+    other = dataclasses.replace(dataset, train=np.roll(dataset.train_labels, 1))
     with pytest.raises(UserError, match=r"holds a run with labels \w{12}, not \w{12}: give the --input"):
         open_plan(run, other)
-    other = dataclasses.replace(dataset.labels, kind="mnist")
+    other = dataclasses.replace(dataset, kind="mnist")
     with pytest.raises(UserError, match="with data competition, not mnist"):
         open_plan(run, other)
 
@@ -150,4 +149,4 @@ def test_a_split_of_a_begun_run_stays(run, call):
 def test_fields_are_those_of_the_run_where_they_are_not_asked_for(run, dataset):
     _, run = run
     plan = make_plan(run, dataset, None, {"precision": "float32"})
-    assert plan.recipe == recipes.change(open_plan(run, dataset.labels).recipe, {"precision": "float32"})
+    assert plan.recipe == recipes.change(open_plan(run, dataset).recipe, {"precision": "float32"})

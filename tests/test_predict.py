@@ -11,12 +11,11 @@ from sklearn.datasets import load_digits
 from test_pictures import coverage, half_in_shadow, scaled, sheet
 
 from digit_recognizer import named_recipes, recipes
-from digit_recognizer.data import digits, places
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json, write_json
+from digit_recognizer.data import digits
+from digit_recognizer.files import UserError, read_json, write_json
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.results import ensemble
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, session
 from digit_recognizer.training.predict import load_model, predict_ensemble
 

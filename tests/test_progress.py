@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from digit_recognizer.data import places
 from digit_recognizer.training import progress
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.progress import ExpectedEnd, Progress

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from digit_recognizer import identity, named_recipes, recipes
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe
 
 BN_CNN = named_recipes.named("bn_cnn")

@@ -18,16 +18,15 @@ from test_ensemble import made_up
 
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data.digits import Dataset, Labels
-from digit_recognizer.data.plan import SAMPLE_CUTS, open_plan
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json, write_json
+from digit_recognizer.files import UserError, read_json, write_json
 from digit_recognizer.results import analysis, ensemble, watch
 from digit_recognizer.results.compare import compare_runs, format_comparison
 from digit_recognizer.results.comparison_page import write_comparison
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import command, write_page
 from digit_recognizer.results.report import format_report, show, write_report
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import SAMPLE_CUTS, open_plan
 
 SCHEMA = Path(ensemble.__file__).with_name("cv_report.schema.json")
 
@@ -41,7 +40,7 @@ def blended(run, labels, runs=None, weighting="equal"):
 def run(dataset, recipe, tmp_path):
     """Two repeats of two folds, with an ensemble."""
     made = made_up(dataset, recipes.change(recipe, {"repeats": 2}), tmp_path / "run", sharpness=2)
-    return blended(made.run, dataset.labels)
+    return blended(made.run, dataset)
 
 
 def test_report_adds_up(run, dataset):
@@ -49,7 +48,7 @@ def test_report_adds_up(run, dataset):
     jsonschema.validate(result, json.loads(SCHEMA.read_text()))
     assert read_json(run.cv_report_json) == result and result["finished"]
 
-    labels, oof = dataset.labels.train, np.load(run.oof_probabilities)
+    labels, oof = dataset.train_labels, np.load(run.oof_probabilities)
     predicted = oof.argmax(axis=1)
     wrong = predicted != labels
     assert result["overall"]["errors"] == wrong.sum() > 0
@@ -79,13 +78,13 @@ def test_report_adds_up(run, dataset):
 
 
 def test_report_tells_whether_the_epochs_were_chosen(run, dataset):
-    for member in open_plan(run, dataset.labels).members:
+    for member in open_plan(run, dataset).members:
         lines = ["1,1.0,0.5,1.0,0.5,0.1,1.0", "2,1.0,0.5,0.9,0.5,0.1,1.0"]  # the last epoch has a tenth wrong
         folder = run.folder / member.name
         (folder / "history.csv").write_text(
             "\n".join(["epoch,accuracy,loss,val_accuracy,val_loss,learning_rate,seconds", *lines])
         )
-    rows = 2 * len(dataset.labels.train)
+    rows = 2 * len(dataset.train_labels)
     result = write_report(run, dataset)
     found = {"rows": rows, "chosen": 4, "predicting": 0, "last": rows // 10, "best": 0}
     assert result["epoch_choice"] == found  # each member predicts with epoch 1
@@ -114,10 +113,10 @@ def test_files_of_a_report(run, dataset):
 
 
 def test_report_names_what_is_not_finished(run, dataset):
-    plan = open_plan(run, dataset.labels)
+    plan = open_plan(run, dataset)
     for name in ("fold_01", "fold_03"):
         (run.folder / name / "metrics.json").unlink()
-    blended(run, dataset.labels)
+    blended(run, dataset)
     result = write_report(run, dataset)
     uncovered = set(plan.members[1].validation_rows) & set(plan.members[3].validation_rows)
     assert result["overall"]["rows"] == 80 - len(uncovered)
@@ -165,8 +164,8 @@ def test_report_names_what_was_finished_since(run, dataset, recipe, tmp_path):
     second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
     metrics = path.read_bytes()
     path.unlink()
-    blend = blended(Run(tmp_path / "blend"), dataset.labels, [run, second])
-    blended(run, dataset.labels)
+    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
+    blended(run, dataset)
     assert write_report(blend, dataset)["missing"] == ["../run/fold_02"]
     path.write_bytes(metrics)
     for each, name in ((run, "fold_02"), (blend, "../run/fold_02")):
@@ -184,7 +183,7 @@ def test_report_names_what_was_finished_since(run, dataset, recipe, tmp_path):
 
 def test_report_of_a_blend(run, dataset, recipe, tmp_path):
     second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
-    blend = blended(Run(tmp_path / "blend"), dataset.labels, [run, second])
+    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
     result = write_report(blend, dataset)
     assert len(result["folds"]) == 6 and len(result["gain"]) == 3
     assert result["gain"][-1]["errors"] == result["overall"]["errors"]
@@ -194,12 +193,12 @@ def test_report_of_a_blend_of_runs_of_other_folds(dataset, recipe, tmp_path):
     runs = [made_up(dataset, recipe, tmp_path / name, sharpness=2, seed=ord(name)).run for name in "abc"]
     for run, name in zip(runs, ("fold_00", "fold_01"), strict=False):
         (run.folder / name / "metrics.json").unlink()
-    blend = blended(Run(tmp_path / "blend"), dataset.labels, runs[:2])
+    blend = blended(Run(tmp_path / "blend"), dataset, runs[:2])
     result = write_report(blend, dataset)
     jsonschema.validate(result, json.loads(SCHEMA.read_text()))
     assert result["overall"]["rows"] == 80 and result["gain"] == []
     assert result["overall"]["errors"] == sum(fold["errors"] for fold in result["folds"])
-    table = compare_runs([blend, runs[2]], dataset.labels).runs
+    table = compare_runs([blend, runs[2]], dataset).runs
     assert table["rows"].tolist() == [80, 80] and table["per_row"].tolist() == [1, 1]
     assert table["common_rows"].tolist() == [80, 80]
 
@@ -207,10 +206,10 @@ def test_report_of_a_blend_of_runs_of_other_folds(dataset, recipe, tmp_path):
 def test_a_blend_without_a_predicted_row_is_refused(run, dataset, recipe, tmp_path):
     """As an earlier version wrote it."""
     second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
-    blend = blended(Run(tmp_path / "blend"), dataset.labels, [run, second])
+    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
     np.save(blend.oof_probabilities, np.full((80, 10), np.nan, np.float32))
     message = r"blend/oof_probabilities.npy has no row that a member predicted: run scripts/ensemble.py again"
-    for report in (lambda: write_report(blend, dataset), lambda: compare_runs([blend, run], dataset.labels)):
+    for report in (lambda: write_report(blend, dataset), lambda: compare_runs([blend, run], dataset)):
         with pytest.raises(UserError, match=message):
             report()
 
@@ -220,7 +219,7 @@ def test_a_run_that_only_harms_has_no_part_in_the_report(dataset, recipe, csvs, 
         made_up(dataset, recipe, tmp_path / name, sharpness, seed).run
         for seed, (name, sharpness) in enumerate({"good": 2, "harmful": -4, "other": 2}.items())
     ]
-    blend = blended(Run(tmp_path / "blend"), dataset.labels, runs, "oof")
+    blend = blended(Run(tmp_path / "blend"), dataset, runs, "oof")
     weights = [each["weight"] for each in read_json(blend.ensemble_json)["members"]]
     assert weights[2:4] == [0, 0] and min(weights[0], weights[4]) > 0
     outcome = call("report", "--input", csvs, "--output", blend.folder)
@@ -232,7 +231,7 @@ def test_a_run_that_only_harms_has_no_part_in_the_report(dataset, recipe, csvs, 
 
 def test_report_of_a_perfect_single_fold(dataset, recipe, tmp_path):
     made = made_up(dataset, recipes.change(recipe, {"holdout": 0.5}), tmp_path / "run", sharpness=99)
-    result = write_report(blended(made.run, dataset.labels), dataset)
+    result = write_report(blended(made.run, dataset), dataset)
     jsonschema.validate(result, json.loads(SCHEMA.read_text()))
     assert result["overall"]["errors"] == 0 and result["overall"]["rows"] == 40
     assert result["standard_deviation"]["accuracy"] is None and result["gain"] == result["test_gain"] == []
@@ -250,10 +249,10 @@ def test_test_rows_with_labels_are_scored_by_the_weights_of_the_ensemble(labelle
         for name in ("fold_00", "fold_01")
     ]
     mean = np.average(tests, axis=0, weights=weights)
-    errors = int((mean.argmax(axis=1) != labelled.labels.test).sum())
+    errors = int((mean.argmax(axis=1) != labelled.test_labels).sum())
     assert (result["test"]["errors"], result["test"]["rows"]) == (errors, 20)
     assert result["test_gain"][-1]["errors"] == errors
-    loss = log_loss(labelled.labels.test, mean, labels=range(10))
+    loss = log_loss(labelled.test_labels, mean, labels=range(10))
     assert result["test"]["log_loss"] == pytest.approx(loss, abs=1e-6)
     assert f"test accuracy {1 - errors / 20:.5f}, log loss {loss:.5f}: {errors} of 20" in format_report(
         result
@@ -369,8 +368,8 @@ def test_pairs_are_compared_on_the_rows_that_both_predicted(dataset, recipe, tmp
     good = made_up(dataset, recipe, tmp_path / "good", sharpness=4).run
     poor = made_up(dataset, recipe, tmp_path / "poor", sharpness=1, seed=5)
     (poor.run.folder / "fold_01" / "metrics.json").unlink()  # one fold only; and no ensemble of either
-    comparison = compare_runs([good, poor.run], dataset.labels)
-    rows, labels = poor.members[0].validation_rows, dataset.labels.train
+    comparison = compare_runs([good, poor.run], dataset)
+    rows, labels = poor.members[0].validation_rows, dataset.train_labels
     wrong = [each[rows].argmax(axis=1) != labels[rows] for each in comparison.probabilities]
     pair = comparison.pairs.iloc[0]
     assert (pair["first"], pair["second"], pair["rows"]) == ("good", "poor", 40)
@@ -392,8 +391,8 @@ def test_pairs_are_compared_on_the_rows_that_both_predicted(dataset, recipe, tmp
 
 def test_bootstrap_interval_is_that_of_the_mean(dataset, recipe, tmp_path):
     runs = [made_up(dataset, recipe, tmp_path / name, sharpness=1, seed=i).run for i, name in enumerate("ab")]
-    pair = compare_runs(runs, dataset.labels)
-    losses = [-np.log(each[np.arange(80), dataset.labels.train]) for each in pair.probabilities.astype(float)]
+    pair = compare_runs(runs, dataset)
+    losses = [-np.log(each[np.arange(80), dataset.train_labels]) for each in pair.probabilities.astype(float)]
     deviation = (losses[1] - losses[0]).std() / np.sqrt(80)
     line = pair.pairs.iloc[0]
     assert line["loss_high"] - line["loss_low"] == pytest.approx(2 * 1.96 * deviation, rel=0.15)
@@ -401,7 +400,7 @@ def test_bootstrap_interval_is_that_of_the_mean(dataset, recipe, tmp_path):
 
 def test_the_interval_of_a_pair_does_not_depend_on_the_others(dataset, recipe, tmp_path):
     runs = [made_up(dataset, recipe, tmp_path / name, seed=seed).run for seed, name in enumerate("abc")]
-    three, two = compare_runs(runs, dataset.labels), compare_runs(runs[1:], dataset.labels)
+    three, two = compare_runs(runs, dataset), compare_runs(runs[1:], dataset)
     assert list(zip(three.pairs["first"], three.pairs["second"], strict=True)) == list(combinations("abc", 2))
     pd.testing.assert_frame_equal(three.pairs.tail(1).reset_index(drop=True), two.pairs)
 
@@ -419,16 +418,16 @@ def test_runs_without_a_row_in_common(dataset, recipe, tmp_path):
 def test_what_can_not_be_compared(dataset, recipe, tmp_path):
     run = made_up(dataset, recipe, tmp_path / "run").run
     with pytest.raises(UserError, match="takes two runs or more"):
-        compare_runs([run], dataset.labels)
+        compare_runs([run], dataset)
     with pytest.raises(UserError, match="is given twice"):
-        compare_runs([run, Run(run.folder / ".." / "run")], dataset.labels)
+        compare_runs([run, Run(run.folder / ".." / "run")], dataset)
     with pytest.raises(UserError, match="holds a run: give the comparison an --output of its own"):
         write_comparison(run, [run, run], dataset)
     other = made_up(dataset, recipe, tmp_path / "other").run
     for path in other.folder.glob("fold_*/metrics.json"):
         path.unlink()
     with pytest.raises(UserError, match="no finished fold yet"):
-        compare_runs([run, other], dataset.labels)
+        compare_runs([run, other], dataset)
 
 
 def test_comparison_by_the_script(dataset, recipe, csvs, tmp_path, call):
@@ -502,7 +501,7 @@ def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_p
 def test_watch_of_a_blend_waits_for_nothing(run, dataset, recipe, tmp_path, monkeypatch):
     """It has neither folds nor members of its own."""
     second = made_up(dataset, recipe, tmp_path / "second", sharpness=-4, seed=9).run
-    blend = blended(Run(tmp_path / "blend"), dataset.labels, [run, second])
+    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
     monkeypatch.setattr(watch.time, "sleep", lambda seconds: pytest.fail("it waits"))
     watch.watch_run(blend, dataset)
     page = (blend.report / "index.html").read_text()

@@ -13,10 +13,9 @@ import pytest
 from conftest import ROOT
 
 from digit_recognizer import identity, recipes
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic, read_json, write_arrays, write_json
+from digit_recognizer.files import UserError, atomic, read_json, write_arrays, write_json
 from digit_recognizer.named_recipes import named
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
 
 SETTINGS = recipes.to_json(named("bn_cnn")) | {
     "data": "competition",
@@ -98,7 +97,7 @@ def test_two_processes_do_not_share_a_run(tmp_path):
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "src")!r})
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
 with Run({str(tmp_path / "run")!r}).lock():
     print("locked", flush=True)
     sys.stdin.read()

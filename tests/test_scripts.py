@@ -31,10 +31,10 @@ from kaggle_server import refused
 
 import digit_recognizer.training.augmentation  # noqa: F401  of saved models
 from digit_recognizer import cli, named_recipes, recipes
-from digit_recognizer.data.places import SAMPLE_NOTICE
-from digit_recognizer.data.plan import SAMPLE_CUTS
+from digit_recognizer.data.paths import SAMPLE_NOTICE
 from digit_recognizer.files import commit, read_json, write_json
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import SAMPLE_CUTS
 from digit_recognizer.training import backend
 
 # A machine without TensorFlow: Python does not find it, though it is installed here.
@@ -97,7 +97,7 @@ def test_the_page_of_a_finished_run_is_watched_to_its_end(finished, call, tmp_pa
 def test_the_report_is_of_these_predictions(finished, dataset):
     _, run = finished
     oof = np.load(run / "oof_probabilities.npy")
-    accuracy = (oof.argmax(axis=1) == dataset.labels.train).mean()
+    accuracy = (oof.argmax(axis=1) == dataset.train_labels).mean()
     assert read_json(run / "cv_report.json")["overall"]["accuracy"] == pytest.approx(accuracy)
     table = pd.read_csv(run / "folds.csv")
     for fold in range(2):
@@ -241,7 +241,7 @@ def test_only_training_needs_keras():
     program = """
 import sys
 from digit_recognizer import cli
-from digit_recognizer.data import digits, explore, plan
+from digit_recognizer.data import digits, explore
 from digit_recognizer.kaggle import download, kernel, submissions
 from digit_recognizer.results import ensemble, leaderboard, report
 from digit_recognizer.training import session
@@ -258,7 +258,7 @@ def test_labels_of_test_rows_change_nothing_but_the_report(light, call, labelled
     outcomes.append(call("report", *places))
     assert [outcome.code for outcome in outcomes] == [0, 0, 0], outcomes
     assert arrays(tmp_path / "run") == arrays(run)
-    errors = int((pd.read_csv(run / "submission.csv")["Label"] != labelled.labels.test).sum())
+    errors = int((pd.read_csv(run / "submission.csv")["Label"] != labelled.test_labels).sum())
     assert read_json(tmp_path / "run/cv_report.json")["test"]["errors"] == errors
     assert f"test accuracy {1 - errors / 20:.5f}" in outcomes[-1].out
     assert refused(call("submit", *places), "is of MNIST's own files, which is never sent")
@@ -279,7 +279,7 @@ def test_run_all_stops_at_a_mistake(csvs, tmp_path):
 
 
 def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
+    monkeypatch.setattr("digit_recognizer.data.paths.ROOT", tmp_path)
     monkeypatch.setitem(SAMPLE_CUTS, "epochs", 1)
     monkeypatch.setattr(named_recipes, "DEFAULT", "mlp")
     for name, options in (("train", ("--fold", 0, "--threads", 2)), ("ensemble", ()), ("report", ())):
@@ -293,7 +293,7 @@ def test_the_sample_says_so_first_and_last(call, tmp_path, monkeypatch):
 
 
 def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
+    monkeypatch.setattr("digit_recognizer.data.paths.ROOT", tmp_path)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_secret")
     outcome = call("train")
     words = ("holds no data", "python scripts/download.py", "kaggle.com/competitions/digit-recognizer/data")
@@ -302,7 +302,7 @@ def test_credentials_without_csvs_never_become_the_sample(call, tmp_path, monkey
 
 
 def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatch):
-    monkeypatch.setattr("digit_recognizer.data.places.ROOT", tmp_path)
+    monkeypatch.setattr("digit_recognizer.data.paths.ROOT", tmp_path)
     (csvs / "test.csv").unlink()
     csvs.rename(tmp_path / "input")
     assert refused(call("train"), "input/test.csv is missing")
@@ -478,7 +478,7 @@ def test_several_recipes_are_compared_on_the_same_folds(call, csvs, dataset, tmp
         run = board / name
         assert (run / "folds.csv").read_bytes() == (board / "folds.csv").read_bytes()
         assert call("ensemble", "--input", csvs, "--output", run).code == 0
-        wrong = (np.load(run / "oof_probabilities.npy").argmax(axis=1) != dataset.labels.train).sum()
+        wrong = (np.load(run / "oof_probabilities.npy").argmax(axis=1) != dataset.train_labels).sum()
         found = table.loc[name]
         assert (found["errors"], found["rows"], found["folds"]) == (wrong, 80, 2)
         assert found["parameters"] == parameters and found["accuracy"] == pytest.approx(1 - wrong / 80)

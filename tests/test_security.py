@@ -18,12 +18,11 @@ from stages import write_picture
 from test_competition import TOKEN, plant
 
 from digit_recognizer import files, named_recipes, recipes
-from digit_recognizer.data import digits, plan
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import write_array
+from digit_recognizer.data import digits
+from digit_recognizer.files import UserError, write_array
 from digit_recognizer.kaggle import records
 from digit_recognizer.results import ensemble
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import networks, session
 from digit_recognizer.training.predict import load_model
 
@@ -179,7 +178,7 @@ def test_a_pickled_array_is_not_loaded(run, light, call, pickled, name, stage):
 def test_a_pickled_state_is_not_loaded(run, dataset, pickled, capsys):
     """The member starts over."""
     array, ran = pickled
-    own = plan.open_plan(run, dataset.labels)
+    own = plan.open_plan(run, dataset)
     for path in (run.folder / "fold_00").iterdir():
         path.unlink()
     facts = json.dumps({"identity": own.identity, "counts": {"weight": 1, "optimizer": 0, "best": 0}})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPTS, finish, start, write_npz
 
-from digit_recognizer.data import places
-from digit_recognizer.errors import UserError
+from digit_recognizer.data import paths
+from digit_recognizer.files import UserError
 from digit_recognizer.training import backend
 
 
@@ -174,14 +174,14 @@ def test_credentials_are_found_where_the_client_looks(tmp_path, monkeypatch, whe
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home / "elsewhere"))
-    assert places.credentials_place() is None
+    assert paths.credentials_place() is None
     if isinstance(where, dict):
         for name, value in where.items():
             monkeypatch.setenv(name, value)
     else:
         (home / where).parent.mkdir(parents=True)
         (home / where).write_text("{}")
-    assert places.credentials_place() is not None
+    assert paths.credentials_place() is not None
 
 
 def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
@@ -189,19 +189,19 @@ def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
     home.mkdir(parents=True)
     for name in ("credentials.json", "kaggle.json"):
         (home / name).write_text("{}")
-        assert places.credentials_place() == str(home / name)
+        assert paths.credentials_place() == str(home / name)
     monkeypatch.setenv("KAGGLE_USERNAME", "x")
     monkeypatch.setenv("KAGGLE_KEY", "y")
-    assert places.credentials_place() == "KAGGLE_USERNAME and KAGGLE_KEY"
+    assert paths.credentials_place() == "KAGGLE_USERNAME and KAGGLE_KEY"
     (home / "access_token").write_text("z")
-    assert places.credentials_place() == str(home / "access_token")
+    assert paths.credentials_place() == str(home / "access_token")
     monkeypatch.setenv("KAGGLE_API_V1_TOKEN", str(tmp_path / "session"))
     (tmp_path / "session").write_text("z")
-    assert places.credentials_place() == str(home / "access_token")
+    assert paths.credentials_place() == str(home / "access_token")
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    assert places.credentials_place() == str(tmp_path / "session")
+    assert paths.credentials_place() == str(tmp_path / "session")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "z")
-    assert places.credentials_place() == "KAGGLE_API_TOKEN"
+    assert paths.credentials_place() == "KAGGLE_API_TOKEN"
 
 
 @pytest.mark.parametrize(
@@ -228,13 +228,13 @@ def test_when_run_all_downloads(
     options = ["--input", str(folder)] if given else []
     monkeypatch.setattr(sys, "argv", ["places", *options])
     needed = expected == "download"
-    assert places.needs_download(folder if given else None) == needed
+    assert paths.needs_download(folder if given else None) == needed
     if expected in ("sample", "download"):
-        places.check()
-        assert capsys.readouterr().out == (f"{places.SAMPLE_NOTICE}\n" if expected == "sample" else "")
+        paths.check()
+        assert capsys.readouterr().out == (f"{paths.SAMPLE_NOTICE}\n" if expected == "sample" else "")
     else:
         with pytest.raises(UserError, match="test.csv is missing" if csv else "holds no data|is missing"):
-            places.check() if csv else places.data_files(places.resolve(folder, None).input)
+            paths.check() if csv else paths.data_files(paths.resolve(folder, None).input)
     monkeypatch.setattr("digit_recognizer.kaggle.download.download", lambda *_: print("downloading"))
     assert call("download", "--if-needed", *options).out == ("downloading\n" if needed else "")
 
@@ -243,7 +243,7 @@ def test_run_all_tells_before_anything_is_installed(labelled, csvs, tmp_path):
     """With the Python at hand, without one package."""
     folder = write_npz(tmp_path / "input", labelled)
     (csvs / "test.csv").unlink()
-    check = [sys.executable, "-S", "-m", "digit_recognizer.data.places"]
+    check = [sys.executable, "-S", "-m", "digit_recognizer.data.paths"]
     environment = {"PYTHONPATH": str(SCRIPTS.parent / "src"), "PATH": "/usr/bin:/bin"}
 
     def run(*options):
@@ -277,7 +277,7 @@ def test_run_all_says_once_first_and_once_last_that_it_is_the_sample(programs, t
     (checkout / "requirements.txt").write_text("")
     for name in ("download", "train", "ensemble", "report"):
         (checkout / f"scripts/{name}.py").write_text(
-            "import sys\nfrom digit_recognizer.data.places import Places\n"
+            "import sys\nfrom digit_recognizer.data.paths import Places\n"
             f"with Places(None, None).announced():\n    print('{name}', *sys.argv[1:])\n"
         )
     programs("python3", f'exec {sys.executable} "$@"')
@@ -287,12 +287,12 @@ def test_run_all_says_once_first_and_once_last_that_it_is_the_sample(programs, t
     outcome = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=checkout)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.splitlines() == [
-        places.SAMPLE_NOTICE,
+        paths.SAMPLE_NOTICE,
         "download --if-needed --output there",
         "train --output there --epochs 3",
         "ensemble --output there",
         "report --output there",
-        places.SAMPLE_NOTICE,
+        paths.SAMPLE_NOTICE,
     ]
 
 
@@ -303,7 +303,7 @@ def test_kaggles_folders(csvs, tmp_path, monkeypatch, folder):
     target = tmp_path / "kaggle/input" / folder
     target.parent.mkdir(parents=True)
     csvs.rename(target)
-    assert places.resolve(None, None) == places.Places(target, tmp_path / "kaggle/working")
+    assert paths.resolve(None, None) == places.Places(target, tmp_path / "kaggle/working")
 
 
 def test_the_usual_folder_spares_the_walk_through_all_data_sets(csvs, tmp_path, monkeypatch):
@@ -313,15 +313,15 @@ def test_the_usual_folder_spares_the_walk_through_all_data_sets(csvs, tmp_path, 
     csvs.rename(tmp_path / "kaggle/input/digit-recognizer")
     for name in ("glob", "rglob", "iterdir", "walk"):
         monkeypatch.setattr(Path, name, None, raising=False)  # fails where it is called
-    assert places.resolve(None, None).input == tmp_path / "kaggle/input/digit-recognizer"
+    assert paths.resolve(None, None).input == tmp_path / "kaggle/input/digit-recognizer"
 
 
 def test_a_notebooks_cell_is_no_terminal(monkeypatch):
     """IPython's `!` runs a command on a pseudo-terminal, whose bars would become thousands of lines of output."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert places.on_terminal()
+    assert paths.on_terminal()
     monkeypatch.setenv("JPY_PARENT_PID", "1")
-    assert not places.on_terminal()
+    assert not paths.on_terminal()
 
 
 def test_backends_that_are_not_there(monkeypatch):

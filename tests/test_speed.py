@@ -17,7 +17,7 @@ from conftest import LIGHT, train_member
 from keras import ops
 
 from digit_recognizer import files
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training import backend, fold, networks, processor

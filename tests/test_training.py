@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 from conftest import train_member
 
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json
+from digit_recognizer.files import UserError, read_json
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training import backend, batches, fold, networks, optimization, predict
@@ -83,7 +82,7 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
     assert metrics["epochs"] == len(history) and metrics["best_epoch"] == 1 + history["val_accuracy"].argmax()
     probabilities = np.load(undisturbed / "validation_probabilities.npy")
     assert probabilities.shape == (40, 10) and probabilities.dtype == np.float32
-    right = probabilities.argmax(axis=1) == dataset.labels.train[folds[0].validation_rows]
+    right = probabilities.argmax(axis=1) == dataset.train_labels[folds[0].validation_rows]
     assert metrics["accuracy"] == pytest.approx(right.mean()) == pytest.approx(history["val_accuracy"].max())
     assert metrics["errors"] == (~right).sum() and metrics["rows"] == 40
     assert np.load(undisturbed / "test_probabilities.npy").shape == (20, 10)
@@ -221,7 +220,7 @@ def test_validation_judges_the_weights_of_its_own_epoch(recipe, dataset, folds, 
     class Judge(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             rows = folds[0].validation_rows
-            own = self.model.evaluate(dataset.train_images[rows], dataset.labels.train[rows], verbose=0)
+            own = self.model.evaluate(dataset.train_images[rows], dataset.train_labels[rows], verbose=0)
             judged.append((logs["val_loss"], own[0]))
 
     mlp = change(named("dropout_mlp"), {"epochs": 3, "batch_size": 16, "holdout": 0.0, "folds": 2})
@@ -230,7 +229,7 @@ def test_validation_judges_the_weights_of_its_own_epoch(recipe, dataset, folds, 
 
 
 def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(dataset):
-    rows = (dataset.train_images, dataset.labels.train)
+    rows = (dataset.train_images, dataset.train_labels)
 
     def weights(epochs, ema_epochs):
         """The weights validated last, after this many epochs of one step; the recipe counts on 4 steps."""
@@ -313,7 +312,7 @@ def test_a_damaged_state_starts_the_fold_over(
 
 def training_rows(dataset, member):
     """The images and the labels of the member's training rows."""
-    return dataset.train_images[member.train_rows], dataset.labels.train[member.train_rows]
+    return dataset.train_images[member.train_rows], dataset.train_labels[member.train_rows]
 
 
 def test_a_member_learns_from_its_training_rows_alone(dataset, folds, tmp_path):
@@ -322,9 +321,9 @@ def test_a_member_learns_from_its_training_rows_alone(dataset, folds, tmp_path):
 
     def predictions_with_other(rows, name):
         """What is predicted after a training in which these rows have another picture and another label."""
-        images, labels = dataset.train_images.copy(), dataset.labels.train.copy()
+        images, labels = dataset.train_images.copy(), dataset.train_labels.copy()
         images[rows], labels[rows] = 255 - images[rows], (labels[rows] + 1) % 10
-        other = dataclasses.replace(dataset.labels, train=labels)
+        other = dataclasses.replace(dataset, train=labels)
         other = dataclasses.replace(dataset, train_images=images, labels=other)
         train_member(recipe, other, folds[0], tmp_path / name)
         return (tmp_path / name / "test_probabilities.npy").read_bytes()
@@ -382,7 +381,7 @@ def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
 
 def test_pictures_reach_keras_whole_and_in_order(dataset, monkeypatch):
     monkeypatch.setattr(backend, "prediction_batch_size", lambda: 24)
-    for labels in (None, dataset.labels.train):
+    for labels in (None, dataset.train_labels):
         batches = Batches(dataset.train_images, labels)
         found = [[keras.ops.convert_to_numpy(part) for part in batch] for batch in stream(batches)]
         assert [len(images) for images, *_ in found] == [24, 24, 24, 8]

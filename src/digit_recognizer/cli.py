@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from digit_recognizer import COMPETITION
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.recipes import check_value, parse_setting, settable_fields
 
 WRONG, INTERRUPTED = 2, 130  # exit codes

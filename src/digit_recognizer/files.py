@@ -1,4 +1,8 @@
-"""Files that are written whole or not at all, and the commit of this checkout."""
+"""Files that are written whole or not at all, one reader for the program's own files, and UserError.
+
+Only the standard library is imported at the top: `run_all.sh` checks options with this module before anything is
+installed.
+"""
 
 import io
 import json
@@ -9,26 +13,44 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from digit_recognizer.errors import UserError
-
 if TYPE_CHECKING:
     import matplotlib.figure
+    import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 
+_LONGEST_MESSAGE, _MESSAGE_END = 1000, 300  # characters; the end of a message says what to do
+
+
+class UserError(Exception):
+    """Wrong use or wrong input.
+
+    The message is one line that names the file, row, column or option and says what to do. A script prints it
+    without a traceback and exits with code 2.
+    """
+
+    def __init__(self, message: str):
+        """Takes the message; characters that cannot be printed, as in a damaged file, become spaces."""
+        message = "".join(character if character.isprintable() else " " for character in message)
+        if len(message) > _LONGEST_MESSAGE:
+            message = f"{message[: _LONGEST_MESSAGE - _MESSAGE_END]} ... {message[-_MESSAGE_END:]}"
+        super().__init__(message)
+
 
 @contextmanager
-def atomic(path: Path, prefix: str = ".") -> Iterator[Path]:
-    """Yields a path to write to in place of `path`; a block that ends well moves it there in one step.
+def atomic(path: Path, several_writers: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; if the block succeeds, the file is moved to `path` in one step.
 
-    The path is that of `path`, its name with `prefix`: two processes that may write it at once need two of them.
+    If the block fails or the process dies, `path` keeps its old contents. After the block the file and its name
+    are on the disk and survive a loss of power.
 
-    A block that fails, or a process that dies, leaves `path` as it was. Once the block has ended, the file
-    and its name are on the disk: a machine that loses power afterwards still has them.
+    Args:
+        path: the file to write.
+        several_writers: whether other processes may write the file at the same time. Otherwise the temporary name
+            is fixed, so that the next write replaces what a killed process left.
     """
-    temporary = path.with_name(f"{prefix}{path.name}")  # the same ending: Keras and NumPy look at it
+    prefix = f".{os.getpid()}_" if several_writers else "."
+    temporary = path.with_name(f"{prefix}{path.name}")  # the ending stays: Keras and NumPy look at it
     try:
         yield temporary
         _sync(temporary)
@@ -50,42 +72,30 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: "np.ndarray") -> None:
     """Writes an .npy file."""
+    import numpy as np
+
     _write_through_memory(path, lambda buffer: np.save(buffer, array, allow_pickle=False))
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
     """Writes an .npz file."""
+    import numpy as np
+
     _write_through_memory(path, lambda buffer: np.savez(buffer, **arrays))
 
 
 def _write_through_memory(path: Path, save: Callable[[io.BytesIO], None]) -> None:
-    """Writes what `save` makes.
+    """Writes what `save` produces.
 
-    On a full disk, NumPy does not notice that the last part of a small array found no room, and NumPy 2.0 leaves
-    an open archive that complains with a traceback.
+    On a full disk NumPy does not notice that the last part of a small array was not written, and NumPy 2.0 leaves
+    an open archive that prints a traceback.
     """
     buffer = io.BytesIO()
     save(buffer)
     with atomic(path) as file:
         file.write_bytes(buffer.getbuffer())
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Returns the array in an .npy file; raises ValueError for a damaged one, and for objects, which can run code.
-
-    The file is mapped before it is read: a header that promises more than is there takes no memory.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("it is an archive")
-        return np.array(array)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(str(error)) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -94,33 +104,48 @@ def write_json(path: Path, value: Any) -> None:
         file.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
-    """Returns what a JSON file holds, a value of type `kind`.
-
-    Raises UserError where the file is damaged or holds anything else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, kind):
-            raise ValueError(f"it holds no {kind.__name__}")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run its stage again") from None
-    return value
-
-
 def write_figure(path: Path, figure: "matplotlib.figure.Figure", dpi: int = 110) -> None:
     """Writes a figure in the format that the path's ending names."""
     with atomic(path) as file:
         figure.savefig(file, dpi=dpi)
 
 
+@contextmanager
+def reading(path: Path, advice: str) -> Iterator[None]:
+    """Turns every error of a block that reads and checks `path` into a UserError that ends with the `advice`.
+
+    The program writes its own files whole, so an error means that somebody changed or removed the file. A damaged
+    file can raise nearly any exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: {advice}") from None
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): change its permissions") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} is damaged ({reason}): {advice}") from None
+
+
+def read_json(path: Path, advice: str = "delete it and run its stage again", kind: type = dict) -> Any:
+    """Returns the contents of a JSON file, a value of type `kind`; raises UserError as `reading` does."""
+    with reading(path, advice):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, kind):
+            raise ValueError(f"expected a {kind.__name__}, found a {type(value).__name__}")
+    return value
+
+
 def commit() -> str | None:
-    """Returns the short hash of the checkout's commit, or None where this is no checkout."""
+    """Returns the short hash of the checkout's commit, or None if this is not a checkout."""
     # a repository around the folder is not the program's
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(ROOT.parent)}
     line = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     try:
-        found = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=10)
+        result = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

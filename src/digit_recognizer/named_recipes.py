@@ -3,8 +3,8 @@
 import textwrap
 from dataclasses import replace
 
-from digit_recognizer.errors import UserError
-from digit_recognizer.recipes import Recipe, describe_values, format_value, settable_fields
+from digit_recognizer.files import UserError
+from digit_recognizer.recipes import Recipe, describe_values, did_you_mean, format_value, settable_fields
 
 FAST = Recipe(
     name="fast",
@@ -121,24 +121,10 @@ RECIPES = {
 }
 DEFAULT = "fast"
 
-# Parameters of their networks, so that --list need not build them.
-PARAMETERS = {
-    "fast": 848_122,
-    "best": 848_122,
-    "residual": 670_282,
-    "softmax_mlp": 669_706,
-    "dropout_mlp": 101_770,
-    "mlp": 118_282,
-    "shallow_cnn": 2_424_482,
-    "lenet": 1_199_882,
-    "bn_cnn": 742_858,
-}
-
-
 def named(name: str) -> Recipe:
-    """Returns the recipe of that name; raises UserError for a name that is not there."""
+    """Returns the recipe of that name; raises UserError for an unknown name."""
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
+        raise UserError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES)}")
     return RECIPES[name]
 
 
@@ -147,8 +133,7 @@ def listing() -> str:
     lines = []
     for recipe in RECIPES.values():
         lines += [
-            f"{recipe.name:12} {recipe.network}, {PARAMETERS[recipe.name]:,} parameters, "
-            f"reported: {recipe.reported_accuracy}",
+            f"{recipe.name:12} {recipe.network}; reported accuracy: {recipe.reported_accuracy}",
             f"{'':12} {recipe.citation}",
             *textwrap.wrap(_set_fields(recipe), 100, initial_indent=" " * 13, subsequent_indent=" " * 13),
         ]

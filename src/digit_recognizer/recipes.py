@@ -5,16 +5,14 @@ name are in `named_recipes`.
 """
 
 import dataclasses
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 AUGMENTATION = ("rotation", "zoom", "shift", "shear", "elastic")  # fields
-
-# How many numbers `filters` has, for each network of `training.networks`.
-FILTERS = {"mlp": 0, "shallow_cnn": 1, "lenet": 2, "bn_cnn": 3, "fast_cnn": 5, "residual_cnn": 3}
-
 
 def _text(default: str | None, help: str, *others: str):
     """A field that holds a text: any text where `default` is None, else the default or one of `others`."""
@@ -53,11 +51,7 @@ class Recipe:
 
     # the network
     scaling: str = _text("unit", "pixels: 0 to 1, raw (0 to 255), or columns of length 1", "raw", "columns")
-    filters: tuple = _sizes(
-        (),
-        "filters of the convolutions; how many: "
-        + ", ".join(f"{network} {numbers}" for network, numbers in FILTERS.items() if numbers),
-    )
+    filters: tuple = _sizes((), "filters of the convolutions, as many numbers as the recipe has")
     hidden: tuple = _sizes((128,), "units of the dense layers before the last; hidden= for none")
     activation: str = _text("relu", "activation function", "sigmoid", "tanh", "leaky_relu", "elu")
     dropout: float = _number(0.0, "dropout rate after each of those dense layers", 0, 0.95)
@@ -143,11 +137,6 @@ class Recipe:
         """Raises UserError, naming the field, for a value of the wrong type or out of its range."""
         for option in dataclasses.fields(self):
             check_value(option, getattr(self, option.name))
-        taken, given = FILTERS.get(self.network), len(self.filters)
-        if taken is not None and given != taken:
-            raise UserError(
-                f"filters={format_value(self.filters)}: {self.network} takes {taken} numbers, not {given}"
-            )
         if self.folds == 1 and self.holdout == 0:
             raise UserError("folds=1 leaves nothing to validate on: take 2 or more, or add --holdout 0.15")
         if self.folds > 1 and self.holdout > 0:
@@ -163,14 +152,6 @@ class Recipe:
         """The arguments of `RandomDistortion`."""
         return {name: getattr(self, name) for name in AUGMENTATION}
 
-
-# Names that fields had in earlier versions, in recipe.json and in --set.
-RENAMED = {
-    "source": "citation",
-    "published": "reported_accuracy",
-    "averaging": "ema_epochs",
-    "test_shift": "tta_shift",
-}
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", tuple: "whole numbers such as 512,512"}
 _DESCRIPTION = ("name", "network", "citation", "reported_accuracy")  # not for --set
@@ -227,6 +208,11 @@ def change(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     if options.get("optimizer") == "muon" and not recipe.momentum:
         options = {"momentum": 0.9} | options  # without it the optimizer is of little use
     changed = dataclasses.replace(recipe, **options)
+    if len(changed.filters) != len(recipe.filters):
+        raise UserError(
+            f"filters={format_value(changed.filters)}: {recipe.network} takes {len(recipe.filters)} numbers, "
+            f"not {len(changed.filters)}"
+        )
     if options.get("momentum") and changed.optimizer in ("adam", "adagrad"):
         raise UserError(
             f"momentum={changed.momentum}: {changed.optimizer} has none (that of batch normalisation is "
@@ -235,13 +221,22 @@ def change(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     return changed
 
 
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns ': did you mean NAME?' for the most similar of `names`, else a list of all of them."""
+    names = list(names)
+    similar = difflib.get_close_matches(name, names, n=1)
+    return f": did you mean {similar[0]}?" if similar else f"; there are: {', '.join(names)}"
+
+
 def parse_setting(setting: str) -> tuple[str, Any]:
     """Returns ('dropout', 0.4) for 'dropout=0.4'; raises UserError for an unknown field or a wrong type."""
     name, equals, text = setting.partition("=")
-    name, options = RENAMED.get(name, name), settable_fields()
-    if not equals or name not in options:
-        raise UserError(f"--set {setting}: it takes FIELD=VALUE; the fields are: {', '.join(options)}")
-    kind = options[name].type
+    fields = settable_fields()
+    if not equals:
+        raise UserError(f"--set {setting}: expected FIELD=VALUE, such as dropout=0.4 (--list explains the fields)")
+    if name not in fields:
+        raise UserError(f"--set {setting}: unknown field {name!r}{did_you_mean(name, fields)}")
+    kind = fields[name].type
     try:
         return name, tuple(map(int, text.split(",") if text else ())) if kind is tuple else kind(text)
     except ValueError:
@@ -257,18 +252,13 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_json(settings: dict[str, Any]) -> Recipe:
-    """Returns the recipe in the contents of recipe.json; entries that are not a recipe's are left alone.
+    """Returns the recipe in the contents of recipe.json, whose other entries are ignored.
 
-    Raises UserError if a field is missing or has a value it cannot have.
+    Raises UserError if a field is missing or has a value that it cannot have.
     """
     names = [option.name for option in dataclasses.fields(Recipe)]
     missing = [name for name in names if name not in settings]
     if missing:
-        raise UserError(
-            f"recipe.json has no {missing[0]}: it is not of a run that train.py made; take another --output"
-        )
+        raise UserError(f"it has no {missing[0]}")
     values = {name: settings[name] for name in names}
-    try:
-        return Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
-    except UserError as error:
-        raise UserError(f"recipe.json: {error}") from None
+    return Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

@@ -14,8 +14,8 @@ from digit_recognizer.benchmark.torch_baseline import TorchWay
 from digit_recognizer.benchmark.workload import Workload, on_tensorflow
 from digit_recognizer.data import folds
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.data.folds import Member
 from digit_recognizer.recipes import Recipe
+from digit_recognizer.runs.member import Member
 
 HOLDOUT, ACCURACY = 0.15, 0.9940
 
@@ -86,7 +86,7 @@ def _measure(workload: Workload, recipe: Recipe, way: Way, seed: int) -> Row:
 
     options = {"holdout": HOLDOUT, "seed": seed, "epochs": min(recipe.epochs, workload.epochs)}
     recipe = recipes.change(recipe, options)
-    member = folds.members(folds.split(workload.dataset.labels.train, recipe))[0]
+    member = folds.members(folds.split(workload.dataset.train_labels, recipe))[0]
     accuracies, ends = [], []
 
     def watch(accuracy: float) -> None:
@@ -136,7 +136,7 @@ def _train_as_published(recipe: Recipe, dataset: Dataset, member: Member, watch:
     from digit_recognizer.training.callbacks import MONITOR
     from digit_recognizer.training.optimization import schedule_callbacks
 
-    images, labels = baseline.scale(dataset.train_images), dataset.labels.train
+    images, labels = baseline.scale(dataset.train_images), dataset.train_labels
     batches = baseline.augmented_batches(images[member.train_rows], labels[member.train_rows])
     validation = images[member.validation_rows], labels[member.validation_rows]
     callbacks = [*schedule_callbacks(recipe, MONITOR), _watching(watch)]
@@ -154,7 +154,7 @@ def _train_as_here(recipe: Recipe, dataset: Dataset, member: Member, watch: Watc
 
 def _train_with(chosen: TorchWay) -> Way:
     def train(recipe: Recipe, dataset: Dataset, member: Member, watch: Watch) -> None:
-        images, labels = dataset.train_images, dataset.labels.train
+        images, labels = dataset.train_images, dataset.train_labels
         train, validation = (
             (images[rows], labels[rows]) for rows in (member.train_rows, member.validation_rows)
         )

@@ -11,9 +11,10 @@ from digit_recognizer.benchmark.throughput import epoch_as_here
 from digit_recognizer.benchmark.timing import Moment, Row, compare, growth, moment
 from digit_recognizer.benchmark.workload import Workload, execution_plan, first_rows
 from digit_recognizer.data import folds
-from digit_recognizer.data.digits import COLUMNS, Dataset, Labels
-from digit_recognizer.data.folds import Member
+from digit_recognizer.data.digits import Dataset
 from digit_recognizer.recipes import Recipe
+from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.plan import make_members
 
 _PREDICTED_ROWS = 256  # by each member
 _SQUARE = np.ones((1024, 1024), np.float32)
@@ -24,7 +25,7 @@ def measure_growth(workload: Workload) -> Iterator[Row]:
     images, labels = first_rows(workload.dataset, workload.rows)
     predicted = images[:_PREDICTED_ROWS]
     ids = np.arange(1, len(predicted) + 1).astype(str)
-    small = Dataset(images, predicted, Labels(labels, None, ids, COLUMNS, "competition"))
+    small = Dataset(images, labels, predicted, None, ids)
     yield from growth("epochs", _train_epochs(small, 3 * workload.group + 1), workload.group)
     yield from growth("members", _train_members(small, workload.members + 1), workload.group)
     yield from _cost_of_rows(workload)
@@ -36,7 +37,7 @@ def _now() -> Moment:
 
 def _recipe(labels: np.ndarray, options: dict[str, int]) -> tuple[Recipe, list[Member]]:
     recipe = recipes.change(named_recipes.named("fast"), {"tta_views": 0} | options)
-    return recipe, folds.members(folds.split(labels, recipe))
+    return recipe, make_members(folds.split(labels, recipe), Path("."))
 
 
 def _train_epochs(small: Dataset, epochs: int) -> list[Moment]:
@@ -45,7 +46,7 @@ def _train_epochs(small: Dataset, epochs: int) -> list[Moment]:
 
     from digit_recognizer.training.fold import FoldTrainer
 
-    recipe, (member, *_) = _recipe(small.labels.train, {"folds": 10, "epochs": epochs})
+    recipe, (member, *_) = _recipe(small.train_labels, {"folds": 10, "epochs": epochs})
     moments = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: moments.append(_now()))
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +60,7 @@ def _train_members(small: Dataset, count: int) -> list[Moment]:
     """Trains members for an epoch each, as a run does, and returns their ends."""
     from digit_recognizer.training.fold import FoldTrainer
 
-    recipe, members = _recipe(small.labels.train, {"folds": count, "epochs": 1})
+    recipe, members = _recipe(small.train_labels, {"folds": count, "epochs": 1})
     moments, trainer = [], None
     with tempfile.TemporaryDirectory() as folder:
         for member in members:

@@ -16,9 +16,8 @@ from digit_recognizer.benchmark.pieces import measure_augmentation, measure_norm
 from digit_recognizer.benchmark.throughput import measure_predicting, measure_reading, measure_training
 from digit_recognizer.benchmark.timing import Row
 from digit_recognizer.benchmark.workload import QUICK, Workload
-from digit_recognizer.data import digits, places
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json, write_figure, write_json
+from digit_recognizer.data import digits, paths
+from digit_recognizer.files import UserError, read_json, write_figure, write_json
 from digit_recognizer.recipes import check_value, settable_fields
 from digit_recognizer.training import backend
 
@@ -78,12 +77,12 @@ def run_benchmark(
         raise UserError(f"--threads {threads}: it must be at least 1")
     for seed in seeds:
         check_value(settable_fields()["seed"], seed)
-    output = places.output_folder(output, "benchmark_quick" if quick else "benchmark")
-    place = places.resolve(input, output)
-    if place.is_sample and not quick:
+    output = paths.output_folder(output, "benchmark_quick" if quick else "benchmark")
+    locations = paths.resolve(input, output)
+    if locations.is_sample and not quick:
         raise UserError("it takes the competition's files: put them into input/, or give --input DIR")
-    with place.announced():
-        dataset, path = digits.load(place.input), output / "benchmark.json"
+    with locations.announced():
+        dataset, path = digits.load(locations.input), output / "benchmark.json"
         threads = threads or backend.cores()
         backend.start(threads)
         results = open_results(path, _machine(threads, quick))
@@ -91,7 +90,7 @@ def run_benchmark(
         measured = {part: found["rows"] for part, found in results["parts"].items()}
         amount = QUICK if quick else {}
         workload = Workload(
-            dataset, place.input, seeds, threads, measured=measured, torch_compile=torch_compile, **amount
+            dataset, locations.input, seeds, threads, measured=measured, torch_compile=torch_compile, **amount
         )
         for part in parts:
             _measure(part, workload, results, path)

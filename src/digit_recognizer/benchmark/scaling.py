@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from digit_recognizer import cli
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic
+from digit_recognizer.files import UserError, atomic
 
 # Of `fast`, measured: bytes of an epoch's state, which comes to the driver after each epoch, and of a
 # finished member; epochs of a member.

@@ -18,9 +18,9 @@ from digit_recognizer.benchmark.workload import (
     first_rows,
     on_tensorflow,
 )
-from digit_recognizer.data import digits, places
-from digit_recognizer.data.folds import Member
+from digit_recognizer.data import digits, paths
 from digit_recognizer.recipes import Recipe
+from digit_recognizer.runs.member import Member
 from digit_recognizer.training import backend
 
 
@@ -82,12 +82,12 @@ def measure_training(workload: Workload) -> Iterator[Row]:
 
 def measure_reading(workload: Workload) -> Iterator[Row]:
     """Part e: pandas alone, and the program, which checks what it reads."""
-    paths = places.data_files(workload.input)[1] if workload.input else []
-    if {path.suffix for path in paths} != {".csv"}:
+    files = paths.data_files(workload.input)[1] if workload.input else []
+    if {path.suffix for path in files} != {".csv"}:
         print("left out: reading the CSVs, which are not there", flush=True)
         return
     ways = {
-        "pandas.read_csv": lambda: [pd.read_csv(path) for path in paths],
+        "pandas.read_csv": lambda: [pd.read_csv(path) for path in files],
         "ours, checked": lambda: digits.load(workload.input),
     }
     yield from compare("reading the CSVs", ways, workload.rounds)

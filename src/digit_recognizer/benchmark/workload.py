@@ -54,7 +54,7 @@ QUICK |= {"times": (1, 2), "predicted": 128, "epochs": 1}
 def first_rows(dataset: Dataset, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the first training images and labels; from the first on again where there are fewer."""
     chosen = np.arange(rows) % len(dataset.train_images)
-    return dataset.train_images[chosen], dataset.labels.train[chosen]
+    return dataset.train_images[chosen], dataset.train_labels[chosen]
 
 
 def on_tensorflow(what: str) -> bool:

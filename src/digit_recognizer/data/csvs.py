@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 SIDE = 28  # pixels of a picture, in each direction
 PIXELS = SIDE * SIDE
@@ -138,21 +138,20 @@ def read_sample_submission(path: Path) -> tuple[tuple[str, str], list[str]]:
     return (header[0], header[1]), ids
 
 
-def read_train(path: Path, label: str, pixels: bool) -> tuple[np.ndarray | None, np.ndarray]:
+def read_train(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pictures uint8 (n, 28, 28) and labels uint8 (n,) of train.csv, whose label column is `label`.
 
-    Without `pixels` no pixel is parsed or checked, and the pictures are None. Raises UserError for the first
-    thing that is wrong.
+    Raises UserError for the first thing that is wrong.
     """
     table, first = _open(path)
     if first is None or first.casefold() != label.casefold():
         raise UserError(
             f"{path}: its first column is {quoted(table.names[0])}, not {label!r}: is it test.csv?"
         )
-    return _parse_labelled(table, pixels)
+    return _parse_labelled(table)
 
 
-def read_mnist(path: Path, pixels: bool) -> tuple[np.ndarray | None, np.ndarray]:
+def read_mnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns what `read_train` does, of mnist_train.csv or mnist_test.csv: no header, or label,1x1,1x2,..."""
     data = _read_lines(path)
     names, body = _split_header(data)
@@ -162,15 +161,13 @@ def read_mnist(path: Path, pixels: bool) -> tuple[np.ndarray | None, np.ndarray]
         )
     if all(name.isdigit() for name in names):
         names = ["label", *(f"pixel{number}" for number in range(PIXELS))]
-        return _parse_labelled(Table(path, names, data, first_line=1), pixels)
+        return _parse_labelled(Table(path, names, data, first_line=1))
     if names[0].casefold() != "label":
         raise UserError(f"{path}: its first column is {quoted(names[0])}, not 'label'")
-    return _parse_labelled(Table(path, names, body, first_line=2), pixels)
+    return _parse_labelled(Table(path, names, body, first_line=2))
 
 
-def _parse_labelled(table: Table, pixels: bool) -> tuple[np.ndarray | None, np.ndarray]:
-    if not pixels:
-        return None, table.first_column().parse([CLASSES - 1])[:, 0]
+def _parse_labelled(table: Table) -> tuple[np.ndarray, np.ndarray]:
     cells = table.parse([CLASSES - 1, *[255] * PIXELS])
     return np.ascontiguousarray(cells[:, 1:]).reshape(-1, SIDE, SIDE), cells[:, 0].copy()
 

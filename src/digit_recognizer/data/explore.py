@@ -7,25 +7,17 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 
-from digit_recognizer.data.digits import CLASSES, PIXELS, SIDE, Dataset, Labels
-from digit_recognizer.data.plan import check_data
+from digit_recognizer.data.digits import CLASSES, PIXELS, SIDE, Dataset
 from digit_recognizer.files import write_figure
-from digit_recognizer.run import Run
 
 _EXAMPLES = 5  # rows named in a line
 _SEED = 42  # of the choice of random rows
 
 
-def explore(run: Run, dataset: Dataset) -> None:
-    """Prints `describe` and draws the pictures into the run directory.
-
-    Raises UserError where the directory holds a run on other data.
-    """
-    with run.lock():
-        if run.settings():
-            check_data(run, dataset.labels)
-        print(describe(dataset), flush=True)
-        print(f"pictures: {', '.join(map(str, write_pictures(dataset, run.explore)))}")
+def explore(dataset: Dataset, folder: Path) -> None:
+    """Prints `describe` and draws the pictures into `folder`."""
+    print(describe(dataset), flush=True)
+    print(f"pictures: {', '.join(map(str, write_pictures(dataset, folder)))}")
 
 
 def describe(dataset: Dataset) -> str:
@@ -40,11 +32,11 @@ def describe(dataset: Dataset) -> str:
             f"pictures without ink: {blank[0]} training, {blank[1]} test; "
             f"pixels without ink in every training picture: {unused} of {PIXELS}",
             "",
-            _label_counts(dataset.labels).to_string(na_rep=""),
-            _balance(dataset.labels.train),
+            _label_counts(dataset).to_string(na_rep=""),
+            _balance(dataset.train_labels),
             "",
-            _duplicates("training", train, dataset.labels.train),
-            _duplicates("test", test, dataset.labels.test),
+            _duplicates("training", train, dataset.train_labels),
+            _duplicates("test", test, dataset.test_labels),
             _leak(dataset),
         ]
     )
@@ -53,9 +45,9 @@ def describe(dataset: Dataset) -> str:
 def _arrays(dataset: Dataset) -> pd.DataFrame:
     arrays = {
         "training pictures": dataset.train_images,
-        "training labels": dataset.labels.train,
+        "training labels": dataset.train_labels,
         "test pictures": dataset.test_images,
-        "test labels": dataset.labels.test,
+        "test labels": dataset.test_labels,
     }
     lines = {
         name: {
@@ -71,10 +63,10 @@ def _arrays(dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def _label_counts(labels: Labels) -> pd.DataFrame:
+def _label_counts(dataset: Dataset) -> pd.DataFrame:
     """Returns the count and the percentage of each label, in the training rows and in labelled test rows."""
     table = pd.DataFrame(index=pd.Index(range(CLASSES), name="label"))
-    for name, each in (("training", labels.train), ("test", labels.test)):
+    for name, each in (("training", dataset.train_labels), ("test", dataset.test_labels)):
         if each is not None:
             counts = np.bincount(each, minlength=CLASSES)
             table[f"{name} rows"] = counts
@@ -103,7 +95,7 @@ def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str
 
 
 def _leak(dataset: Dataset) -> str:
-    pairs = [f"{row} = {other}" for row, other in dataset.overlap()]
+    pairs = [f"{row} = {other}" for row, other in dataset.overlap]
     line = f"test rows that are training rows too: {len(pairs)} of {len(dataset.test_images)}"
     return line + _listed(pairs)
 
@@ -117,10 +109,10 @@ def _listed(found: Iterable[str]) -> str:
 
 def write_pictures(dataset: Dataset, folder: Path) -> list[Path]:
     """Draws label counts, 15 and 25 training pictures and the mean of each label into `folder`; returns the files."""
-    images, labels = dataset.train_images, dataset.labels.train
+    images, labels = dataset.train_images, dataset.train_labels
     drawn = np.random.default_rng(_SEED).permutation(len(images))[:25]
     figures = {
-        "labels.png": draw_labels(dataset.labels),
+        "labels.png": draw_labels(dataset),
         "first_15.png": draw_pictures(
             images, labels, np.arange(min(15, len(images))), "the first training rows"
         ),
@@ -133,9 +125,9 @@ def write_pictures(dataset: Dataset, folder: Path) -> list[Path]:
     return [folder / name for name in figures]
 
 
-def draw_labels(labels: Labels) -> matplotlib.figure.Figure:
+def draw_labels(dataset: Dataset) -> matplotlib.figure.Figure:
     """Returns a bar chart: the percentage of each label in the training rows, and in labelled test rows."""
-    table = _label_counts(labels).filter(like="%")
+    table = _label_counts(dataset).filter(like="%")
     figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / table.shape[1]

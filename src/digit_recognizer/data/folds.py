@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +9,10 @@ import pandas as pd
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
 
 from digit_recognizer.data.digits import CLASSES
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe, change
 
 FIELDS = ("folds", "repeats", "holdout", "holdout_rows", "seed")  # of a recipe, that make the split
-
-
-@dataclass(frozen=True, eq=False)  # arrays do not compare
-class Member:
-    """One network of the ensemble: which fold of which repeat it validates on.
-
-    `train_rows` and `validation_rows` are disjoint, ascending int arrays of row numbers from 0.
-    """
-
-    repeat: int
-    fold: int  # in its repeat
-    index: int  # in the run: repeat * folds + fold
-    train_rows: np.ndarray
-    validation_rows: np.ndarray
-
-    @property
-    def name(self) -> str:
-        """Returns the name of its folder in the run directory."""
-        return f"fold_{self.index:02d}"
 
 
 def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -74,22 +54,6 @@ def _split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     for number, (_, validation) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
         validated_in[validation, number // recipe.folds] = number % recipe.folds
     return validated_in
-
-
-def members(validated_in: np.ndarray) -> list[Member]:
-    """Returns the members that `split`'s table makes, in the order of their index."""
-    folds = int(validated_in.max()) + 1
-    return [
-        Member(
-            repeat,
-            fold,
-            repeat * folds + fold,
-            np.flatnonzero(validated_in[:, repeat] != fold),
-            np.flatnonzero(validated_in[:, repeat] == fold),
-        )
-        for repeat in range(validated_in.shape[1])
-        for fold in range(folds)
-    ]
 
 
 def fingerprint(validated_in: np.ndarray) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from digit_recognizer.data import places
-from digit_recognizer.errors import UserError
+from digit_recognizer.data import paths
+from digit_recognizer.files import UserError
 
 SETTINGS = "https://www.kaggle.com/settings/api"
 
@@ -39,7 +39,7 @@ def connect(alternative: str = "") -> Any:
     Raises UserError where it is not installed, finds no credentials, or Kaggle does not take them; `alternative`
     is the end of the message: how to do without the client.
     """
-    place = places.credentials_place()
+    place = paths.credentials_place()
     if place is None:
         raise UserError(
             f'no Kaggle credentials: make a token at {SETTINGS} ("Generate New Token") and put it into '
@@ -70,7 +70,7 @@ def connect(alternative: str = "") -> Any:
 
 def _credentials_refused(why: str) -> str:
     return (
-        f"Kaggle does not take the credentials of {places.credentials_place() or 'this machine'} ({why}): make "
+        f"Kaggle does not take the credentials of {paths.credentials_place() or 'this machine'} ({why}): make "
         f"a new token at {SETTINGS} and put it there"
     )
 
@@ -107,7 +107,7 @@ def redacted(text: str) -> str:
 def _secrets() -> list[str]:
     """The tokens and keys of the variables, and of the file that the client takes."""
     found = [os.environ.get(name, "") for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")]
-    place = places.credentials_place() or ""
+    place = paths.credentials_place() or ""
     try:
         text = Path(found[0] if place == "KAGGLE_API_TOKEN" else place).read_text().strip()
         values = json.loads(text)
@@ -122,7 +122,7 @@ def _secrets() -> list[str]:
 @contextmanager
 def filtered_output() -> Iterator[None]:
     """Lets the client print what it does, without secrets; its bar only where there is a terminal."""
-    errors = sys.stderr if places.on_terminal() else io.StringIO()
+    errors = sys.stderr if paths.on_terminal() else io.StringIO()
     with redirect_stdout(_RedactedStream(sys.stdout)), redirect_stderr(errors):
         yield
 
@@ -201,7 +201,7 @@ def _answer(response: Any, competition: str) -> str:
     if status == 404:
         return (
             f"Kaggle knows no competition {competition!r} (404): --competition takes the last part of its "
-            f"address, such as {places.COMPETITION}"
+            f"address, such as {paths.COMPETITION}"
         )
     if status == 429 or status >= 500:
         return f"Kaggle answers {status}: try again later{message}"

@@ -10,9 +10,9 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from digit_recognizer.data import places
-from digit_recognizer.data.places import FILES
-from digit_recognizer.errors import UserError
+from digit_recognizer.data import paths
+from digit_recognizer.data.paths import FILES
+from digit_recognizer.files import UserError
 from digit_recognizer.kaggle.client import connect, filtered_output, kaggle_errors, unwritable
 
 _STAGING = ".download"  # in the input folder: what is not whole yet
@@ -70,7 +70,7 @@ def download(competition: str, folder: Path) -> None:
 
 def _fetch(competition: str, folder: Path, staging: Path) -> Path:
     """Downloads the archive into `staging`, or goes on with what is there, and returns its path."""
-    alternative = f"; or {places.by_hand(competition, folder)}"
+    alternative = f"; or {paths.by_hand(competition, folder)}"
     broken = "trying again did not help; what has arrived is kept, and the same command goes on with it"
     api = connect(alternative)
     staging.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.kaggle.client import connect, filtered_output, kaggle_errors
 from digit_recognizer.kaggle.packing import METADATA, Kernel, pack
 from digit_recognizer.kaggle.polling import poll

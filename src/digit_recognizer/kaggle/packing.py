@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digit_recognizer.data.places import ROOT
-from digit_recognizer.errors import UserError
+from digit_recognizer.data.paths import ROOT
+from digit_recognizer.files import UserError
 
 METADATA = "kernel-metadata.json"
 SCRIPT, NOTEBOOK = "digit_recognizer_kernel.py", "digit_recognizer_kernel.ipynb"
@@ -64,7 +64,7 @@ _NOTEBOOK_END = """if run.wait():
 
 _SHOW = """sys.path.insert(0, f"{folder}/src")
 
-from digit_recognizer.data.places import KAGGLE
+from digit_recognizer.data.paths import KAGGLE
 from digit_recognizer.results import report
 
 report.show(KAGGLE / "working")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from digit_recognizer.data import places
+from digit_recognizer.data import paths
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two looks
 BACK_OFF = 1.5  # factor from one pause to the next
@@ -25,7 +25,7 @@ def poll(look: Callable[[], tuple[str, bool]], what: str, seconds: float = math.
         seconds: to wait at most; 0 looks once.
     """
     began, pause, last = time.monotonic(), FIRST_PAUSE, ""
-    limited, terminal = math.isfinite(seconds), places.on_terminal()
+    limited, terminal = math.isfinite(seconds), paths.on_terminal()
     limit = f" of at most {tqdm.format_interval(seconds)}" if limited else ""
     form = f"waiting for {what}: {{desc}}{'|{bar}| ' if limited else ''}{{elapsed}}{limit}"
     with tqdm(total=seconds if limited else None, bar_format=form, disable=not terminal, leave=False) as bar:

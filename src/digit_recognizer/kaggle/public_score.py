@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.kaggle.client import connect, filtered_output, kaggle_errors
 from digit_recognizer.kaggle.polling import poll
 from digit_recognizer.kaggle.records import UNDECIDED, Record, read_records, replace_record
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
 
 _CLOCK_DIFFERENCE = timedelta(minutes=10)  # between Kaggle's clock and a well-kept one, at most
 _WRONG_CLOCK = timedelta(hours=26)  # what a clock set to another time zone may be ahead

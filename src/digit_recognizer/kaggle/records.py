@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json, write_json
-from digit_recognizer.run import Run
+from digit_recognizer.files import UserError, read_json, write_json
+from digit_recognizer.runs.directory import Run
 
 Record = dict[str, Any]
 

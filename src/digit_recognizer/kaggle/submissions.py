@@ -3,12 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from digit_recognizer.data import digits, places
-from digit_recognizer.data.digits import Labels
-from digit_recognizer.data.places import Places
-from digit_recognizer.data.plan import check_data
+from digit_recognizer.data import digits, paths
+from digit_recognizer.data.digits import Dataset
+from digit_recognizer.data.paths import Locations
 from digit_recognizer.data.scores import scores
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.kaggle.client import NotDoneError, connect, filtered_output, kaggle_errors, page
 from digit_recognizer.kaggle.public_score import format_score, update_record
 from digit_recognizer.kaggle.records import (
@@ -21,12 +20,14 @@ from digit_recognizer.kaggle.records import (
     sha256,
 )
 from digit_recognizer.results import submission
-from digit_recognizer.results.members import covered_rows, load_oof, read_ensemble
-from digit_recognizer.run import Run
+from digit_recognizer.results.ensemble import read_ensemble
+from digit_recognizer.results.out_of_fold import covered_rows, load_oof
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import check_data
 
 
 def submit(
-    place: Places,
+    place: Locations,
     competition: str,
     message: str | None = None,
     *,
@@ -49,13 +50,13 @@ def submit(
     """
     run = Run(place.output)
     refuse_other_data(place, run)
-    labels = digits.load_labels(place.input)
-    check_data(run, labels)
-    submission.check(run.submission, labels)
+    dataset = digits.load(place.input)
+    check_data(run, dataset)
+    submission.check(run.submission, dataset)
     checked = sha256(run.submission)
-    accuracy = out_of_fold_accuracy(run, labels)
+    accuracy = out_of_fold_accuracy(run, dataset)
     message = message or default_message(run, accuracy)
-    print(f"{run.submission}: {len(labels.ids)} rows, as the competition takes them", flush=True)
+    print(f"{run.submission}: {len(dataset.ids)} rows, as the competition takes them", flush=True)
     print(f"message: {message}", flush=True)
     sent = already_submitted(run, competition, look=not dry_run)
     if dry_run:
@@ -82,7 +83,7 @@ def _print_outcome(run: Run, record: Record) -> None:
     print(outcome)
 
 
-def refuse_other_data(place: Places, run: Run) -> None:
+def refuse_other_data(place: Locations, run: Run) -> None:
     """Raises UserError where `run` is not of a competition's data, or there is no data to check it with."""
     data = (run.settings() or {}).get("data", "sample" if place.is_sample else None)
     what = {"sample": "the built-in sample", "mnist": "MNIST's own files"}.get(data)
@@ -98,13 +99,13 @@ def refuse_other_data(place: Places, run: Run) -> None:
         )
 
 
-def out_of_fold_accuracy(run: Run, labels: Labels) -> float | None:
+def out_of_fold_accuracy(run: Run, dataset: Dataset) -> float | None:
     """Returns the accuracy over the rows that a member predicted; None without oof_probabilities.npy."""
     if not run.oof_probabilities.exists():
         return None
-    oof = load_oof(run, len(labels.train))
+    oof = load_oof(run, len(dataset.train_labels))
     covered = covered_rows(oof)
-    return scores(labels.train[covered], oof[covered])["accuracy"]
+    return scores(dataset.train_labels[covered], oof[covered])["accuracy"]
 
 
 def default_message(run: Run, accuracy: float | None) -> str:
@@ -113,14 +114,14 @@ def default_message(run: Run, accuracy: float | None) -> str:
     ensemble = read_ensemble(run)
     parts = [settings.get("name", "run")]
     if "runs" in settings:
-        parts = [f"blend of {len(settings['runs'])} runs", f"{len(ensemble['members'])} members"]
+        parts = [f"blend of {len(settings['runs'])} runs", f"{len(ensemble.weights)} members"]
     elif settings.get("holdout"):
         parts.append(f"holdout {settings['holdout']:g}")
     elif "folds" in settings:
         repeats = f" x {settings['repeats']}" if settings.get("repeats", 1) > 1 else ""
         parts.append(f"{settings['folds']} folds{repeats}")
-    if ensemble["missing"]:
-        parts.append(f"{len(ensemble['missing'])} not finished")
+    if ensemble.missing:
+        parts.append(f"{len(ensemble.missing)} not finished")
     if "seed" in settings:
         parts.append(f"seed {settings['seed']}")
     if accuracy is not None:
@@ -147,7 +148,7 @@ def already_submitted(run: Run, competition: str, look: bool) -> Record | None:
 def confirm_resending(run: Run) -> None:
     """Raises UserError unless the user wants the same bytes sent again; a notebook's cell can't be answered."""
     try:
-        answer = "" if places.in_notebook() else input("Send them again? [y/N] ")
+        answer = "" if paths.in_notebook() else input("Send them again? [y/N] ")
     except EOFError:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):

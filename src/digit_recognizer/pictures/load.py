@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM")  # others start programs, or are rare
 WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it

@@ -14,21 +14,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, poisson
 
-from digit_recognizer.data.digits import Labels
+from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.scores import scores
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.results.analysis import wilson_interval
-from digit_recognizer.results.members import (
-    MemberResult,
-    covered_rows,
-    is_blend,
-    load_oof,
-    out_of_fold,
-    read_members,
-    refuse_repetition,
-    wrong_rows,
-)
-from digit_recognizer.run import Run
+from digit_recognizer.results.ensemble import read_members, refuse_repetition
+from digit_recognizer.results.out_of_fold import covered_rows, load_oof, out_of_fold, wrong_rows
+from digit_recognizer.runs.directory import Run, is_blend
+from digit_recognizer.runs.member import Member
 
 _RESAMPLES = 2000
 _CHUNK = 50  # resamples at a time: 50 x 42,000 weights are 8 MB
@@ -42,16 +35,16 @@ class Comparison:
     names: list[str]  # of the runs, all different
     runs: pd.DataFrame
     pairs: pd.DataFrame
-    members: list[list[MemberResult]]  # of each run
+    members: list[list[Member]]  # of each run
     probabilities: np.ndarray  # float32 (runs, training rows, 10), out of fold, NaN where not predicted
 
     @property
     def is_finished(self) -> bool:
         """Whether no member of any run is left to train."""
-        return all(member.finished for members in self.members for member in members)
+        return all(member.is_finished for members in self.members for member in members)
 
 
-def compare_runs(runs: Sequence[Run], labels: Labels) -> Comparison:
+def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
     """Compares runs by their finished members; `ensemble.py` need not have run.
 
     The table `runs` has a line for each run, the most accurate on the common rows first:
@@ -79,22 +72,22 @@ def compare_runs(runs: Sequence[Run], labels: Labels) -> Comparison:
         raise UserError("a comparison takes two runs or more")
     refuse_repetition(runs)
     names = _names([run.folder for run in runs])
-    members = [read_members(run, labels) for run in runs]
+    members = [read_members(run, dataset) for run in runs]
     for run, own in zip(runs, members, strict=True):
-        if not any(member.finished for member in own):
+        if not any(member.is_finished for member in own):
             raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-    rows = len(labels.train)
+    rows = len(dataset.train_labels)
     oof = np.stack(
         [
-            load_oof(run, rows) if is_blend(run) else out_of_fold(own, rows)
+            load_oof(run, rows) if is_blend(run.require_settings()) else out_of_fold(own, rows)
             for run, own in zip(runs, members, strict=True)
         ]
     )
-    lines = [_line(own, each, oof, labels.train) for own, each in zip(members, oof, strict=True)]
+    lines = [_line(own, each, oof, dataset.train_labels) for own, each in zip(members, oof, strict=True)]
     table = pd.DataFrame(lines, index=pd.Index(names, name="run"))
     table.insert(0, "recipe", [str(run.require_settings().get("name", "")) for run in runs])
     table = table.sort_values(["common_errors", "common_log_loss", "log_loss"])
-    return Comparison(names, table, _pairs(names, oof, labels.train), members, oof)
+    return Comparison(names, table, _pairs(names, oof, dataset.train_labels), members, oof)
 
 
 def _names(folders: list[Path]) -> list[str]:
@@ -107,9 +100,9 @@ def _names(folders: list[Path]) -> list[str]:
 
 
 def _line(
-    members: list[MemberResult], oof: np.ndarray, all_oof: np.ndarray, labels: np.ndarray
+    members: list[Member], oof: np.ndarray, all_oof: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-    finished = [member for member in members if member.finished]
+    finished = [member for member in members if member.is_finished]
     metrics = [member.metrics() for member in finished]
     parameters = metrics[0].get("parameters")
     covered, common = covered_rows(oof), np.all([covered_rows(each) for each in all_oof], axis=0)
@@ -123,7 +116,7 @@ def _line(
         "low": low,
         "high": high,
         "log_loss": own["log_loss"],
-        "per_row": sum(len(member.rows) for member in finished) / own["rows"],
+        "per_row": sum(len(member.validation_rows) for member in finished) / own["rows"],
         "common_rows": int(common.sum()),
         "common_errors": shared.get("errors"),
         "common_log_loss": shared.get("log_loss"),

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic
+from digit_recognizer.files import UserError, atomic
 from digit_recognizer.results.charts import Axis, Chart
 from digit_recognizer.results.compare import Comparison, compare_runs
 from digit_recognizer.results.gallery import Item, compared_items
-from digit_recognizer.results.members import MemberResult, covered_rows, wrong_rows
+from digit_recognizer.results.out_of_fold import covered_rows, wrong_rows
 from digit_recognizer.results.page_charts import learning_curve
 from digit_recognizer.results.templating import render
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.member import Member
 
 _SHOWN = 100  # rows, at most, that one run has right and the other wrong
 _PAIRS = 10  # of which such rows are shown
@@ -33,7 +33,7 @@ def write_comparison(
     """
     if home.recipe_json.exists():
         raise UserError(f"{home.folder} holds a run: give the comparison an --output of its own")
-    comparison = compare_runs(runs, dataset.labels)
+    comparison = compare_runs(runs, dataset)
     page = render(
         "comparison.html.j2",
         sections=_SECTIONS,
@@ -66,9 +66,9 @@ def _pair_lines(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _mean_history(members: list[MemberResult]) -> pd.DataFrame:
+def _mean_history(members: list[Member]) -> pd.DataFrame:
     """The mean of the members' histories, a line for each epoch that each finished member has."""
-    histories = [member.history() for member in members if member.finished]
+    histories = [member.history() for member in members if member.is_finished]
     table = pd.concat(histories).groupby("epoch").agg(["mean", "size"])
     whole = table[("loss", "size")] == len(histories)
     return table.loc[whole].xs("mean", axis=1, level=1).reset_index()
@@ -93,7 +93,7 @@ def _curves(comparison: Comparison) -> list[Chart]:
 
 def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list[Item]]]:
     """For each pair and order: what the rows are, how many there are, and pictures of those."""
-    labels, oof = dataset.labels.train, dict(zip(comparison.names, comparison.probabilities, strict=True))
+    labels, oof = dataset.train_labels, dict(zip(comparison.names, comparison.probabilities, strict=True))
     found = []
     for pair in comparison.pairs.head(_PAIRS).itertuples():
         for wrong, right in ((pair.first, pair.second), (pair.second, pair.first)):

@@ -8,23 +8,14 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from digit_recognizer.data.digits import CLASSES, Dataset, Labels
-from digit_recognizer.data.plan import METRICS
+from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.data.scores import scores
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import read_json
+from digit_recognizer.files import UserError, read_json
 from digit_recognizer.results import analysis, epoch_choice
-from digit_recognizer.results.members import (
-    MemberResult,
-    covered_rows,
-    is_blend,
-    load_oof,
-    out_of_fold,
-    read_ensemble,
-    read_members,
-    wrong_rows,
-)
-from digit_recognizer.run import Run
+from digit_recognizer.results.ensemble import member_path, read_ensemble, read_members
+from digit_recognizer.results.out_of_fold import covered_rows, load_oof, out_of_fold, wrong_rows
+from digit_recognizer.runs.directory import Run, is_blend
+from digit_recognizer.runs.member import METRICS, Member
 
 _WORST = 10  # confusions
 _LEAST_SURE = 48  # test rows
@@ -35,11 +26,11 @@ class Evaluation:
     """What a run predicts, and its report."""
 
     run: Run
-    labels: Labels
+    dataset: Dataset
     settings: dict[str, Any]  # contents of recipe.json
-    members: list[MemberResult]  # finished, and part of the ensemble
-    unfinished: list[MemberResult]
-    left_out: list[MemberResult]  # finished, but after `ensemble.py` ran
+    members: list[Member]  # finished, and part of the ensemble
+    unfinished: list[Member]
+    left_out: list[Member]  # finished, but after `ensemble.py` ran
     histories: dict[str, pd.DataFrame]  # of every member that has an epoch
     oof: np.ndarray  # float32 (training rows, 10), NaN where no member predicted the row
     votes: np.ndarray  # int8 (members, training rows), out of fold, -1 where a member did not predict the row
@@ -55,7 +46,7 @@ class Evaluation:
     @property
     def wrong(self) -> np.ndarray:
         """The rows that are wrong out of fold, int (n,), the most probable predictions first."""
-        rows = np.flatnonzero(wrong_rows(self.oof, self.labels.train))
+        rows = np.flatnonzero(wrong_rows(self.oof, self.dataset.train_labels))
         return rows[np.argsort(-self.oof[rows].max(axis=1), kind="stable")]
 
 
@@ -68,28 +59,28 @@ def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluat
     """
     if not unfinished and not run.ensemble_json.exists():
         raise UserError(f"{run.folder} has no ensemble yet: run scripts/ensemble.py first")
-    found, rows = read_members(run, dataset.labels), len(dataset.labels.train)
-    _check_pictures(run, dataset)
-    part = [each for each in found if each.finished and (unfinished or each.weight is not None)]
-    gone = [each.name for each in found if each.weight is not None and not each.finished]
-    if gone and not unfinished:
-        raise UserError(
-            f"{run.folder}: {gone[0]} of the ensemble is not finished: run scripts/ensemble.py again"
-        )
-    weights = [1.0 if unfinished else each.weight for each in part]
+    members, rows = read_members(run, dataset), len(dataset.train_labels)
+    weight_of = {} if unfinished else read_ensemble(run).weights
+    part = [each for each in members if each.is_finished and (unfinished or each.folder.resolve() in weight_of)]
+    for folder in weight_of:
+        if not (folder / "metrics.json").exists():
+            raise UserError(
+                f"{run.folder}: {folder.name} of the ensemble is not finished: run scripts/ensemble.py again"
+            )
+    weights = [1.0 if unfinished else weight_of[each.folder.resolve()] for each in part]
     oof = out_of_fold(part, rows) if unfinished else load_oof(run, rows)
     tests = [each.test_probabilities(len(dataset.test_images)) for each in part]
     votes = np.full((len(part), rows), -1, np.int8)
     for number, member in enumerate(part):
-        votes[number, member.rows] = member.validation_probabilities().argmax(axis=1)
-    histories = {each.name: each.history() for each in found}
+        votes[number, member.validation_rows] = member.validation_probabilities().argmax(axis=1)
+    histories = {member_path(run, each): each.history() for each in members}
     evaluation = Evaluation(
         run,
-        dataset.labels,
+        dataset,
         run.require_settings(),
         part,
-        [each for each in found if not each.finished],
-        [each for each in found if each.finished and each not in part],
+        [each for each in members if not each.is_finished],
+        [each for each in members if each.is_finished and each not in part],
         {name: history for name, history in histories.items() if len(history)},
         oof,
         votes,
@@ -100,19 +91,11 @@ def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluat
     return evaluation
 
 
-def _check_pictures(run: Run, dataset: Dataset) -> None:
-    """Raises UserError where a run, that is no blend, learned from other pictures; only their labels are alike."""
-    if not is_blend(run) and run.require_settings().get("fingerprint") not in (None, dataset.fingerprint()):
-        raise UserError(
-            f"{run.folder} was trained on other pictures: give the --input that it was trained on"
-        )
-
-
 def _report(
     evaluation: Evaluation, dataset: Dataset, tests: list[np.ndarray], weights: list[float]
 ) -> dict[str, Any]:
     """The contents of cv_report.json; cv_report.schema.json describes them."""
-    run, labels = evaluation.run, dataset.labels
+    run = evaluation.run
     missing, finished_since = _absent(evaluation)
     report = {
         "name": str(evaluation.settings.get("name", "")),
@@ -121,8 +104,8 @@ def _report(
         "finished_since": finished_since,
         "submissions": _submissions(run),
         "test_rows": len(dataset.test_images),
-        "test_rows_also_in_train_csv": len(dataset.overlap()),
-        "sample": labels.is_sample,
+        "test_rows_also_in_train_csv": len(dataset.overlap),
+        "sample": dataset.is_sample,
     }
     if evaluation.members:
         report |= _folds(evaluation) | _out_of_fold(evaluation, weights)
@@ -133,10 +116,10 @@ def _report(
 def _absent(evaluation: Evaluation) -> tuple[list[str], list[str]]:
     """The names of the members that are not in this: the ones not finished, and the ones finished since."""
     run = evaluation.run
-    missing = [each.name for each in evaluation.unfinished]
-    finished_since = [each.name for each in evaluation.left_out]
-    if is_blend(run):  # its members are the ones that it was made of
-        for name in read_ensemble(run)["missing"]:
+    missing = [member_path(run, each) for each in evaluation.unfinished]
+    finished_since = [member_path(run, each) for each in evaluation.left_out]
+    if is_blend(evaluation.settings):  # its members are the ones that it was made of
+        for name in read_ensemble(run).missing:
             finished = (run.folder / name / "metrics.json").exists()
             (finished_since if finished else missing).append(name)
     return missing, finished_since
@@ -144,7 +127,7 @@ def _absent(evaluation: Evaluation) -> tuple[list[str], list[str]]:
 
 def _folds(evaluation: Evaluation) -> dict[str, Any]:
     """A line for each member, their mean and their deviation, and the seconds of all."""
-    metrics = {member.name: member.metrics() for member in evaluation.members}
+    metrics = {member_path(evaluation.run, member): member.metrics() for member in evaluation.members}
     folds = [
         {"member": name}
         | {column: values[column] for column in METRICS}
@@ -164,16 +147,16 @@ def _folds(evaluation: Evaluation) -> dict[str, Any]:
 
 def _out_of_fold(evaluation: Evaluation, weights: list[float]) -> dict[str, Any]:
     covered = covered_rows(evaluation.oof)
-    labels, probabilities = evaluation.labels.train[covered], evaluation.oof[covered]
+    labels, probabilities = evaluation.dataset.train_labels[covered], evaluation.oof[covered]
     matrix = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(CLASSES))
     overall = scores(labels, probabilities)
-    errors, rows, tests = overall["errors"], overall["rows"], len(evaluation.labels.ids)
+    errors, rows, tests = overall["errors"], overall["rows"], len(evaluation.dataset.ids)
     quarter = max(1, round(tests / 4))  # as much as Kaggle's public score was of for years
     expected = [
         {"rows": each} | _interval(analysis.expected_accuracy(errors, rows, each))
         for each in (tests, quarter)
     ]
-    mislabelled = analysis.likely_mislabelled(evaluation.labels.train, evaluation.oof, evaluation.votes)
+    mislabelled = analysis.likely_mislabelled(evaluation.dataset.train_labels, evaluation.oof, evaluation.votes)
     return {
         "overall": overall | {"rows_of_train_csv": len(covered)},
         "interval": _interval(analysis.wilson_interval(rows - errors, rows)),
@@ -196,14 +179,14 @@ def _gain(evaluation: Evaluation, weights: list[float]) -> list[dict[str, Any]]:
     splits: dict[tuple[str, int], list[int]] = {}
     for number, member in enumerate(evaluation.members):
         splits.setdefault((str(member.folder.parent), member.repeat), []).append(number)
-    rows = len(evaluation.labels.train)
+    rows = len(evaluation.dataset.train_labels)
     means = [out_of_fold([evaluation.members[i] for i in each], rows) for each in splits.values()]
     shared = np.all([covered_rows(each) for each in means], axis=0)
     if not shared.any():
         return []
     totals = [sum(weights[i] for i in each) for each in splits.values()]
     return analysis.out_of_fold_gain(
-        evaluation.labels.train[shared], [each[shared] for each in means], totals
+        evaluation.dataset.train_labels[shared], [each[shared] for each in means], totals
     )
 
 
@@ -212,7 +195,7 @@ def _rows(evaluation: Evaluation, rows: np.ndarray) -> list[dict[str, Any]]:
     return [
         {
             "row": int(row),
-            "label": int(evaluation.labels.train[row]),
+            "label": int(evaluation.dataset.train_labels[row]),
             "predicted": int(evaluation.oof[row].argmax()),
             "probability": float(evaluation.oof[row].max()),
         }
@@ -233,25 +216,25 @@ def _worst_confusions(matrix: np.ndarray) -> list[dict[str, int]]:
 
 
 def _on_test_rows(evaluation: Evaluation, tests: list[np.ndarray], weights: list[float]) -> dict[str, Any]:
-    test, labels = evaluation.test, evaluation.labels
+    test, dataset = evaluation.test, evaluation.dataset
     predicted, sure = test.argmax(axis=1), test.max(axis=1)
     least = np.argsort(sure, kind="stable")[:_LEAST_SURE]
     return {
         # what has no labels, as the competition's test rows, has no score
-        "test": None if labels.test is None else scores(labels.test, test),
-        "test_gain": analysis.test_gain(tests, weights, labels.test),
+        "test": None if dataset.test_labels is None else scores(dataset.test_labels, test),
+        "test_gain": analysis.test_gain(tests, weights, dataset.test_labels),
         "disagreement": analysis.disagreement(evaluation.test_votes, predicted),
         "least_sure": [
             {
                 "row": int(row),
-                "id": str(labels.ids[row]),
+                "id": str(dataset.ids[row]),
                 "predicted": int(predicted[row]),
                 "probability": float(sure[row]),
                 "votes": int((evaluation.test_votes[:, row] == predicted[row]).sum()),
             }
             for row in least
         ],
-        "labels": analysis.label_drift(labels.train, predicted),
+        "labels": analysis.label_drift(dataset.train_labels, predicted),
     }
 
 

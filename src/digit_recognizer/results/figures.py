@@ -8,6 +8,7 @@ import pandas as pd
 
 from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.files import write_figure
+from digit_recognizer.results.ensemble import member_path
 from digit_recognizer.results.evaluation import Evaluation
 
 DPI = 150
@@ -23,7 +24,7 @@ def write_figures(evaluation: Evaluation, dataset: Dataset) -> None:
     A member without an epoch in its history.csv is left out of the curves; where none has one, there are none.
     """
     folder, matrix = evaluation.run.report, np.array(evaluation.report["confusion_matrix"])
-    names = [member.name for member in evaluation.members]
+    names = [member_path(evaluation.run, member) for member in evaluation.members]
     histories = {name: evaluation.histories[name] for name in names if name in evaluation.histories}
     figures = {
         "confusion_matrix.png": draw_confusions(matrix),
@@ -117,7 +118,7 @@ def draw_errors(evaluation: Evaluation, images: np.ndarray) -> matplotlib.figure
         place.axis("off")
     for place, row in zip(axes, shown, strict=False):
         place.imshow(images[row], cmap="gray_r")
-        label, predicted = evaluation.labels.train[row], evaluation.oof[row].argmax()
+        label, predicted = evaluation.dataset.train_labels[row], evaluation.oof[row].argmax()
         place.set_title(f"{label} as {predicted}\n{evaluation.oof[row].max():.3f}", fontsize=7)
     figure.suptitle(f"the {len(shown)} of {len(rows)} errors with the highest probability", fontsize=9)
     return figure

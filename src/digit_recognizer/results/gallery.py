@@ -52,7 +52,7 @@ def training_items(
     """
     items = []
     for row in rows:
-        label, probabilities = int(evaluation.labels.train[row]), evaluation.oof[row]
+        label, probabilities = int(evaluation.dataset.train_labels[row]), evaluation.oof[row]
         predicted, votes = int(probabilities.argmax()), evaluation.votes[:, row]
         lines = [_probabilities(probabilities, label), f"row {row}"]
         if (votes >= 0).sum() > 1:

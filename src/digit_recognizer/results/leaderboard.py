@@ -3,17 +3,17 @@
 import pandas as pd
 
 from digit_recognizer.data import folds
-from digit_recognizer.data.digits import Labels
-from digit_recognizer.data.plan import Plan, open_plan
+from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.scores import scores
 from digit_recognizer.files import atomic
-from digit_recognizer.results.members import covered_rows, out_of_fold, plan_members
-from digit_recognizer.run import Run
+from digit_recognizer.results.out_of_fold import covered_rows, out_of_fold
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import Plan, open_plan
 
 _COLUMNS = ("accuracy", "log_loss", "errors", "rows", "parameters", "folds", "seconds")
 
 
-def write(home: Run, labels: Labels) -> pd.DataFrame:
+def write(home: Run, dataset: Dataset) -> pd.DataFrame:
     """Writes leaderboard.csv of the folder `home`, and returns it: a line for each run, the most accurate first.
 
     The runs are all below `home` that have a finished member and the folds of its folds.csv; others are told.
@@ -21,10 +21,10 @@ def write(home: Run, labels: Labels) -> pd.DataFrame:
     finished members and seconds the training of all of them. Raises UserError where a run is damaged or of other
     data.
     """
-    split, lines = folds.fingerprint(folds.from_csv(home.folds_csv, labels.train)), {}
+    split, lines = folds.fingerprint(folds.from_csv(home.folds_csv, dataset.train_labels)), {}
     for run in home.child_runs():
         if run.require_settings().get("split") == split:
-            lines[run.folder.name] = _line(open_plan(run, labels))
+            lines[run.folder.name] = _line(open_plan(run, dataset), dataset)
         else:
             print(f"{run.folder} has other folds than {home.folds_csv}: it is not compared")
     table = pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS)
@@ -34,11 +34,11 @@ def write(home: Run, labels: Labels) -> pd.DataFrame:
     return table
 
 
-def _line(plan: Plan) -> dict[str, float]:
-    members = [member for member in plan_members(plan) if member.finished]
-    oof = out_of_fold(members, len(plan.labels.train))
+def _line(plan: Plan, dataset: Dataset) -> dict[str, float]:
+    members = [member for member in plan.members if member.is_finished]
+    oof = out_of_fold(members, len(dataset.train_labels))
     covered, metrics = covered_rows(oof), [member.metrics() for member in members]
-    return scores(plan.labels.train[covered], oof[covered]) | {
+    return scores(dataset.train_labels[covered], oof[covered]) | {
         "parameters": metrics[0].get("parameters"),
         "folds": len(metrics),
         "seconds": sum(each["seconds"] for each in metrics),

@@ -9,12 +9,13 @@ import numpy as np
 from digit_recognizer import named_recipes
 from digit_recognizer.data import folds
 from digit_recognizer.data.digits import CLASSES, Dataset
-from digit_recognizer.data.plan import make_recipe
 from digit_recognizer.files import atomic
 from digit_recognizer.recipes import AUGMENTATION, Recipe, format_value, from_json, settable_fields
 from digit_recognizer.results import epoch_choice, gallery, page_charts
+from digit_recognizer.results.ensemble import member_path
 from digit_recognizer.results.evaluation import Evaluation
 from digit_recognizer.results.templating import render
+from digit_recognizer.runs.plan import make_recipe
 
 _MOST_ERRORS = 2000  # of a gallery: some 2 MB
 _LISTED = 25  # members, at most, in the table of who disagrees with whom
@@ -42,8 +43,7 @@ def write_page(evaluation: Evaluation, dataset: Dataset, refresh: int | None = N
     refresh = None if evaluation.is_finished else refresh
     page = render("page.html.j2", **_values(evaluation, dataset), refresh=refresh)
     evaluation.run.report.mkdir(exist_ok=True)
-    # beside a training its page is watched: the watcher's file, not whole yet, has a name of its own
-    with atomic(evaluation.run.report / "index.html", "." if refresh is None else ".watched_") as file:
+    with atomic(evaluation.run.report / "index.html", several_writers=True) as file:
         file.write_text(page, encoding="utf-8")
 
 
@@ -61,9 +61,7 @@ def _values(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
             evaluation.histories, {each["member"]: each["best_epoch"] for each in report.get("folds", [])}
         ),
         "progress": [
-            (member.name, len(evaluation.histories.get(member.name, ())))
-            for member in evaluation.unfinished
-            if member.weight is None
+            (member.name, len(evaluation.histories.get(member.name, ()))) for member in evaluation.unfinished
         ],
         "augmented": any(settings.get(name) for name in AUGMENTATION),
         "digits": range(CLASSES),
@@ -94,7 +92,7 @@ def _shade(matrix: np.ndarray) -> list[list[int]]:
 
 def _pairs(evaluation: Evaluation) -> list[list[Any]] | None:
     """Rows of the table of test rows to which two members give different labels; None for too many members."""
-    names = [member.name for member in evaluation.members]
+    names = [member_path(evaluation.run, member) for member in evaluation.members]
     if not 1 < len(names) <= _LISTED:
         return None
     counts = evaluation.report["disagreement"]["pairs"]
@@ -132,7 +130,7 @@ def _seed_makes_folds(evaluation: Evaluation) -> bool:
     """Whether the recipe's seed makes the folds of the run; also True of a blend, which has none."""
     if not named_recipes.RECIPES.get(str(evaluation.settings.get("name"))):
         return True
-    labels = evaluation.labels.train
+    labels = evaluation.dataset.train_labels
     recipe = from_json(evaluation.settings)
     return folds.are_of(folds.from_csv(evaluation.run.folds_csv, labels), labels, recipe)
 

@@ -6,14 +6,13 @@ from typing import Any
 import pandas as pd
 
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.data.plan import METRICS
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic, read_json, write_json
+from digit_recognizer.files import UserError, atomic, read_json, write_json
 from digit_recognizer.results import epoch_choice
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
 from digit_recognizer.results.page import write_page
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.member import METRICS
 
 _PICTURES = ("curves.png", "confusion_matrix.png", "errors.png")  # those that a notebook shows
 

@@ -5,23 +5,22 @@ from pathlib import Path
 
 import numpy as np
 
-from digit_recognizer.data.digits import CLASSES, Labels
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic
+from digit_recognizer.data.digits import CLASSES, Dataset
+from digit_recognizer.files import UserError, atomic
 
 _LABELS = {str(label) for label in range(CLASSES)}
 
 
-def write(path: Path, labels: Labels, probabilities: np.ndarray) -> None:
+def write(path: Path, dataset: Dataset, probabilities: np.ndarray) -> None:
     """Writes the most probable label of each test row, with the ids and names of sample_submission.csv.
 
     `probabilities` are float (test rows, 10). Raises UserError, and writes nothing, where the competition would
     not take the result.
     """
-    if probabilities.shape != (len(labels.ids), CLASSES):
+    if probabilities.shape != (len(dataset.ids), CLASSES):
         raise UserError(
             f"{path} is not written: predictions of shape {probabilities.shape} for "
-            f"{len(labels.ids)} test rows of {CLASSES} classes"
+            f"{len(dataset.ids)} test rows of {CLASSES} classes"
         )
     broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if len(broken):
@@ -30,11 +29,11 @@ def write(path: Path, labels: Labels, probabilities: np.ndarray) -> None:
         )
     with atomic(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(labels.columns)
-        writer.writerows(zip(labels.ids, probabilities.argmax(axis=1), strict=True))
+        writer.writerow(dataset.columns)
+        writer.writerows(zip(dataset.ids, probabilities.argmax(axis=1), strict=True))
 
 
-def check(path: Path, labels: Labels) -> None:
+def check(path: Path, dataset: Dataset) -> None:
     """Raises UserError, naming the row, where `path` is not what the competition of `labels` takes.
 
     That is the columns of sample_submission.csv and each of its ids once, in any order, with a label of
@@ -48,20 +47,20 @@ def check(path: Path, labels: Labels) -> None:
         raise UserError(f"{path} is missing: run scripts/ensemble.py first") from None
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is no CSV ({error}): {again}") from None
-    if not rows or tuple(rows[0]) != labels.columns:
+    if not rows or tuple(rows[0]) != dataset.columns:
         first = ",".join(rows[0])[:40] if rows else ""
-        raise UserError(f"{path}: its first line is {first!r}, not {','.join(labels.columns)!r}: {again}")
-    known, seen = set(labels.ids.tolist()), set()
+        raise UserError(f"{path}: its first line is {first!r}, not {','.join(dataset.columns)!r}: {again}")
+    known, seen = set(dataset.ids.tolist()), set()
     for number, row in enumerate(rows[1:], start=1):
         wrong = _wrong(row, known, seen)
         if wrong:
             raise UserError(f"{path}: row {number} (line {number + 1}) {wrong}: {again}")
         seen.add(row[0])
     if len(seen) != len(known):
-        missing = next(each for each in labels.ids if each not in seen)
+        missing = next(each for each in dataset.ids if each not in seen)
         raise UserError(
             f"{path} has {len(seen)} rows, sample_submission.csv has {len(known)}: "
-            f"{labels.columns[0]} {missing} is missing: {again}"
+            f"{dataset.columns[0]} {missing} is missing: {again}"
         )
 
 

@@ -7,9 +7,8 @@ from digit_recognizer.data.digits import Dataset
 from digit_recognizer.results.compare import format_comparison
 from digit_recognizer.results.comparison_page import write_comparison
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.members import is_blend
 from digit_recognizer.results.page import write_page
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run, is_blend
 
 SECONDS = 10  # between two looks at the run, and after which the page reads itself again
 
@@ -34,7 +33,7 @@ def watch_run(run: Run, dataset: Dataset, seconds: float = SECONDS) -> None:
     Raises UserError where the run is of other data, and for a folder that only holds other runs.
     """
     for _ in _changes([run], lambda: _has(run, "folds.csv"), seconds):
-        evaluation = evaluate(run, dataset, unfinished=not is_blend(run))
+        evaluation = evaluate(run, dataset, unfinished=not is_blend(run.require_settings()))
         write_page(evaluation, dataset, refresh=max(1, round(seconds)))
         epochs = sum(len(history) for history in evaluation.histories.values())
         finished, unfinished = len(evaluation.members), len(evaluation.unfinished)

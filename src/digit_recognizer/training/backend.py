@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import joblib
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.training import processor
 
 BACKENDS = ("tensorflow", "jax")

@@ -5,8 +5,8 @@ import weakref
 import keras
 import numpy as np
 
-from digit_recognizer.data.folds import Member
 from digit_recognizer.recipes import Recipe
+from digit_recognizer.runs.member import Member
 from digit_recognizer.training import backend
 
 _ROWS, _LAYERS = 0, 1  # purposes of random numbers: the order of the rows; weights, augmentation and dropout

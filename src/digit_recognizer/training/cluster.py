@@ -1,96 +1,298 @@
 """Trains several members at once, on Ray: on this machine, or on the machines of a cluster.
 
-Each worker is a process with a backend of its own, in a temporary folder. The driver, which is the process
-that was started, holds the run directory: it sends a member's state with the member, gets the files back
-after each epoch and writes them. So no machine but the driver's needs the run directory, and a member whose
-worker is lost goes on elsewhere from its last epoch. The driver imports no Keras.
+Each member is a Ray task. An actor on this machine, the keeper, reads and writes the run directory: the task gets the
+member's state from it and sends it the files of each epoch. So no other machine needs the run directory. If a task
+loses its worker, Ray starts it again, and it continues from the last epoch. This process imports no Keras.
 """
 
 import logging
+import math
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import digit_recognizer
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
+from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.plan import Plan
 from digit_recognizer.training import backend
-from digit_recognizer.training.host import temporary_folder
-from digit_recognizer.training.pool import Pool, Where
+from digit_recognizer.training.progress import Progress, print_line
+from digit_recognizer.training.remote import Job, Keeper, start_worker, train_member
 
-__all__ = ["Where", "open_pool"]
+RETRIES = 10  # of a member whose worker was lost, before the member is given up
 
 _STORE, _STORE_PER_WORKER = 200 * 2**20, 50 * 2**20  # bytes: the data set; the files of an epoch or a member
+_PATIENCE = 60.0  # seconds without a worker, until a line says so
+_POLL = 0.5  # seconds between two looks at the tasks
+
+# What a worker's numbers depend on beside the recipe.
+_ENVIRONMENT = ("KERAS_BACKEND", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
+
+# Ray ships this package to the workers.
+_PACKAGE = {"py_modules": [str(Path(digit_recognizer.__file__).parent)]}
 
 
-@contextmanager
-def open_pool(where: Where, dataset: Dataset, threads: int | None, wanted: int) -> Iterator[Pool]:
-    """Yields the workers of a session; afterwards no process of theirs is left.
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Where several members are trained at once."""
 
-    Args:
-        where: they run.
-        dataset: to train on.
-        threads: of each worker; None: its share of the cores.
-        wanted: how many members there are to train.
+    workers: int | None = None  # members at once; None: as many as the cluster has room for
+    address: str | None = None  # of a Ray cluster; None: one on this machine
+    gpus_per_fold: float | None = None  # None: the GPUs are shared out
 
-    Raises UserError where Ray is missing, or the cluster does not answer.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
-    # Ray's own messages: of lost workers and nodes one line of ours tells
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns that this will change
-    try:
+
+class RayExecutor:
+    """Trains several members at once. `LocalExecutor` has the same methods."""
+
+    def __init__(
+        self,
+        options: ClusterOptions,
+        dataset: Dataset,
+        threads: int | None,
+        at_once: int,
+        deadline: float,
+        tensorboard: bool,
+    ):
+        """Prepares the context; entering it starts Ray or connects to it.
+
+        Args:
+            options: where to train.
+            dataset: to train on.
+            threads: of each member; None: a share of the cores.
+            at_once: members that can be trained at once, at most.
+            deadline: seconds of time.monotonic; no epoch begins that would not end by then.
+            tensorboard: whether to log each epoch for TensorBoard.
+        """
+        self.options, self.dataset, self.threads = options, dataset, threads
+        self.at_once = max(1, min(options.workers or at_once, at_once))
+        self.deadline, self.tensorboard = deadline, tensorboard
+        self._stack, self._warned = ExitStack(), False
+
+    def __enter__(self):
+        """Starts Ray; raises UserError if it is not installed, or if the cluster does not answer."""
+        for name, value in (
+            ("RAY_USAGE_STATS_ENABLED", "0"),
+            ("RAY_DISABLE_IMPORT_WARNING", "1"),
+            ("RAY_DEDUP_LOGS_SKIP_REGEX", "."),
+            ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),  # else Ray warns that this will change
+        ):
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ImportError:
+            option = "--address" if self.options.address else "--workers"
+            raise UserError(f"{option} needs Ray: pip install 'ray>=2.40', or pip install '.[ray]'") from None
+        with ExitStack() as stack:
+            # a short path: names of sockets have 107 characters at most
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="digits_", dir="/tmp", ignore_cleanup_errors=True)
+            )
+            stack.callback(ray.shutdown)
+            if self.options.address:
+                _connect(self.options.address)
+            else:
+                _start_ray(self.options, self.threads, folder)
+            self._task_options = self._make_task_options()
+            self._data = ray.put(self.dataset)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        """Stops Ray."""
+        self._stack.close()
+
+    def _make_task_options(self) -> dict[str, Any]:
+        """Sets the threads and the GPUs of a member, and returns the options of the tasks."""
         import ray
-    except ImportError:
-        option = "--address" if where.address else "--workers"
-        raise UserError(f"{option} needs Ray: pip install 'ray>=2.40', or pip install '.[ray]'") from None
-    with ExitStack() as ends:
-        folder = None
-        if where.address is None:
-            # short: the names of sockets have 107 characters at most
-            made, remover = temporary_folder("digits_", "/tmp")
-            ends.enter_context(remover)
-            ends.callback(ray.shutdown)
-            folder = str(made)
-            _start_here(where, threads, folder)
-        else:
-            ends.callback(ray.shutdown)
-            _connect(where.address)
-        yield ends.enter_context(closing(Pool(where, dataset, threads, wanted, folder)))
+
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        cores = [number for number in cores if number] or [1]
+        workers = self.options.workers
+        self.threads = self.threads or max(1, min(min(cores), sum(cores) // (workers or len(cores))))
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        shared = 1 / math.ceil((workers or gpus) / gpus) if gpus else 0
+        self.gpus = self.options.gpus_per_fold or shared
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment["KERAS_BACKEND"] = backend.choose()
+        if self.gpus == 0:
+            environment["CUDA_VISIBLE_DEVICES"] = "-1"
+        elif self.gpus < 1:  # others are on the same one
+            environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+            environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * self.gpus:.3f}"
+        return {
+            "num_cpus": self.threads,
+            "num_gpus": self.gpus,
+            "max_retries": RETRIES,
+            "retry_exceptions": True,  # such as no memory on the device: another worker may have it
+            "runtime_env": {"env_vars": environment},
+        }
+
+    def facts(self, precision: str) -> dict[str, Any]:
+        """Returns what recipe.json records of the worker that starts first.
+
+        Raises UserError if it cannot compute in that precision, and TimeoutError if none started in time.
+        """
+        import ray
+
+        task = ray.remote(start_worker).options(**self._task_options)
+        pending, began, announced = task.remote(self.threads, precision), time.monotonic(), False
+        while not ray.wait([pending], timeout=_POLL)[0]:
+            if time.monotonic() > self.deadline:
+                ray.cancel(pending)
+                raise TimeoutError
+            if time.monotonic() - began > _PATIENCE and not announced:
+                announced = True
+                gpus = f" and {self.gpus:g} GPUs" if self.gpus else ""
+                print_line(
+                    f"no worker yet: waiting for a node with {self.threads} free cores{gpus}; --threads asks for fewer"
+                )
+        try:
+            facts = ray.get(pending)
+        except ray.exceptions.RayError as error:
+            raise UserError(f"no worker starts: {_reason(error)}") from None
+        if isinstance(facts, UserError):
+            raise facts
+        self._facts = facts
+        return facts
+
+    def train(self, plan: Plan, members: Sequence[Member]) -> bool:
+        """Trains unfinished members; returns False if there was no time for all of them.
+
+        Raises UserError for a member whose worker was lost again and again, once the others are finished.
+        """
+        import ray
+
+        # auto is the same number format on all machines, whatever each has instructions for
+        dtype = self._facts["compute_dtype"] if plan.recipe.precision == "auto" else plan.recipe.precision
+        recipe = replace(plan.recipe, precision=dtype)
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        keeper = (
+            ray.remote(Keeper)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+            .remote(str(plan.run.folder.resolve()), os.getpid())
+        )
+        task = ray.remote(train_member).options(**self._task_options)
+        progress, waiting, running = Progress(plan.recipe, members, self.at_once), list(members), {}
+        in_time, given_up = True, []
+        try:
+            while running or (waiting and in_time):
+                while in_time and waiting and len(running) < self.at_once:
+                    job = Job(recipe, plan.identity, self.threads, self._seconds_left(), self.tensorboard)
+                    member = waiting.pop(0)
+                    running[task.remote(keeper, job, member, self._data)] = member
+                ready, _ = ray.wait(list(running), timeout=_POLL)
+                started = self._show_news(keeper, progress, members)
+                if self._seconds_left() < 0:
+                    in_time = False
+                    for reference, member in running.items():
+                        if member.name not in started:  # it waits for a free worker
+                            ray.cancel(reference)
+                for reference in ready:
+                    member = running.pop(reference)
+                    try:
+                        metrics = self._result(reference)
+                    except ray.exceptions.RayError as error:
+                        given_up.append(f"{member.folder}: given up after {RETRIES} retries: {_reason(error)}")
+                        print_line(given_up[-1])
+                        continue
+                    in_time = in_time and metrics is not None
+                    if metrics:
+                        progress.end_member(member, metrics)
+                        self._warn_about_another_device(metrics)
+        finally:
+            progress.close()
+        if given_up:
+            raise UserError(f"{given_up[0]}; every finished epoch is kept")
+        return in_time and not waiting
+
+    def _seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def _result(self, reference: Any) -> dict[str, Any] | None:
+        """Returns what a task returned, None if it was cancelled; raises the UserError that it returned."""
+        import ray
+
+        try:
+            result = ray.get(reference)
+        except ray.exceptions.TaskCancelledError:
+            return None
+        if isinstance(result, UserError):
+            raise result
+        return result
+
+    def _show_news(self, keeper: Any, progress: Progress, members: Sequence[Member]) -> set[str]:
+        """Shows the epochs since the last call; returns the names of the members that have started."""
+        import ray
+
+        by_name = {member.name: member for member in members}
+        results, started = ray.get(keeper.news.remote())
+        for result in results:
+            if result.printed:
+                print_line(result.printed)
+            if result.row:
+                progress.end_epoch(by_name[result.name], result.row)
+        return started
+
+    def _warn_about_another_device(self, metrics: dict[str, Any]) -> None:
+        """Prints, once, that a member was trained on another device than the one in recipe.json."""
+        if metrics["device"] != self._facts["device"] and not self._warned:
+            self._warned = True
+            print_line(
+                f"a worker has another device ({metrics['device']}) than the first one ({self._facts['device']}): "
+                "the results of its members may differ a little"
+            )
 
 
-def _start_here(where: Where, threads: int | None, folder: str) -> None:
+def _start_ray(options: ClusterOptions, threads: int | None, folder: str) -> None:
+    """Starts Ray on this machine; raises UserError if the workers do not fit on its GPUs."""
     import ray
 
-    workers = where.workers or 1
+    workers = options.workers or 1
     ray.init(
         num_cpus=max(backend.cores(), workers * (threads or 1)),
         include_dashboard=False,
         object_store_memory=_STORE + workers * _STORE_PER_WORKER,
         log_to_driver=False,
         logging_level=logging.CRITICAL,
+        runtime_env=_PACKAGE,
         _temp_dir=folder,
     )
-    gpus, each = int(ray.cluster_resources().get("GPU", 0)), where.gpus_per_fold
-    if each and not gpus:
-        raise UserError(f"--gpus-per-fold {each:g}: this machine has no GPU that Ray finds: leave it out")
-    if each and workers > (gpus // each if each >= 1 else gpus * int(1 / each)):
+    gpus, share = int(ray.cluster_resources().get("GPU", 0)), options.gpus_per_fold
+    if share and not gpus:
+        raise UserError(f"--gpus-per-fold {share:g}: this machine has no GPU that Ray finds: leave it out")
+    if share and workers > (gpus // share if share >= 1 else gpus * int(1 / share)):
         raise UserError(
-            f"--gpus-per-fold {each:g}: {workers} workers do not fit on {gpus} GPUs: take fewer --workers"
+            f"--gpus-per-fold {share:g}: {workers} workers do not fit on {gpus} GPUs: take fewer --workers"
         )
 
 
 def _connect(address: str) -> None:
+    """Connects to the Ray cluster of this machine; raises UserError if none answers."""
     import ray
 
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit():
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=_PACKAGE
+        )
     except Exception as error:  # Ray's own have no common class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"--address {address}: no Ray cluster answers there ({reason}): start one with `ray start --head`"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Returns the end of Ray's message, which names the exception of the task."""
+    return " ".join(str(error).split())[-300:]

@@ -7,20 +7,20 @@ with the same bytes as one left alone.
 """
 
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 
 from digit_recognizer.data.digits import CLASSES, Dataset
-from digit_recognizer.data.folds import Member
 from digit_recognizer.data.scores import scores
 from digit_recognizer.files import atomic, write_array, write_json
 from digit_recognizer.recipes import Recipe
+from digit_recognizer.runs.member import Member
 from digit_recognizer.training import backend, networks
 from digit_recognizer.training.batches import Batches, ShuffledEpochs, rows_of_epoch, stream, weights_seed
-from digit_recognizer.training.callbacks import MONITOR, Checkpoint, EvaluateEMA, Reseed, assign, values
+from digit_recognizer.training.callbacks import EvaluateEMA, Reseed, assign, values
+from digit_recognizer.training.checkpoint import MONITOR, Checkpoint, Row
 from digit_recognizer.training.loop import LoopModel, batches_per_call
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta
@@ -39,6 +39,7 @@ class FoldTrainer:
     Attributes:
         network: the network of Keras' own layers that is saved and predicts; float32.
         learner: the network that learns, with layers and a number format that train fast.
+        batches: training steps of an epoch.
     """
 
     def __init__(self, recipe: Recipe, train_rows: int):
@@ -49,6 +50,7 @@ class FoldTrainer:
         """
         keras.utils.clear_session()
         self.recipe, self.rows = recipe, rows_of_epoch(recipe, train_rows)
+        self.batches = self.rows // min(recipe.batch_size, self.rows)
         self.compute_dtype = backend.compute_dtype(recipe.precision)
         self.xla_scope = backend.xla_scope(
             self.compute_dtype, recipe.epochs * self.rows, recipe.has_convolutions
@@ -68,30 +70,30 @@ class FoldTrainer:
         self,
         member: Member,
         dataset: Dataset,
-        folder: Path,
         identity: str = "",
         callbacks: Iterable[keras.callbacks.Callback] = (),
+        on_epoch: Callable[[Row], None] = lambda row: None,
     ) -> dict[str, Any]:
-        """Trains a member in `folder`, from where it stopped, and returns its metrics.
+        """Trains a member from where it stopped, and returns its metrics.
 
-        When it is done, `folder` holds model.keras (the weights of the recipe's `kept_epoch`), history.csv,
+        Afterwards the member's folder holds model.keras (the weights of the recipe's `kept_epoch`), history.csv,
         the probabilities of the validation rows and of the test rows (float32 (n, 10)) and, written last,
         metrics.json.
 
         Args:
-            member: which rows train and which validate.
+            member: which rows train and which validate, and its folder.
             dataset: that they are rows of.
-            folder: the member's folder in the run directory.
             identity: of the run, recorded with the state and the metrics.
-            callbacks: further ones, to watch.
+            callbacks: further ones.
+            on_epoch: called after each epoch, once it is saved, with its row of history.csv.
 
         Raises UserError if the loss stops being a number.
         """
-        state = folder / "state.npz"
-        folder.mkdir(parents=True, exist_ok=True)
+        member.folder.mkdir(parents=True, exist_ok=True)
         self._initialize(member)
         ema, schedule = EvaluateEMA(), schedule_callbacks(self.recipe, MONITOR)
-        checkpoint = Checkpoint(state, identity, self.recipe.kept_epoch, schedule, ema)
+        state = member.folder / "state.npz"
+        checkpoint = Checkpoint(state, identity, self.recipe.kept_epoch, schedule, ema, on_epoch)
         checkpoint.restore(self.learner)
         if not checkpoint.stopped and len(checkpoint.history) < self.recipe.epochs:
             reseed = Reseed(self.recipe, member)
@@ -99,7 +101,7 @@ class FoldTrainer:
                 member, dataset, len(checkpoint.history), [reseed, ema, *schedule, checkpoint, *callbacks]
             )
         self.network.set_weights(checkpoint.kept_weights)
-        return self._finish(member, dataset, folder, checkpoint)
+        return self._finish(member, dataset, checkpoint)
 
     def _initialize(self, member: Member) -> None:
         """Gives the learner the member's initial weights and the optimizer its first state."""
@@ -110,15 +112,14 @@ class FoldTrainer:
     def _fit(
         self, member: Member, dataset: Dataset, epochs_done: int, callbacks: list[keras.callbacks.Callback]
     ) -> None:
-        images, labels = dataset.train_images, dataset.labels.train
-        steps = self.rows // min(self.recipe.batch_size, self.rows)
+        images, labels = dataset.train_images, dataset.train_labels
         epochs = ShuffledEpochs(
             images[member.train_rows],
             labels[member.train_rows],
             self.recipe,
             member,
             epochs_done,
-            batches_per_call(self.xla_scope, steps),
+            batches_per_call(self.xla_scope, self.batches),
         )
         validation = Batches(images[member.validation_rows], labels[member.validation_rows])
         self.learner.fit(
@@ -132,11 +133,9 @@ class FoldTrainer:
             verbose=0,
         )
 
-    def _finish(
-        self, member: Member, dataset: Dataset, folder: Path, checkpoint: Checkpoint
-    ) -> dict[str, Any]:
+    def _finish(self, member: Member, dataset: Dataset, checkpoint: Checkpoint) -> dict[str, Any]:
         """Predicts with the kept epoch's network and writes the files of a finished member."""
-        began = time.perf_counter()
+        began, folder = time.perf_counter(), member.folder
         with atomic(folder / "model.keras") as file:
             self.network.save(file)
         views, validation = views_of(self.recipe), dataset.train_images[member.validation_rows]
@@ -150,7 +149,7 @@ class FoldTrainer:
             "identity": checkpoint.identity,
             "repeat": member.repeat,
             "fold": member.fold,
-            **scores(dataset.labels.train[member.validation_rows], probabilities),
+            **scores(dataset.train_labels[member.validation_rows], probabilities),
             "parameters": self.network.count_params(),
             "best_epoch": checkpoint.kept_epoch,
             "epochs": len(checkpoint.history),

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from digit_recognizer.data.digits import CLASSES, SIDE
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.layers import (

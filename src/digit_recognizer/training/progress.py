@@ -1,97 +1,97 @@
-"""How far a training is: bars on a terminal, plain lines elsewhere."""
+"""The progress of a training: bars on a terminal, a line for each epoch elsewhere.
 
-import time
+Keras is not imported here: the process that trains on Ray does not have it.
+"""
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-import keras
 from tqdm import tqdm
-from tqdm.keras import TqdmCallback
 
-from digit_recognizer.data import places
-from digit_recognizer.data.folds import Member
+from digit_recognizer.data import paths
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.training.display import describe, epoch_line, expected_end, say
+from digit_recognizer.runs.member import Member
+
+_LONG = 30 * 60  # seconds of a training, from which on a line says how to make it shorter
+
+
+def print_line(text: str) -> None:
+    """Prints a line, above the bars if there are any."""
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
+def describe(member: Member, metrics: dict[str, Any]) -> str:
+    """Returns a line with a member's score; `metrics` are the contents of metrics.json."""
+    return (
+        f"{member.name}: accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of {metrics['rows']} rows wrong, "
+        f"epoch {metrics['best_epoch']} of {metrics['epochs']}"
+    )
 
 
 class Progress:
-    """Shows the training of members, one after the other.
+    """Shows the training of a run's members, one after the other or several at once."""
 
-    On a terminal one bar is for the members, one for the epochs and one for the batches. In a log file or a
-    notebook's cell each epoch is a line.
-    """
-
-    def __init__(self, recipe: Recipe, members: list[Member]):
-        """`members` are the ones to train, in this order."""
+    def __init__(self, recipe: Recipe, members: Sequence[Member], at_once: int = 1):
+        """`members` are the ones to train, `at_once` of them at the same time."""
         self.recipe, self.members = recipe, members
-        self.lines, self.expected_end = EpochLines(recipe, members), ExpectedEnd(recipe, members)
-        self.bars: TqdmCallback | None = None
-        self.on_terminal = places.on_terminal()
-        self.member_bar = tqdm(total=len(members), desc="all", unit="fold", disable=not self.on_terminal)
+        self.at_once = max(1, min(at_once, len(members)))
+        self.on_terminal = paths.on_terminal()
+        self._epochs_left = {member.name: recipe.epochs - len(member.history()) for member in members}
+        self._val_accuracies: dict[str, str] = {}  # of the members in training
+        self._epochs, self._seconds = 0, 0.0  # of this session
+        total = len(members) * recipe.epochs
+        self._bar = tqdm(total=total, desc="all folds", unit="epoch", disable=not self.on_terminal)
+        self._bar.n = total - sum(self._epochs_left.values())
+        for member in members:
+            if (left := self._epochs_left[member.name]) < recipe.epochs:
+                print_line(f"{member.name} continues after epoch {recipe.epochs - left} of {recipe.epochs}")
 
-    def callbacks(self, member: Member) -> list[keras.callbacks.Callback]:
-        """Returns the callbacks that show the training of `member`, the next one."""
-        if not self.on_terminal:
-            self.lines.member = member
-            return [self.lines, self.expected_end]
-        self.bars = TqdmCallback(epochs=self.recipe.epochs, tqdm_class=tqdm, desc=member.name, leave=False)
-        return [self.bars, self.expected_end]
+    def end_epoch(self, member: Member, row: dict[str, Any]) -> None:
+        """Shows that an epoch has ended; `row` is its row of history.csv."""
+        self._epochs += 1
+        self._seconds += row["seconds"]
+        self._epochs_left[member.name] = self.recipe.epochs - row["epoch"]
+        left = sum(self._epochs_left.values()) * self._seconds / self._epochs / self.at_once
+        if self.on_terminal:
+            self._val_accuracies[member.name] = f"{row['val_accuracy']:.4f}"
+            self._update_bar()
+        else:
+            print_line(
+                f"{member.name} epoch {row['epoch']}/{self.recipe.epochs}: loss {row['loss']:.4f}, "
+                f"accuracy {row['accuracy']:.4f}, val_loss {row['val_loss']:.4f}, "
+                f"val_accuracy {row['val_accuracy']:.4f}, learning rate {row['learning_rate']:.2g}, "
+                f"{row['seconds']:.1f} s, at most {tqdm.format_interval(left)} left"
+            )
+        if self._epochs == 1:
+            print_line(self._expected_end(left))
+
+    def _expected_end(self, seconds: float) -> str:
+        """Returns a line with the time at which a training ends that takes this many seconds more."""
+        end = datetime.now() + timedelta(seconds=seconds)
+        form = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M"
+        epochs = self.recipe.epochs
+        line = (
+            f"{self.recipe.name}, {len(self.members)} folds of {epochs} epochs: the training ends at about {end:{form}} "
+            "at the latest"
+        )
+        if seconds > _LONG:
+            line += f"; for less, take --time-budget 30m, or --epochs {max(1, epochs // 4)} in another --output"
+        return line
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:
-        """Tells what a member that has just ended scored; `metrics` are the contents of metrics.json."""
-        say(describe(member, metrics))
-        self.lines.members_ended += 1
-        self.member_bar.update()
+        """Shows the score of a member that has just ended; `metrics` are the contents of metrics.json."""
+        self._epochs_left[member.name] = 0
+        self._val_accuracies.pop(member.name, None)
+        self._update_bar()
+        print_line(describe(member, metrics))
+
+    def _update_bar(self) -> None:
+        self._bar.n = self._bar.total - sum(self._epochs_left.values())
+        self._bar.set_postfix(self._val_accuracies)
 
     def close(self) -> None:
-        """Leaves the terminal to what comes next."""
-        if self.bars:
-            self.bars.on_train_end()
-        self.member_bar.close()
-
-
-class EpochLines(keras.callbacks.Callback):
-    """Prints a line for each epoch, with its scores and how long the rest takes at most."""
-
-    def __init__(self, recipe: Recipe, members: list[Member]):
-        """`members` are the ones to train; `member` is the one in training, `members_ended` how many have ended."""
-        super().__init__()
-        self.recipe, self.members = recipe, members
-        self.member, self.members_ended = members[0] if members else None, 0
-        self._epochs, self._seconds = 0, 0.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Notes the time and the learning rate."""
-        self._began = time.perf_counter()
-        self._learning_rate = float(self.model.optimizer.learning_rate)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Prints the line."""
-        seconds = time.perf_counter() - self._began
-        self._epochs += 1
-        self._seconds += seconds
-        left = (len(self.members) - self.members_ended) * self.recipe.epochs - epoch - 1
-        row = {**logs, "epoch": epoch + 1, "learning_rate": self._learning_rate, "seconds": seconds}
-        line = epoch_line(self.member, self.recipe.epochs, row, left * self._seconds / self._epochs)
-        print(line, flush=True)
-
-
-class ExpectedEnd(keras.callbacks.Callback):
-    """Tells once, after the first epoch of a session, when the training ends, and how to have less of it."""
-
-    def __init__(self, recipe: Recipe, members: list[Member]):
-        """`members` are the ones to train."""
-        super().__init__()
-        self.recipe, self.members, self._told = recipe, members, False
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Notes the time."""
-        self._began = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Prints when the last epoch ends if all take as long as this one."""
-        if self._told:
-            return
-        self._told = True
-        epochs = len(self.members) * self.recipe.epochs - epoch - 1
-        seconds = epochs * (time.monotonic() - self._began)
-        say(expected_end(self.recipe, len(self.members), seconds))
+        """Removes the bars."""
+        self._bar.close()

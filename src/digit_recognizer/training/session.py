@@ -5,183 +5,129 @@ Nothing here imports Keras before options and data are checked, so that a mistak
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from digit_recognizer import named_recipes
 from digit_recognizer.data import folds
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.data.folds import Member
-from digit_recognizer.data.plan import Plan, make_plan, make_recipe, write_folds
-from digit_recognizer.errors import UserError
-from digit_recognizer.files import atomic, commit, write_json
+from digit_recognizer.files import UserError, commit, write_json
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.run import Run
-from digit_recognizer.training import backend, cluster, dispatch
-from digit_recognizer.training.display import describe
-
-if TYPE_CHECKING:
-    from digit_recognizer.training.callbacks import TimeBudget
+from digit_recognizer.runs.directory import Run, is_blend
+from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.plan import Plan, make_plan, make_recipe, write_folds
+from digit_recognizer.training import backend
+from digit_recognizer.training.cluster import ClusterOptions, RayExecutor
+from digit_recognizer.training.local import LocalExecutor
+from digit_recognizer.training.progress import describe
 
 
 @dataclass(frozen=True)
-class Session:
-    """What a session of training did: the runs it trained, and the members for which there was no time."""
+class TrainingOptions:
+    """How to train, beside the recipe."""
 
-    plans: list[Plan]
-    unfinished: list[Path]  # folders of members
+    fold_indices: Sequence[int] | None = None  # of the members to train; None: all of them
+    threads: int | None = None  # for each member; None: as many as the run had before, else a share of the cores
+    resume_from: Run | None = None  # a run to continue from, which stays as it is
+    overwrite: bool = False  # remove the run in the directory first
+    deadline: float = float("inf")  # seconds of time.monotonic; no epoch begins that would not end by then
+    tensorboard: bool = False  # log each epoch for TensorBoard too
+    cluster: ClusterOptions | None = None  # train several members at once, on Ray; None: in this process
 
 
 def train(
     output: Path,
     dataset: Dataset,
-    names: list[str | None],
-    options: dict[str, Any],
-    *,
-    indices: list[int] | None = None,
-    threads: int | None = None,
-    earlier: Run | None = None,
-    overwrite: bool = False,
-    deadline: float = float("inf"),
-    tensorboard: bool = False,
-    where: cluster.Where | None = None,
-) -> Session:
-    """Trains the members that are not finished.
+    names: Sequence[str | None],
+    fields: dict[str, Any],
+    options: TrainingOptions = TrainingOptions(),
+) -> list[Member]:
+    """Trains the members that are not finished, and returns those for which there was no time.
 
     Args:
         output: the run directory; with several recipes, the folder of their run directories.
         dataset: to train on.
         names: names of recipes; None is that of the run, else the default one.
-        options: fields of the recipes that were asked for.
-        indices: indices of the members to train; None: all of them.
-        threads: for each member; None: as many as the run had before, else the cores there are, shared out.
-        earlier: a run to go on from, with one recipe; it stays as it is.
-        overwrite: remove the run that is there.
-        deadline: no epoch is begun that would not end by then, in seconds of time.monotonic.
-        tensorboard: whether each epoch is logged for TensorBoard too; that needs TensorFlow.
-        where: members are trained at once; None: one after the other, in this process.
+        fields: fields of the recipes that were asked for.
+        options: how to train.
 
-    Raises UserError for what can't be done: for options and data before Keras is imported, and for what the
-    device or the cluster can't do before anything is written; and where a loss is no number.
+    Raises UserError for what cannot be done: for options and data before Keras is imported, for the device or the
+    cluster before anything is written. Also raises UserError if a loss is not a number.
     """
+    _check_tensorboard(options)
+    home = Run(output)
+    with ExitStack() as stack:
+        stack.enter_context(home.lock())
+        runs = [_single_run(home)] if len(names) == 1 else _child_runs(home, names)
+        for run in runs:
+            if run is not home:
+                stack.enter_context(run.lock())
+        plans = _make_plans(home, runs, names, dataset, fields, options)
+        chosen = [_choose(plan.members, options.fold_indices) for plan in plans]
+        _train_plans(home, plans, chosen, dataset, fields, options)
+    return [member for members in chosen for member in members if not member.is_finished]
+
+
+def _check_tensorboard(options: TrainingOptions) -> None:
     missing = [name for name in ("tensorboard", "tensorflow") if not importlib.util.find_spec(name)]
-    if tensorboard and missing:
+    if options.tensorboard and missing:
         raise UserError(
             f"--tensorboard: {missing[0]} is not installed: pip install {missing[0]}, or leave it out"
         )
-    home = Run(output)
-    with ExitStack() as locks:
-        locks.enter_context(home.lock())
-        runs = _child_runs(home, names) if len(names) > 1 else [_single_run(home)]
-        for run in runs if len(names) > 1 else []:
-            locks.enter_context(run.lock())
-        plans = _make_plans(home, runs, names, dataset, options, earlier, overwrite)
-        members = _choose(plans[0].members, indices)
-        recorded = [plan.recorded or {} for plan in plans]
-        before = (
-            None if threads else next((each["threads"] for each in recorded if each.get("threads")), None)
-        )
-        threads, pool = threads or before, None
-        if where:
-            wanted = max(sum(not plan.is_finished(each) for each in members) for plan in plans)
-            wanted = len(members) if overwrite else wanted
-            pool = locks.enter_context(cluster.open_pool(where, dataset, threads, wanted))
-        if before:
-            _tell_threads(before, where)
-        threads = pool.threads if pool else threads or backend.cores()  # a backend takes them once
-        budget = None if pool else _start_backend(threads, deadline)
-        made_by = {"commit": commit()}
-        facts = [(pool or backend).session_facts(threads, plan.recipe.precision) | made_by for plan in plans]
-        if overwrite:
-            for run in {home, *runs}:
-                _tell_lost_folds(run, plans[0])
-                run.clear()
-        for plan, of_session in zip(plans, facts, strict=True):
-            _begin(plan, home, of_session, earlier, options)
-            if pool:
-                in_time = dispatch.train_members(pool, plan, members, deadline, tensorboard)
-            else:
-                in_time = train_members(plan, members, dataset, budget, tensorboard)
-            if not in_time:
-                break
-    unfinished = [plan.folder(each) for plan in plans for each in members if not plan.is_finished(each)]
-    return Session(plans, unfinished)
 
 
-def _tell_threads(threads: int, where: cluster.Where | None) -> None:
-    """Says where the run goes on with other threads than this machine's share, because it was begun with them."""
-    share = max(1, backend.cores() // (where.workers or 1 if where else 1))
-    if threads != share and not (where and where.address):
-        print(
-            f"{threads} threads a fold, with which the run was begun: --threads {share} takes this machine's share",
-            flush=True,
-        )
-
-
-def _start_backend(threads: int, deadline: float) -> "TimeBudget":
-    """Starts the backend in this process, and returns the time budget of all that is trained in it."""
-    backend.start(threads)
-    from digit_recognizer.training.callbacks import TimeBudget  # with Keras
-
-    return TimeBudget(deadline)
-
-
-def _tell_lost_folds(run: Run, plan: Plan) -> None:
-    """Says where --overwrite removes a folds.csv that the plan's recipe does not make anew."""
-    with suppress(UserError):  # a damaged one, or of other data
-        labels = plan.labels.train
-        if run.folds_csv.exists() and not np.array_equal(folds.from_csv(run.folds_csv, labels), plan.split):
-            print(f"{run.folds_csv} is made anew, with other folds", flush=True)
-
-
-def _child_runs(home: Run, names: list[str]) -> list[Run]:
-    """The run directories of several recipes, never in that of one recipe."""
-    if home.is_of_one_recipe():
+def _child_runs(home: Run, names: Sequence[str | None]) -> list[Run]:
+    """Returns the run directories of several recipes, never below the run of one recipe."""
+    if _holds_a_run(home):
         raise UserError(f"{home.folder} holds a run of one recipe: take another --output for several")
-    for name in names:
-        named_recipes.named(name)
-    return [Run(home.folder / name) for name in names]
+    return [Run(home.folder / named_recipes.named(str(name)).name) for name in names]
 
 
 def _single_run(home: Run) -> Run:
-    """The run directory of one recipe, never that of several."""
-    if home.is_of_one_recipe():
-        return home
+    """Returns the run directory of one recipe, never the folder of several."""
     children = (Run(home.folder / name) for name in named_recipes.RECIPES)
-    if home.leaderboard.exists() or any(child.recipe_json.exists() for child in children):
+    several = home.leaderboard.exists() or any(child.recipe_json.exists() for child in children)
+    if several and not _holds_a_run(home):
         raise UserError(f"{home.folder} holds several recipes' runs: give the directory of one as --output")
     return home
+
+
+def _holds_a_run(home: Run) -> bool:
+    settings = home.settings()
+    return settings is not None and not is_blend(settings)
 
 
 def _make_plans(
     home: Run,
     runs: list[Run],
-    names: list[str | None],
+    names: Sequence[str | None],
     dataset: Dataset,
-    options: dict[str, Any],
-    earlier: Run | None,
-    overwrite: bool,
+    fields: dict[str, Any],
+    options: TrainingOptions,
 ) -> list[Plan]:
-    """The plan of each recipe; several recipes have the folds of `home`, else the default recipe's folds."""
+    """Returns the plan of each recipe. Several recipes share the folds of `home`, else the default recipe's folds."""
     split = None
     if len(runs) > 1:
-        labels = dataset.labels
-        if home.folds_csv.exists() and not overwrite:
-            split = folds.from_csv(home.folds_csv, labels.train)
+        labels = dataset.train_labels
+        if home.folds_csv.exists() and not options.overwrite:
+            split = folds.from_csv(home.folds_csv, labels)
         else:
-            of_split = {name: value for name, value in options.items() if name in folds.FIELDS}
-            split = folds.split(labels.train, make_recipe(None, None, of_split, labels.is_sample))
+            of_split = {name: value for name, value in fields.items() if name in folds.FIELDS}
+            split = folds.split(labels, make_recipe(None, None, of_split, dataset.is_sample))
     plans = [
-        make_plan(run, dataset, name, options, earlier=earlier, overwrite=overwrite, split=split)
+        make_plan(
+            run, dataset, name, fields, earlier=options.resume_from, overwrite=options.overwrite, split=split
+        )
         for run, name in zip(runs, names, strict=True)
     ]
     for one, other in combinations(plans, 2):
-        if _trains_as(one) == _trains_as(other):
+        if _without_description(one.recipe) == _without_description(other.recipe):
             raise UserError(
                 f"--recipe {one.recipe.name} {other.recipe.name}: on the same folds they are the same networks: "
                 "give one of them"
@@ -189,86 +135,125 @@ def _make_plans(
     return plans
 
 
-def _trains_as(plan: Plan) -> Recipe:
-    """The plan's recipe without its description."""
-    return dataclasses.replace(plan.recipe, name="", citation="", reported_accuracy="")
+def _without_description(recipe: Recipe) -> Recipe:
+    return dataclasses.replace(recipe, name="", citation="", reported_accuracy="")
 
 
-def _choose(members: list[Member], indices: list[int] | None) -> list[Member]:
+def _choose(members: list[Member], indices: Sequence[int] | None) -> list[Member]:
     for index in indices or []:
         if not 0 <= index < len(members):
             raise UserError(f"--fold {index}: this run has the folds 0 to {len(members) - 1}")
     return members if indices is None else [members[index] for index in sorted(set(indices))]
 
 
-def _begin(
-    plan: Plan, home: Run, facts: dict[str, Any], earlier: Run | None, options: dict[str, Any]
+def _train_plans(
+    home: Run,
+    plans: list[Plan],
+    chosen: list[list[Member]],
+    dataset: Dataset,
+    fields: dict[str, Any],
+    options: TrainingOptions,
 ) -> None:
+    """Writes what the runs begin with, and trains the chosen members of each plan.
+
+    If everything is finished, neither Keras nor Ray is started.
+    """
+    if options.resume_from:
+        for plan in plans:
+            plan.run.take_over(options.resume_from)
+    unfinished = [
+        [member for member in members if options.overwrite or not member.is_finished] for members in chosen
+    ]
+    if not any(unfinished) and all(plan.run.recipe_json.exists() for plan in plans):
+        _print_finished(chosen)
+        return
+    with _open_executor(plans, max(map(len, unfinished)), dataset, options) as executor:
+        try:
+            facts = [executor.facts(plan.recipe.precision) | {"commit": commit()} for plan in plans]
+        except TimeoutError:
+            return
+        if options.overwrite:
+            for run in {home, *(plan.run for plan in plans)}:
+                _warn_about_discarded_folds(run, plans[0], dataset)
+                run.clear()
+        for plan, of_session, members in zip(plans, facts, chosen, strict=True):
+            _begin(home, plan, of_session, dataset, fields)
+            _print_finished([members])
+            if not executor.train(plan, [member for member in members if not member.is_finished]):
+                return
+
+
+def _print_finished(chosen: list[list[Member]]) -> None:
+    for member in (member for members in chosen for member in members if member.is_finished):
+        (member.folder / "state.npz").unlink(missing_ok=True)  # if it was killed while it finished
+        print(f"{describe(member, member.metrics())}, finished before", flush=True)
+
+
+def _open_executor(
+    plans: list[Plan], at_once: int, dataset: Dataset, options: TrainingOptions
+) -> LocalExecutor | RayExecutor:
+    """Returns the executor as a context; `at_once` is the largest number of members that can train at once."""
+    recorded = [(plan.recorded or {}).get("threads") for plan in plans]
+    before = None if options.threads else next(filter(None, recorded), None)
+    if before:
+        _warn_about_threads(before, options.cluster)
+    threads = options.threads or before
+    if options.cluster is None:
+        return LocalExecutor(dataset, threads or backend.cores(), options.deadline, options.tensorboard)
+    return RayExecutor(options.cluster, dataset, threads, at_once, options.deadline, options.tensorboard)
+
+
+def _warn_about_threads(threads: int, cluster: ClusterOptions | None) -> None:
+    """Prints a line if the run was started with a number of threads that is not this machine's share."""
+    share = max(1, backend.cores() // ((cluster.workers if cluster else 1) or 1))
+    if threads != share and not (cluster and cluster.address):
+        print(
+            f"the run was started with {threads} threads a fold; --threads {share} would use this machine's share",
+            flush=True,
+        )
+
+
+def _warn_about_discarded_folds(run: Run, plan: Plan, dataset: Dataset) -> None:
+    """Prints a line if --overwrite removes a folds.csv that the plan's recipe does not make again."""
+    with suppress(UserError):  # a damaged one, or of other data
+        if run.folds_csv.exists():
+            split = folds.from_csv(run.folds_csv, dataset.train_labels)
+            if not np.array_equal(split, plan.split):
+                print(f"{run.folds_csv} is replaced by other folds", flush=True)
+
+
+def _begin(home: Run, plan: Plan, facts: dict[str, Any], dataset: Dataset, fields: dict[str, Any]) -> None:
     """Writes recipe.json, with the facts of this session, and folds.csv: a run holds them before its members."""
     run = plan.run
-    if run is home and plan.recorded is None and (other := _other_folds(plan, options)):
-        print(f"{run.folds_csv} is taken as it is: {other}", flush=True)
+    if run is home and plan.recorded is None and (difference := _other_folds(plan, dataset, fields)):
+        print(f"{run.folds_csv} is used as it is: {difference}", flush=True)
     if run is not home:
-        named = named_recipes.named(plan.recipe.name)
-        own = [f"holdout of {named.holdout:.2g}"] if named.holdout else []
-        own += [f"repeats of {named.repeats}"] if named.repeats != plan.recipe.repeats else []
-        instead = f" in place of its own {', '.join(own)}" if own else ""
-        print(f"{run.folder}, on the rows of {home.folds_csv}{instead}", flush=True)
+        print(f"{run.folder}, on the folds of {home.folds_csv}{_replaced_split(plan.recipe)}", flush=True)
         if not home.folds_csv.exists():
-            with atomic(home.folds_csv) as file:
-                folds.to_csv(file, plan.split, plan.labels.train)
-    if earlier:
-        run.take_over(earlier)
-    if plan.recorded is None:
+            write_folds(home, plan.split, dataset)
+    if not run.recipe_json.exists():
         write_json(run.recipe_json, plan.settings | facts)
-    # recipe.json keeps the facts of the first session
-    changed = [name for name in facts if name in (plan.recorded or {}) and plan.recorded[name] != facts[name]]
+    recorded = plan.recorded or {}  # recipe.json keeps the facts of the first session
+    changed = [name for name in facts if name in recorded and recorded[name] != facts[name]]
     if changed:
-        print(f"{run.recipe_json} was begun with other {', '.join(changed)}: results may differ a little")
-    write_folds(plan)
+        print(f"{run.recipe_json} was started with other {', '.join(changed)}: results may differ a little")
+    if not run.folds_csv.exists():
+        write_folds(run, plan.split, dataset)
 
 
-def _other_folds(plan: Plan, options: dict[str, Any]) -> str | None:
-    """In words, how the split that is there differs from what recipe and options ask for; None if it does not."""
-    asked = make_recipe(None, plan.recipe.name, options, plan.labels.is_sample)
-    values = [(name, *(getattr(each, name) for each in (plan.recipe, asked))) for name in folds.FIELDS]
-    other = [f"{name} {there}, not {own} as in {asked.name}" for name, there, own in values if there != own]
-    if not other and not folds.are_of(plan.split, plan.labels.train, asked):
-        other = [f"seed {asked.seed} makes other folds"]
-    return ", ".join(other) or None
+def _replaced_split(recipe: Recipe) -> str:
+    """Returns in words which split of its own a named recipe does not get, if several recipes share their folds."""
+    named = named_recipes.named(recipe.name)
+    own = [f"holdout of {named.holdout:.2g}"] if named.holdout else []
+    own += [f"repeats of {named.repeats}"] if named.repeats != recipe.repeats else []
+    return f" instead of its own {', '.join(own)}" if own else ""
 
 
-def train_members(
-    plan: Plan, members: list[Member], dataset: Dataset, budget: "TimeBudget", tensorboard: bool = False
-) -> bool:
-    """Trains the `members` that are not finished, one after the other; needs `backend.start`.
-
-    Returns False if there was no time for all of them in the `budget`.
-    """
-    # with Keras, which is imported once options and data are known to be good
-    from digit_recognizer.training.callbacks import OutOfTimeError, tensorboard_log
-    from digit_recognizer.training.fold import FoldTrainer
-    from digit_recognizer.training.progress import Progress
-
-    unfinished = [member for member in members if not plan.is_finished(member)]
-    for member in members:
-        if member not in unfinished:
-            (plan.folder(member) / "state.npz").unlink(missing_ok=True)  # if killed while finishing
-            print(f"{describe(member, plan.metrics(member))}, finished before")
-    progress, trainer = Progress(plan.recipe, unfinished), None
-    try:
-        for member in unfinished:
-            budget.check()
-            rows = len(member.train_rows)
-            if trainer is None or not trainer.fits(rows):
-                trainer = FoldTrainer(plan.recipe, rows)
-            callbacks = [budget, *progress.callbacks(member)]
-            if tensorboard:
-                callbacks.append(tensorboard_log(plan.run.tensorboard / member.name))
-            metrics = trainer.train(member, dataset, plan.folder(member), plan.identity, callbacks)
-            progress.end_member(member, metrics)
-    except OutOfTimeError:
-        return False
-    finally:
-        progress.close()
-    return True
+def _other_folds(plan: Plan, dataset: Dataset, fields: dict[str, Any]) -> str | None:
+    """Returns in words how an existing folds.csv differs from what recipe and options ask for, or None."""
+    wanted = make_recipe(None, plan.recipe.name, fields, dataset.is_sample)
+    values = [(name, getattr(plan.recipe, name), getattr(wanted, name)) for name in folds.FIELDS]
+    differences = [f"{name} {own}, not {other} as in {wanted.name}" for name, own, other in values if own != other]
+    if not differences and not folds.are_of(plan.split, dataset.train_labels, wanted):
+        differences = [f"seed {wanted.seed} makes other folds"]
+    return ", ".join(differences) or None

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from digit_recognizer.data import places
+from digit_recognizer.data import paths
 from digit_recognizer.data.digits import CLASSES
-from digit_recognizer.data.places import Places
-from digit_recognizer.errors import UserError
+from digit_recognizer.data.paths import Locations
+from digit_recognizer.files import UserError
+from digit_recognizer.inference.show import PhotoResult, format_results, write_results
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.pictures.load import read_picture
-from digit_recognizer.pictures.show import PhotoResult, format_results, write_results
 from digit_recognizer.results.ensemble import trained_models
-from digit_recognizer.run import Run
+from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend
 
 ENDINGS = (".png", ".jpg", ".pdf", ".svg")  # of the picture to write
@@ -26,9 +26,9 @@ def find_trained_run(output: Path | None) -> Run:
 
     Raises UserError if the folder holds no run, or several that are not blended.
     """
-    run = Run(output or places.output_folder(None))
+    run = Run(output or paths.output_folder(None))
     if output is None and run.settings() is None:
-        sample = Run(places.output_folder(None, "sample"))
+        sample = Run(paths.output_folder(None, "sample"))
         run = sample if sample.settings() else run
     if run.settings() is None and run.child_runs():
         names = ", ".join(child.folder.name for child in run.child_runs())
@@ -51,7 +51,7 @@ def print_predictions(run: Run, paths: list[Path], save: Path | None = None) -> 
     pixels = [read_picture(path) for path in paths]
     sample = settings.get("data") == "sample"
     target = save or run.predictions
-    with Places(None if sample else run.folder, run.folder).announced():
+    with Locations(None if sample else run.folder, run.folder).announced():
         with nullcontext() if save else run.lock():
             results = _predict(models, paths, pixels, settings.get("threads") or backend.cores())
             print(format_results(results))
@@ -69,7 +69,7 @@ def _check_save(save: Path, paths: list[Path]) -> None:
         raise UserError(f"--save {save}: that is a picture to read: take another name")
 
 
-def _predict(models: list, paths: list[Path], pixels: list[np.ndarray], threads: int) -> list[PhotoResult]:
+def _predict(models: dict[Path, float], paths: list[Path], pixels: list[np.ndarray], threads: int) -> list[PhotoResult]:
     """Returns the digits of each picture with their probabilities; starts Keras only if there is a digit."""
     digits = [find_digits(each) for each in pixels]
     images = [digit.image for each in digits for digit in each]

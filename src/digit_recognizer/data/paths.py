@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from digit_recognizer import COMPETITION
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import ROOT, UserError
 
-ROOT = Path(__file__).resolve().parents[3]  # of the checkout; input/ and output/ are there
 KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # of a session; a rehearsal has it elsewhere
 
 FILES = ("train.csv", "test.csv", "sample_submission.csv")  # of the competition; the last alone is no data
@@ -23,7 +22,7 @@ FILES = ("train.csv", "test.csv", "sample_submission.csv")  # of the competition
 def _idx(name: str) -> tuple[str, ...]:
     """Returns the names that an IDX file goes by: with a dot for a hyphen, and gzipped."""
     names = (name, name.replace("-idx", ".idx"))
-    return (*names, *(f"{each}.gz" for each in names))
+    return (*names, *(f"{variant}.gz" for variant in names))
 
 
 # The formats that data comes in: for each file its possible names. The first name that exists is read.
@@ -49,7 +48,7 @@ _SILENT = "DIGITS_NO_NOTICE"  # set by run_all.sh, which prints the notice itsel
 
 
 @dataclass(frozen=True)
-class Places:
+class Locations:
     """The folder of the data, None for the built-in sample, and the run directory."""
 
     input: Path | None
@@ -57,12 +56,12 @@ class Places:
 
     @property
     def is_sample(self) -> bool:
-        """True where there is nothing but the built-in sample to work on."""
+        """True if there is nothing but the built-in sample to work on."""
         return self.input is None
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """Prints that this is the sample, if it is: before the block, and after it where it ends well."""
+        """Prints the notice of the sample before the block, and after it if the block succeeds."""
         self.print_notice()
         yield
         self.print_notice()
@@ -73,13 +72,13 @@ class Places:
             print(SAMPLE_NOTICE, flush=True)
 
 
-def resolve(input: Path | None, output: Path | None) -> Places:
+def resolve(input: Path | None, output: Path | None) -> Locations:
     """Returns where to read and write.
 
-    Data in the input folder, else the built-in sample if no input was given and nothing is there to get
-    the CSVs with: no credentials, no archive. `input` and `output` are options, None where they were not given.
+    Data is read from the input folder. The built-in sample is used if no input was given and nothing is there to
+    get the CSVs with: no credentials, no archive. `input` and `output` are options, None if they were not given.
 
-    Raises UserError where there is no data: the sample never takes the place of data that somebody meant.
+    Raises UserError if there is no data: the sample never takes the place of data that somebody meant.
     """
     folder = input_folder(input)
     if needs_download(input):
@@ -90,14 +89,13 @@ def resolve(input: Path | None, output: Path | None) -> Places:
         )
     if input is None and not formats_in(folder):
         folder = None
-    return Places(folder, output_folder(output, "sample" if folder is None else "run"))
+    return Locations(folder, output_folder(output, "sample" if folder is None else "run"))
 
 
 def needs_download(input: Path | None) -> bool:
-    """Returns whether scripts/download.py has to run first, where --input is `input`.
+    """Returns whether scripts/download.py has to run first if --input is `input`.
 
-    That is so where there is no data, but the competition's archive, put there by hand, or Kaggle credentials
-    and no --input: a folder that was given is one that somebody filled.
+    That is so if there is no data, but either the competition's archive or Kaggle credentials and no --input.
     """
     folder = input_folder(input)
     if formats_in(folder) or _on_kaggle():
@@ -106,12 +104,12 @@ def needs_download(input: Path | None) -> bool:
 
 
 def input_folder(input: Path | None) -> Path:
-    """Returns the folder of the data, existing or not, where --input is `input`."""
+    """Returns the folder of the data, existing or not, if --input is `input`."""
     return input or (_mounted_competition() if _on_kaggle() else Path(os.path.relpath(ROOT / "input")))
 
 
 def output_folder(output: Path | None, name: str = "run") -> Path:
-    """Returns the run directory where --output is `output`; `name` is its default in output/."""
+    """Returns the run directory if --output is `output`; `name` is its default in output/."""
     return output or (KAGGLE / "working" if _on_kaggle() else Path(os.path.relpath(ROOT / "output" / name)))
 
 
@@ -146,25 +144,24 @@ def formats_in(folder: Path) -> list[str]:
 def data_files(folder: Path) -> tuple[str, list[Path]]:
     """Returns the format of the data in `folder` and its files, in the order of FORMATS.
 
-    Raises UserError where one of them is missing, and where there are files of two formats: nothing tells
-    which of them is meant.
+    Raises UserError if one of them is missing, or if there are files of two formats.
     """
-    found = formats_in(folder) or [COMPETITION_CSVS]
-    if len(found) > 1:
+    formats = formats_in(folder) or [COMPETITION_CSVS]
+    if len(formats) > 1:
         raise UserError(
-            f"{folder} holds {' and '.join(found)}: move all but one of them away, or take another --input"
+            f"{folder} holds {' and '.join(formats)}: move all but one of them away, or take another --input"
         )
-    paths = []
-    for names in FORMATS[found[0]]:
+    files = []
+    for names in FORMATS[formats[0]]:
         path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
-            together = f"{found[0]} are {', '.join(names[0] for names in FORMATS[found[0]])} together"
-            if found[0] == COMPETITION_CSVS:
+            together = f"{formats[0]} are {', '.join(names[0] for names in FORMATS[formats[0]])} together"
+            if formats[0] == COMPETITION_CSVS:
                 page = f"https://www.kaggle.com/competitions/{COMPETITION}/data"
                 together += f"; run python scripts/download.py, or get them from {page}"
             raise UserError(f"{folder / names[0]} is missing: {together}")
-        paths.append(path)
-    return found[0], paths
+        files.append(path)
+    return formats[0], files
 
 
 def credentials_place() -> str | None:
@@ -181,8 +178,8 @@ def credentials_place() -> str | None:
         config = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
         folders = [Path(environment.get("KAGGLE_CONFIG_DIR") or home), home, config]
         files += [folder / "kaggle.json" for folder in folders] + [home / "credentials.json"]
-    found = next((str(path) for path in files if path.exists()), None)
-    return found or ("KAGGLE_USERNAME and KAGGLE_KEY" if pair else None)
+    file = next((str(path) for path in files if path.exists()), None)
+    return file or ("KAGGLE_USERNAME and KAGGLE_KEY" if pair else None)
 
 
 def _mounted_competition() -> Path:
@@ -211,10 +208,10 @@ def check() -> None:
     options = parser.parse_args()
     if needs_download(options.input):
         return
-    place = resolve(options.input, options.output)
-    if not place.is_sample:
-        data_files(place.input)
-    place.print_notice()
+    locations = resolve(options.input, options.output)
+    if not locations.is_sample:
+        data_files(locations.input)
+    locations.print_notice()
 
 
 if __name__ == "__main__":

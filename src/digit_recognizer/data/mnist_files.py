@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from digit_recognizer.errors import UserError
+from digit_recognizer.files import UserError
 
 _GZIP, _ZIP = b"\x1f\x8b", b"PK"  # how archives begin
 _MAX_DEFLATE_RATIO = 1032  # bytes that a byte of gzip can hold

@@ -1,0 +1,1 @@
+"""One run directory, and what it is to train."""

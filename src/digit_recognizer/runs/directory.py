@@ -1,0 +1,206 @@
+"""A run directory: its paths, its lock, its recipe.json, and what --overwrite and --resume-from do with its files."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from digit_recognizer import recipes
+from digit_recognizer.files import UserError, atomic, read_json
+from digit_recognizer.runs.member import FINISHED_FILES, epochs_in
+
+# Everything that a run directory may hold, as patterns, in the order in which --overwrite removes it. The file that
+# makes a member finished goes first. recipe.json, which tells what the rest belongs to, goes last.
+CONTENTS = (
+    "fold_*/metrics.json",
+    "fold_*/state.*",
+    "fold_*/model.keras",
+    "fold_*/history.csv",
+    "fold_*/validation_probabilities.npy",
+    "fold_*/test_probabilities.npy",
+    "ensemble.json",
+    "submission.csv",
+    "submissions.json",
+    "oof_probabilities.npy",
+    "cv_report.json",
+    "cv_report.csv",
+    "leaderboard.csv",
+    "explore/*.png",
+    "report/*.png",
+    "report/index.html",
+    "tensorboard/*/*/events.*",
+    "folds.csv",
+    "recipe.json",
+)
+
+_LOCK_FILE = ".lock"
+
+
+class Run:
+    """The paths of a run directory, which need not exist yet."""
+
+    def __init__(self, folder: Path):
+        """`folder` is the run directory."""
+        self.folder = Path(folder)
+        self.recipe_json = self.folder / "recipe.json"
+        self.folds_csv = self.folder / "folds.csv"
+        self.oof_probabilities = self.folder / "oof_probabilities.npy"
+        self.cv_report_json = self.folder / "cv_report.json"
+        self.cv_report_csv = self.folder / "cv_report.csv"
+        self.ensemble_json = self.folder / "ensemble.json"
+        self.submission = self.folder / "submission.csv"
+        self.submissions_json = self.folder / "submissions.json"
+        self.leaderboard = self.folder / "leaderboard.csv"
+        self.explore = self.folder / "explore"
+        self.report = self.folder / "report"
+        self.tensorboard = self.folder / "tensorboard"
+        self.predictions = self.report / "predictions.png"
+
+    def settings(self) -> dict[str, Any] | None:
+        """Returns the contents of recipe.json, or None if there is no such file.
+
+        Raises UserError if the file is damaged.
+        """
+        if not self.recipe_json.exists():
+            return None
+        advice = "restore it, or take another --output"
+        settings = read_json(self.recipe_json, advice)
+        try:
+            if not is_blend(settings):
+                recipes.from_json(settings)
+            for name, kind in (("threads", int), ("runs", list), ("name", str)):
+                if not isinstance(settings.get(name, kind()), kind):
+                    raise UserError(f"{name} is {str(settings[name])[:40]!r}")
+        except UserError as error:
+            raise UserError(f"{self.recipe_json} is damaged: {error}: {advice}") from None
+        return settings
+
+    def require_settings(self) -> dict[str, Any]:
+        """Returns the contents of recipe.json; raises UserError if it is missing or damaged."""
+        settings = self.settings()
+        if settings is None:
+            raise UserError(
+                f"{self.folder} holds no run (no recipe.json): run scripts/train.py, or give --output"
+            )
+        return settings
+
+    def child_runs(self) -> list["Run"]:
+        """Returns the runs directly below this folder that have a finished member, sorted by name.
+
+        `train.py` makes them if it trains several recipes. In the run directory of one recipe there are none.
+        """
+        settings = self.settings()
+        if settings and not is_blend(settings):
+            return []
+        folders = {path.parents[1] for path in self.folder.glob("*/fold_*/metrics.json")}
+        return [Run(folder) for folder in sorted(folders)]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Creates the directory and keeps other processes out until the block ends or this process dies.
+
+        Raises UserError if another process holds the lock, or if the directory cannot be written. If the block
+        fails, no empty directory is left.
+        """
+        created = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = _open_locked(self.folder / _LOCK_FILE)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder} cannot be written ({error.strerror}): take another --output"
+            ) from None
+        if handle is None:
+            raise UserError(
+                f"{self.folder}: another process is writing this run; wait for it, or take another --output"
+            )
+        try:
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    (self.folder / _LOCK_FILE).unlink(missing_ok=True)
+                os.close(handle)
+        except BaseException:
+            with suppress(OSError):  # something was written
+                for folder in created:
+                    folder.rmdir()
+            raise
+
+    def take_over(self, earlier: "Run") -> None:
+        """Copies from `earlier`, which may be read-only, the members that have more epochs there than here.
+
+        A finished member is copied whole and replaces one that is in progress here. Its metrics.json, which makes
+        it finished, is copied last. The record of submissions is copied too, if there is none here.
+        """
+        for name in ("recipe.json", "folds.csv", "submissions.json"):
+            _copy(earlier.folder / name, self.folder / name)
+        for source in sorted(earlier.folder.glob("fold_*/")):
+            target = self.folder / source.name
+            if (target / "metrics.json").exists():
+                continue
+            if (source / "metrics.json").exists():
+                for name in FINISHED_FILES:
+                    _copy(source / name, target / name, replace=True)
+                (target / "state.npz").unlink(missing_ok=True)
+            elif epochs_in(source / "state.npz") > epochs_in(target / "state.npz"):
+                for name in ("history.csv", "state.npz"):
+                    _copy(source / name, target / name, replace=True)
+
+    def clear(self) -> None:
+        """Removes the files of a run, and the folders that are empty then."""
+        files = [path for pattern in CONTENTS for path in sorted(self.folder.glob(pattern))]
+        for path in files:
+            path.unlink()
+        folders = {folder for path in files for folder in path.relative_to(self.folder).parents}
+        for folder in sorted(folders - {Path()}, reverse=True):  # a folder after what is in it
+            with suppress(OSError):  # the user keeps something of their own there
+                (self.folder / folder).rmdir()
+
+
+def is_blend(settings: dict[str, Any]) -> bool:
+    """Returns whether a run with these contents of recipe.json was blended from other runs."""
+    return "runs" in settings
+
+
+def find_run(folder: Path) -> Run:
+    """Returns the one run in `folder` or below it; raises UserError if there is none, or if there are several."""
+    if (folder / "recipe.json").exists():
+        return Run(folder)
+    folders = sorted(path.parent for path in folder.glob("**/recipe.json"))
+    if len(folders) != 1:
+        raise UserError(
+            f"{folder} has to hold one run (a recipe.json); found: {', '.join(map(str, folders)) or 'none'}"
+        )
+    return Run(folders[0])
+
+
+def _open_locked(path: Path) -> int | None:
+    """Returns a descriptor of the file `path` that holds an exclusive lock, or None if another process has it.
+
+    The file is open for writing, because NFS grants an exclusive lock to a writable descriptor only. Whoever held
+    the lock before may have removed the file after this process opened it: then it is opened again.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _copy(source: Path, target: Path, replace: bool = False) -> None:
+    if source.exists() and (replace or not target.exists()):
+        target.parent.mkdir(exist_ok=True)
+        with atomic(target) as file:
+            shutil.copyfile(source, file)

@@ -1,0 +1,128 @@
+"""A member of a run: one network, the rows it learns from and validates on, and the files it leaves."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from digit_recognizer.data.digits import CLASSES
+from digit_recognizer.files import read_json, reading
+
+# The files of a finished member. The last one makes it finished: it is written, and copied, after the others.
+FINISHED_FILES = (
+    "model.keras",
+    "history.csv",
+    "validation_probabilities.npy",
+    "test_probabilities.npy",
+    "metrics.json",
+)
+
+# The columns of history.csv.
+HISTORY = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
+
+# The numbers of metrics.json that the report shows.
+METRICS = ("accuracy", "log_loss", "errors", "rows", "best_epoch", "epochs", "seconds")
+
+_ROUNDING = 0.01  # by which the sum of a row's probabilities may differ from 1
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare
+class Member:
+    """One network of the ensemble: the fold of a repeat that it validates on.
+
+    `train_rows` and `validation_rows` are disjoint, ascending int arrays of row numbers from 0.
+    """
+
+    repeat: int
+    fold: int  # in its repeat
+    index: int  # in the run: repeat * folds + fold
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+    folder: Path  # in the run directory
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, such as fold_07."""
+        return self.folder.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its metrics.json, the last of its files, exists."""
+        return (self.folder / "metrics.json").exists()
+
+    def metrics(self) -> dict[str, Any]:
+        """Returns the contents of metrics.json; raises UserError if it is missing or damaged."""
+        path = self.folder / "metrics.json"
+        values = read_json(path, self._repair)
+        with reading(path, self._repair):
+            for name in METRICS:
+                if not abs(float(values[name])) < 1e300:
+                    raise ValueError(f"{name} is {values[name]}")
+        return values
+
+    def history(self) -> pd.DataFrame:
+        """Returns history.csv, a row for each epoch; no rows if no epoch has ended yet.
+
+        Raises UserError if the file is damaged, or missing though the member is finished.
+        """
+        path = self.folder / "history.csv"
+        if not path.exists() and not self.is_finished:
+            return pd.DataFrame(columns=list(HISTORY), dtype=float)
+        with reading(path, self._repair):
+            return pd.read_csv(path)[list(HISTORY)].astype(float).astype({"epoch": int})
+
+    def validation_probabilities(self) -> np.ndarray:
+        """Returns float32 (validation rows, 10); raises UserError if the file is missing or damaged."""
+        path = self.folder / "validation_probabilities.npy"
+        return read_probabilities(path, len(self.validation_rows), self._repair)
+
+    def test_probabilities(self, rows: int) -> np.ndarray:
+        """Returns float32 (test rows, 10); raises UserError if the file is missing or damaged."""
+        return read_probabilities(self.folder / "test_probabilities.npy", rows, self._repair)
+
+    @property
+    def _repair(self) -> str:
+        return f"delete {self.folder / 'metrics.json'} and train again; that fold starts over"
+
+
+def read_probabilities(path: Path, rows: int, advice: str, nan_rows: bool = False) -> np.ndarray:
+    """Returns the class probabilities in an .npy file, float (rows, 10).
+
+    Args:
+        path: of the file.
+        rows: that it has to have.
+        advice: what to do about a damaged file; a UserError ends with it.
+        nan_rows: whether rows may be NaN as a whole.
+    """
+    with reading(path, advice):
+        # The file is mapped before it is read: a header that promises more than there is takes no memory.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.shape != (rows, CLASSES) or array.dtype.kind != "f":
+            raise ValueError(f"expected float probabilities of {rows} rows and {CLASSES} classes")
+        array = np.array(array)
+        with np.errstate(all="ignore"):  # of what a damaged file may hold
+            valid = ((array >= 0) & (array <= 1 + _ROUNDING)).all(axis=1)
+            valid &= abs(array.sum(axis=1) - 1) < _ROUNDING
+        if nan_rows:
+            valid |= np.isnan(array).all(axis=1)
+        if not valid.all():
+            raise ValueError(f"row {int(np.flatnonzero(~valid)[0])} holds no probabilities")
+    return array
+
+
+def state_facts(path: Path) -> dict[str, Any]:
+    """Returns what a state.npz holds beside its arrays; nothing if it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(json.loads(str(arrays["facts"])))
+    except Exception:  # a damaged file can raise nearly anything; the member starts over
+        return {}
+
+
+def epochs_in(path: Path) -> int:
+    """Returns how many epochs of a member a state.npz holds; 0 if it is missing or damaged."""
+    history = state_facts(path).get("history")
+    return len(history) if isinstance(history, list) else 0

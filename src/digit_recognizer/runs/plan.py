@@ -1,0 +1,221 @@
+"""What a run trains, resolved once: its recipe, split and members, and the check that files belong to the run."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from digit_recognizer import named_recipes, recipes
+from digit_recognizer.data import folds
+from digit_recognizer.data.digits import Dataset
+from digit_recognizer.files import UserError, atomic, read_json
+from digit_recognizer.recipes import Recipe, format_value
+from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.member import Member, state_facts
+
+# What the built-in sample cuts a recipe down to, for a training of two or three minutes on two cores. Its folds
+# have few rows, so the batches are small: batch normalisation needs some 600 steps to be of use.
+SAMPLE_CUTS = {"folds": 3, "epochs": 8, "batch_size": 8}
+
+# Fields of a recipe in which two runs may differ and still be the same run. Another precision rounds otherwise, and
+# another machine may have to continue with it.
+_DESCRIPTION = ("citation", "reported_accuracy", "precision")
+
+_ANOTHER_OUTPUT = "take another --output"
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare
+class Plan:
+    """A run as every stage takes it. `make_plan` makes that of a training, `open_plan` that of an existing run."""
+
+    run: Run
+    recipe: Recipe
+    split: np.ndarray  # int8 (training rows, repeats): the fold in which a row is validated, -1 for never
+    members: list[Member]
+    settings: dict[str, Any]  # of recipe.json: the recipe, the data and the split
+    recorded: dict[str, Any] | None  # recipe.json as it is in this run or in the one it continues; None: new
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of what makes the run this run; its members record it."""
+        return identity(self.settings)
+
+
+def identity(settings: dict[str, Any]) -> str:
+    """Returns the SHA-256 of the recipe, the data and the split; `settings` are the contents of recipe.json."""
+    return hashlib.sha256(json.dumps(_identifying(settings), sort_keys=True).encode()).hexdigest()
+
+
+def _identifying(settings: dict[str, Any]) -> dict[str, Any]:
+    """The entries of recipe.json that tell runs apart; the name is first, because it explains the others."""
+    names = [name for name in Recipe.__dataclass_fields__ if name not in _DESCRIPTION]
+    return {name: settings.get(name) for name in (*names, "data", "fingerprint", "split")}
+
+
+def refuse_another_run(
+    run: Run, known: dict[str, Any] | None, wanted: dict[str, Any], advice: str = _ANOTHER_OUTPUT
+) -> None:
+    """Raises UserError, naming the first difference, if the directory belongs to another run.
+
+    Args:
+        run: the directory.
+        known: contents of its recipe.json, or None if there is none.
+        wanted: contents of recipe.json, or some of them, of the run that is asked for.
+        advice: the end of the message: what to do about it.
+    """
+    for name, value in _identifying(known or wanted).items():
+        if name in wanted and value != wanted[name]:
+            shown, asked = (_shortened(each) for each in (value, wanted[name]))
+            raise UserError(f"{run.folder} holds a run with {name} {shown}, not {asked}: {advice}")
+
+
+def _shortened(value: Any) -> str:
+    """Returns a setting as text; of a SHA-256 the first digits."""
+    text = format_value(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
+
+
+def refuse_other_members(run: Run, own: str, advice: str = _ANOTHER_OUTPUT) -> None:
+    """Raises UserError if a member, finished or not, has another identity than the run's `own`."""
+    identities = {path: read_json(path).get("identity") for path in run.folder.glob("fold_*/metrics.json")}
+    for path in run.folder.glob("fold_*/state.npz"):
+        if facts := state_facts(path):  # a damaged state is started over
+            identities[path] = facts.get("identity")
+    for path in sorted(identities):
+        if identities[path] != own:
+            raise UserError(f"{path.parent} was trained with another recipe, split or data: {advice}")
+
+
+def make_recipe(
+    settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], is_sample: bool
+) -> Recipe:
+    """Returns the recipe of a run.
+
+    Args:
+        settings: contents of the run's recipe.json; None for a new run, which the built-in sample cuts down.
+        name: of the recipe that was asked for; None: the run's own recipe, else the default one.
+        options: fields of the recipe that were asked for.
+        is_sample: whether the data is the built-in sample.
+
+    Raises UserError for an unknown name or an impossible value.
+    """
+    if settings is not None and name in (None, settings.get("name")):
+        return recipes.change(recipes.from_json(settings), options)
+    recipe = named_recipes.named(name or named_recipes.DEFAULT)
+    if is_sample:
+        cuts = {field: min(getattr(recipe, field), most) for field, most in SAMPLE_CUTS.items()}
+        recipe = recipes.change(recipe, cuts)
+    return recipes.change(recipe, options)
+
+
+def make_plan(
+    run: Run,
+    dataset: Dataset,
+    name: str | None,
+    options: dict[str, Any],
+    *,
+    earlier: Run | None = None,
+    overwrite: bool = False,
+    split: np.ndarray | None = None,
+) -> Plan:
+    """Returns what to train in `run`, whose lock has to be held; writes nothing.
+
+    What is not asked for comes from the recipe.json and folds.csv of the run, else from those of `earlier`.
+
+    Args:
+        run: the run directory.
+        dataset: to train on.
+        name: of the recipe that was asked for, or None.
+        options: the recipe's fields that were asked for.
+        earlier: a run to continue from, which stays as it is.
+        overwrite: resolve as if `run` were empty.
+        split: the folds to take, as `folds.split` returns them; None: the run's folds.
+
+    Raises UserError if the options are impossible, or if the directory holds another run.
+    """
+    sources = ([] if overwrite else [run]) + ([earlier] if earlier else [])
+    recorded = {source: source.settings() for source in sources}
+    settings = next(filter(None, recorded.values()), None)
+    recipe = make_recipe(settings, name, options, dataset.is_sample)
+    if split is None:
+        folds_csv = next((source.folds_csv for source in sources if source.folds_csv.exists()), None)
+        labels = dataset.train_labels
+        split = folds.from_csv(folds_csv, labels) if folds_csv else folds.split(labels, recipe)
+    recipe = folds.adopt(recipe, split, options)
+    entries = recipes.to_json(recipe) | _data_settings(dataset) | {"split": folds.fingerprint(split)}
+    for source, known in recorded.items():
+        advice = f"{_ANOTHER_OUTPUT}, or --overwrite to remove it"
+        if source is earlier:
+            advice = "leave out the options that differ, or train without --resume-from"
+        refuse_another_run(source, known, entries, advice)
+        refuse_other_members(source, identity(entries), advice)
+    return Plan(run, recipe, split, make_members(split, run.folder), entries, settings)
+
+
+def open_plan(run: Run, dataset: Dataset) -> Plan:
+    """Returns the plan of a run that train.py made.
+
+    Raises UserError if it is no run, if it is one of other data, or if its folds.csv has changed since.
+    """
+    settings = check_data(run, dataset)
+    split = folds.from_csv(run.folds_csv, dataset.train_labels)
+    if folds.fingerprint(split) != settings.get("split"):
+        raise UserError(
+            f"{run.folds_csv} is not the split that this run was trained with: restore it, or train anew with "
+            "--overwrite"
+        )
+    refuse_other_members(run, identity(settings), "move that folder away, or train anew with --overwrite")
+    members = make_members(split, run.folder)
+    return Plan(run, recipes.from_json(settings), split, members, settings, settings)
+
+
+def make_members(split: np.ndarray, folder: Path) -> list[Member]:
+    """Returns the members that a split makes, in the order of their index; `folder` is the run directory."""
+    count, members = int(split.max()) + 1, []
+    for repeat, column in enumerate(split.T):
+        for fold in range(count):
+            index, validated = len(members), column == fold
+            rows = np.flatnonzero(~validated), np.flatnonzero(validated)
+            members.append(Member(repeat, fold, index, *rows, folder / f"fold_{index:02d}"))
+    return members
+
+
+def _data_settings(dataset: Dataset) -> dict[str, str]:
+    return {"data": dataset.kind, "fingerprint": dataset.fingerprint}
+
+
+def check_data(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Returns the contents of recipe.json; raises UserError if `run` is no run, or one of other data."""
+    settings = run.require_settings()
+    advice = "give the --input that it was trained on, or another --output"
+    refuse_another_run(run, settings, _data_settings(dataset), advice)
+    return settings
+
+
+def write_folds(run: Run, split: np.ndarray, dataset: Dataset) -> None:
+    """Writes folds.csv."""
+    with atomic(run.folds_csv) as file:
+        folds.to_csv(file, split, dataset.train_labels)
+
+
+def split_rows(run: Run, dataset: Dataset, options: dict[str, Any]) -> None:
+    """Writes folds.csv of a run that has no member yet, with the recipe's fields that were asked for.
+
+    Raises UserError if the run was begun with another split or on other data.
+    """
+    with run.lock():
+        settings = run.settings()
+        split = folds.split(dataset.train_labels, make_recipe(settings, None, options, dataset.is_sample))
+        if settings:
+            check_data(run, dataset)
+            refuse_another_run(run, settings, {"split": folds.fingerprint(split)})
+        else:
+            refuse_other_members(run, "")
+        write_folds(run, split, dataset)
+    for repeat, column in enumerate(split.T):
+        sizes = ", ".join(str(size) for size in np.bincount(column[column >= 0]))
+        print(f"{run.folds_csv}: repeat {repeat}: {sizes} of {len(split)} rows validated in each fold")

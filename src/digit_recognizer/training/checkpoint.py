@@ -1,0 +1,178 @@
+"""The checkpoint of a member: after each epoch one file with all that the next epoch depends on."""
+
+import csv
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from digit_recognizer.files import UserError, atomic, write_arrays
+from digit_recognizer.runs.member import HISTORY
+from digit_recognizer.training.callbacks import EvaluateEMA, assign, values
+
+MONITOR = "val_accuracy"  # judges plateaus and the best epoch
+
+Row = dict[str, Any]  # the quantities of an epoch, named as in history.csv
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves in one file, after each epoch, all that the next epoch depends on, and restores it.
+
+    Keras' own callbacks forget: ReduceLROnPlateau its state in `on_train_begin`, ModelCheckpoint its best value;
+    BackupAndRestore writes two files. This callback comes after the `schedule` callbacks, so that it restores what
+    they reset and saves what they decided.
+    """
+
+    _STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")  # of a schedule callback
+
+    def __init__(
+        self,
+        path: Path,
+        identity: str,
+        rule: str,
+        schedule: list[keras.callbacks.Callback],
+        ema: EvaluateEMA,
+        on_epoch: Callable[[Row], None] = lambda row: None,
+    ):
+        """Saves nothing yet.
+
+        Args:
+            path: state.npz, the file to save in.
+            identity: of the run, recorded in the file.
+            rule: which epoch's weights to keep, a recipe's `kept_epoch`.
+            schedule: callbacks whose state is saved, from `optimization.schedule_callbacks`.
+            ema: has the weights that were validated.
+            on_epoch: called after each epoch, once it is saved.
+        """
+        super().__init__()
+        self.path, self.identity = path, identity
+        self.history: list[Row] = []
+        self.kept_weights: list[np.ndarray] = []
+        self.stopped = False
+        self._rule, self._schedule, self._ema, self._on_epoch = rule, schedule, ema, on_epoch
+        self._restored_states: list[dict[str, Any]] = []
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch, from 1, whose weights are kept: the last, or the earliest with the highest monitored value."""
+        if self._rule == "last":
+            return self.history[-1]["epoch"]
+        return max(self.history, key=lambda row: row[MONITOR])["epoch"]
+
+    def restore(self, model: keras.Model) -> None:
+        """Puts the saved state into `model`. If the state is damaged, prints that, and the member starts over."""
+        if not self.path.exists():
+            return
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                facts = json.loads(str(arrays["facts"]))
+                saved = {
+                    kind: [arrays[f"{kind}_{number}"] for number in range(count)]
+                    for kind, count in facts["counts"].items()
+                }
+            variables = _saved_variables(model)
+            # float16's scale is restored only if the saved epochs and the coming ones both have one
+            if not (saved.get("scale") and variables["scale"]):
+                saved["scale"] = variables["scale"] = []
+            for kind, those in variables.items():
+                _check_arrays(those, saved[kind])
+            _check_arrays(model.weights, saved["kept"])
+            history = _checked_history(facts["history"])
+            states = [{name: state[name] for name in self._STATE if name in state} for state in facts["rules"]]
+            stopped = bool(facts["stopped"])
+        except Exception as error:  # a damaged file can raise nearly anything
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            print(f"{self.path} is damaged ({reason}): this fold starts over", flush=True)
+            self.path.unlink()
+            return
+        for kind, those in variables.items():
+            assign(those, saved[kind])
+        self.history, self.stopped, self._restored_states = history, stopped, states
+        self.kept_weights = saved["kept"]
+
+    def on_train_begin(self, logs=None):
+        """Restores the state of the schedule callbacks, after they have reset themselves."""
+        for callback, state in zip(self._schedule, self._restored_states, strict=False):
+            for name, value in state.items():
+                setattr(callback, name, value)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the time and the learning rate."""
+        self._began = time.perf_counter()
+        self._learning_rate = float(self.model.optimizer.learning_rate)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves the epoch, after its validation and after the schedule callbacks."""
+        if not np.isfinite(logs["loss"]):
+            raise UserError(
+                f"{self.path.parent}: the loss is {logs['loss']} in epoch {epoch + 1}: "
+                "start again in another --output with a smaller --set learning_rate"
+            )
+        row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in HISTORY[1:5]}
+        self.history.append(row | {"learning_rate": self._learning_rate})
+        if self.kept_epoch == epoch + 1:
+            self.kept_weights = self._ema.weights
+        self.stopped = bool(self.model.stop_training)
+        self.history[-1]["seconds"] = round(time.perf_counter() - self._began, 3)
+        self._save()
+        self.write_history()
+        self._on_epoch(self.history[-1])
+
+    def _save(self) -> None:
+        kinds = {kind: values(variables) for kind, variables in _saved_variables(self.model).items()}
+        kinds["kept"] = self.kept_weights
+        facts = {
+            "identity": self.identity,
+            "counts": {kind: len(arrays) for kind, arrays in kinds.items()},
+            "history": self.history,
+            "stopped": self.stopped,
+            "rules": [
+                {name: getattr(callback, name) for name in self._STATE if hasattr(callback, name)}
+                for callback in self._schedule
+            ],
+        }
+        numbered = {
+            f"{kind}_{number}": array for kind, arrays in kinds.items() for number, array in enumerate(arrays)
+        }
+        write_arrays(self.path, facts=json.dumps(facts), **numbered)
+
+    def write_history(self) -> None:
+        """Writes history.csv."""
+        with atomic(self.path.with_name("history.csv")) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, HISTORY)
+            writer.writeheader()
+            writer.writerows(self.history)
+
+
+def _saved_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    """Returns the variables that training changes, by kind.
+
+    "scale" are the variables of float16's scaled loss. Another number format, in which the same training may
+    continue, has none.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    inner = {id(variable) for variable in optimizer.variables}
+    scale = [variable for variable in model.optimizer.variables if id(variable) not in inner]
+    return {"weight": model.weights, "optimizer": optimizer.variables, "scale": scale}
+
+
+def _check_arrays(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
+    """Raises ValueError unless there is an array of numbers, of the right shape, for each variable."""
+    if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
+        raise ValueError("it is of another network")
+    if any(array.dtype.kind not in "fiub" for array in arrays):
+        raise ValueError("it holds arrays that are not numbers")
+
+
+def _checked_history(rows: list[Row]) -> list[Row]:
+    """Returns the rows of a history; raises an exception unless they are whole and their epochs are 1, 2, 3, ..."""
+    history = [{"epoch": row["epoch"]} | {name: float(row[name]) for name in HISTORY[1:]} for row in rows]
+    if not history or [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
+        raise ValueError("its epochs are not 1, 2, 3, ...")
+    if not np.isfinite([row[MONITOR] for row in history]).all():
+        raise ValueError(f"{MONITOR} is not finite")
+    return history

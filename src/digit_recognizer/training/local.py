@@ -1,0 +1,67 @@
+"""Trains members one after the other in this process."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from digit_recognizer.data.digits import Dataset
+from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.plan import Plan
+from digit_recognizer.training import backend
+from digit_recognizer.training.progress import Progress
+
+
+class LocalExecutor:
+    """Trains members one after the other in this process. `RayExecutor` has the same methods."""
+
+    def __init__(self, dataset: Dataset, threads: int, deadline: float, tensorboard: bool):
+        """Starts the backend.
+
+        Args:
+            dataset: to train on.
+            threads: of the backend.
+            deadline: seconds of time.monotonic; no epoch begins that would not end by then.
+            tensorboard: whether to log each epoch for TensorBoard.
+        """
+        backend.start(threads)
+        from digit_recognizer.training.callbacks import TimeBudget  # with Keras
+
+        self.threads, self.dataset, self.tensorboard = threads, dataset, tensorboard
+        self.budget = TimeBudget(deadline)
+
+    def __enter__(self):
+        """Returns the executor."""
+        return self
+
+    def __exit__(self, *_):
+        """Leaves the backend as it is: a process can start it only once."""
+
+    def facts(self, precision: str) -> dict[str, Any]:
+        """Returns what recipe.json records of the session."""
+        return backend.session_facts(self.threads, precision)
+
+    def train(self, plan: Plan, members: Sequence[Member]) -> bool:
+        """Trains unfinished members; returns False if there was no time for all of them."""
+        from digit_recognizer.training.callbacks import BatchBar, OutOfTimeError, tensorboard_log
+        from digit_recognizer.training.fold import FoldTrainer
+
+        progress, trainer = Progress(plan.recipe, members), None
+        try:
+            for member in members:
+                self.budget.check()
+                rows = len(member.train_rows)
+                if trainer is None or not trainer.fits(rows):
+                    trainer = FoldTrainer(plan.recipe, rows)
+                callbacks = [self.budget]
+                if progress.on_terminal:
+                    callbacks.append(BatchBar(member.name, trainer.batches))
+                if self.tensorboard:
+                    callbacks.append(tensorboard_log(plan.run.tensorboard / member.name))
+                on_epoch = partial(progress.end_epoch, member)
+                metrics = trainer.train(member, self.dataset, plan.identity, callbacks, on_epoch)
+                progress.end_member(member, metrics)
+        except OutOfTimeError:
+            return False
+        finally:
+            progress.close()
+        return True
