@@ -190,8 +190,13 @@ def train_member(recipe, dataset, member, folder, callbacks=(), identity="", **o
     """Trains a member in `folder`, as the first of its process."""
     from digit_recognizer.training.fold import FoldTrainer
 
-    member = dataclasses.replace(member, folder=folder)
-    return FoldTrainer(recipe, len(member.train_rows)).train(member, dataset, identity, callbacks, **options)
+    trainer = FoldTrainer(recipe, len(member.train_rows))
+    return trainer.train(at(member, folder), dataset, identity, callbacks, **options)
+
+
+def at(member, folder):
+    """The member with another folder."""
+    return dataclasses.replace(member, folder=folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

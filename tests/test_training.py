@@ -13,14 +13,16 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import train_member
+from conftest import at, train_member
 
 from digit_recognizer.files import UserError, read_json
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training import backend, batches, fold, networks, optimization, predict
 from digit_recognizer.training.batches import Batches, ShuffledEpochs, stream
-from digit_recognizer.training.callbacks import HISTORY, Checkpoint, EvaluateEMA, OutOfTimeError, TimeBudget
+from digit_recognizer.runs.member import HISTORY
+from digit_recognizer.training.callbacks import EvaluateEMA, OutOfTimeError, TimeBudget
+from digit_recognizer.training.checkpoint import Checkpoint
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.predict import predict_with_tta
 from digit_recognizer.training.views import views_of
@@ -154,7 +156,7 @@ def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, fold
             trainer = FoldTrainer(long_recipe, len(folds[0].train_rows))
         folder = tmp_path / f"{epoch} {moment}"
         with pytest.raises(Death):
-            trainer.train(folds[0], dataset, folder, callbacks=[DieAt(epoch, moment)])
+            trainer.train(at(folds[0], folder), dataset, callbacks=[DieAt(epoch, moment)])
         saved = epoch + (moment == "after")  # epochs
         assert (folder / "state.npz").exists() == (saved > 0)
         if saved:
@@ -164,7 +166,7 @@ def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, fold
     columns = list(HISTORY[:-1])  # all but the seconds
     for epoch, moment in reversed(moments):
         folder = tmp_path / f"{epoch} {moment}"
-        trainer.train(folds[0], dataset, folder)
+        trainer.train(at(folds[0], folder), dataset)
         assert numbers(folder) == numbers(undisturbed), folder
         ours, theirs = (pd.read_csv(each / "history.csv")[columns] for each in (folder, undisturbed))
         pd.testing.assert_frame_equal(ours, theirs)
@@ -177,9 +179,9 @@ def test_what_the_optimizer_counts_and_averages_resumes_with_the_same_bytes(
     options = {"schedule": schedule, "epochs": 4, "batch_size": 8, "folds": 2, "stopping_rule": "fall"}
     recipe = change(named("dropout_mlp"), options | {"stopping_monitor": "loss", "ema_epochs": 0.6})
     trainer = FoldTrainer(recipe, len(folds[0].train_rows))
-    trainer.train(folds[0], dataset, tmp_path / "whole")
+    trainer.train(at(folds[0], tmp_path / "whole"), dataset)
     with pytest.raises(Death):
-        trainer.train(folds[0], dataset, tmp_path / "cut", callbacks=[DieAt(2, "within")])
+        trainer.train(at(folds[0], tmp_path / "cut"), dataset, callbacks=[DieAt(2, "within")])
     train_member(recipe, dataset, folds[0], tmp_path / "cut")
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     histories = [pd.read_csv(tmp_path / each / "history.csv").iloc[:, :-1] for each in ("cut", "whole")]
@@ -253,7 +255,7 @@ def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(datas
 def test_a_member_owes_nothing_to_those_before_it(undisturbed, long_recipe, dataset, folds, tmp_path):
     trainer = FoldTrainer(long_recipe, len(folds[0].train_rows))
     for member, name in ((folds[0], "before"), (folds[1], "after")):
-        trainer.train(member, dataset, tmp_path / name)
+        trainer.train(at(member, tmp_path / name), dataset)
     train_member(long_recipe, dataset, folds[1], tmp_path / "alone")
     assert numbers(tmp_path / "before") == numbers(undisturbed)
     assert numbers(tmp_path / "after") == numbers(tmp_path / "alone") != numbers(undisturbed)
@@ -323,8 +325,7 @@ def test_a_member_learns_from_its_training_rows_alone(dataset, folds, tmp_path):
         """What is predicted after a training in which these rows have another picture and another label."""
         images, labels = dataset.train_images.copy(), dataset.train_labels.copy()
         images[rows], labels[rows] = 255 - images[rows], (labels[rows] + 1) % 10
-        other = dataclasses.replace(dataset, train=labels)
-        other = dataclasses.replace(dataset, train_images=images, labels=other)
+        other = dataclasses.replace(dataset, train_images=images, train_labels=labels)
         train_member(recipe, other, folds[0], tmp_path / name)
         return (tmp_path / name / "test_probabilities.npy").read_bytes()
 

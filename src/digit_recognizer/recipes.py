@@ -57,6 +57,12 @@ class Recipe:
     dropout: float = _number(0.0, "dropout rate after each of those dense layers", 0, 0.95)
     conv_dropout: float = _number(0.0, "dropout rate after the convolutions", 0, 0.95)
     batchnorm_momentum: float = _number(0.99, "momentum of batch normalisation's moving averages", 0, 0.9999)
+    batchnorm_statistics: str = _text(
+        "recomputed",
+        "statistics of batch normalisation that predict: recomputed from training rows with the weights that predict, "
+        "or moving (the averages that training keeps)",
+        "moving",
+    )
 
     # training
     epochs: int = _number(10, "passes over the training rows, at most", 1)

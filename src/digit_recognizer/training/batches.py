@@ -9,7 +9,8 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.training import backend
 
-_ROWS, _LAYERS = 0, 1  # purposes of random numbers: the order of the rows; weights, augmentation and dropout
+# Purposes of random numbers: the order of the rows; weights, augmentation and dropout; the rows for statistics.
+_ROWS, _LAYERS, _STATISTICS = 0, 1, 2
 
 
 def random_numbers(recipe: Recipe, member: Member, epoch: int, purpose: int) -> np.random.Generator:
@@ -29,6 +30,11 @@ def weights_seed(recipe: Recipe, member: Member) -> int:
 def layer_seeds(recipe: Recipe, member: Member, epoch: int) -> np.random.Generator:
     """Returns the generator of the seeds that augmentation and dropout have in that epoch, from 1."""
     return random_numbers(recipe, member, epoch, _LAYERS)
+
+
+def statistics_random(recipe: Recipe, member: Member) -> np.random.Generator:
+    """Returns the generator that chooses the rows for the statistics of batch normalisation."""
+    return random_numbers(recipe, member, 0, _STATISTICS)
 
 
 def rows_of_epoch(recipe: Recipe, rows: int) -> int:

@@ -1,6 +1,7 @@
 """What happens between the epochs of a training: seeds, averaged weights, the time budget, a bar of the batches."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -42,26 +43,32 @@ class Reseed(keras.callbacks.Callback):
                 layer.seed_generator.state.assign(seeds.integers(2**31, size=2))
 
 
-class EvaluateEMA(keras.callbacks.Callback):
-    """Validates the moving average of the weights, where the optimizer has one, and keeps what was validated.
+class ValidationWeights(keras.callbacks.Callback):
+    """Validates the weights that predict, and keeps them; training continues with its own weights.
 
-    At a high learning rate the weights oscillate around a better point; their moving average is closer to
-    it. Training goes on from the weights themselves.
+    They are the moving average of the weights, if the optimizer has one, with statistics of batch normalisation that
+    fit them. At a high learning rate the weights oscillate around a better point; their moving average is closer to it.
 
     Source: Polyak and Juditsky, 'Acceleration of stochastic approximation by averaging' (1992).
     """
 
     weights: list[np.ndarray]  # all of the model's weights, as they were last validated
 
+    def __init__(self, update_statistics: Callable[[keras.Model], None] = lambda model: None):
+        """`update_statistics` replaces the statistics of batch normalisation of a model."""
+        super().__init__()
+        self._update_statistics = update_statistics
+
     def on_test_begin(self, logs=None):
-        """Puts the average in place of the weights, between the last step of an epoch and its validation."""
+        """Puts the weights that predict in place, between the last step of an epoch and its validation."""
         self._last = values(self.model.trainable_variables)
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         # on JAX they are now the optimizer's own arrays, and validation deletes what it is given
         assign(self.model.trainable_variables, values(self.model.trainable_variables))
+        self._update_statistics(self.model)
 
     def on_test_end(self, logs=None):
-        """Puts the weights back."""
+        """Puts the training's weights back. Training does not use the statistics, so they stay."""
         self.weights = values(self.model.weights)
         assign(self.model.trainable_variables, self._last)
 

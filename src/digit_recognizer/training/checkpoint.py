@@ -12,7 +12,7 @@ import numpy as np
 
 from digit_recognizer.files import UserError, atomic, write_arrays
 from digit_recognizer.runs.member import HISTORY
-from digit_recognizer.training.callbacks import EvaluateEMA, assign, values
+from digit_recognizer.training.callbacks import ValidationWeights, assign, values
 
 MONITOR = "val_accuracy"  # judges plateaus and the best epoch
 
@@ -35,7 +35,7 @@ class Checkpoint(keras.callbacks.Callback):
         identity: str,
         rule: str,
         schedule: list[keras.callbacks.Callback],
-        ema: EvaluateEMA,
+        validated: ValidationWeights,
         on_epoch: Callable[[Row], None] = lambda row: None,
     ):
         """Saves nothing yet.
@@ -45,7 +45,7 @@ class Checkpoint(keras.callbacks.Callback):
             identity: of the run, recorded in the file.
             rule: which epoch's weights to keep, a recipe's `kept_epoch`.
             schedule: callbacks whose state is saved, from `optimization.schedule_callbacks`.
-            ema: has the weights that were validated.
+            validated: has the weights that were validated.
             on_epoch: called after each epoch, once it is saved.
         """
         super().__init__()
@@ -53,7 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.history: list[Row] = []
         self.kept_weights: list[np.ndarray] = []
         self.stopped = False
-        self._rule, self._schedule, self._ema, self._on_epoch = rule, schedule, ema, on_epoch
+        self._rule, self._schedule, self._validated, self._on_epoch = rule, schedule, validated, on_epoch
         self._restored_states: list[dict[str, Any]] = []
 
     @property
@@ -115,7 +115,7 @@ class Checkpoint(keras.callbacks.Callback):
         row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in HISTORY[1:5]}
         self.history.append(row | {"learning_rate": self._learning_rate})
         if self.kept_epoch == epoch + 1:
-            self.kept_weights = self._ema.weights
+            self.kept_weights = self._validated.weights
         self.stopped = bool(self.model.stop_training)
         self.history[-1]["seconds"] = round(time.perf_counter() - self._began, 3)
         self._save()

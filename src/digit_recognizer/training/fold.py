@@ -8,6 +8,7 @@ with the same bytes as one left alone.
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import keras
@@ -17,9 +18,16 @@ from digit_recognizer.data.scores import scores
 from digit_recognizer.files import atomic, write_array, write_json
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
-from digit_recognizer.training import backend, networks
-from digit_recognizer.training.batches import Batches, ShuffledEpochs, rows_of_epoch, stream, weights_seed
-from digit_recognizer.training.callbacks import EvaluateEMA, Reseed, assign, values
+from digit_recognizer.training import backend, networks, statistics
+from digit_recognizer.training.batches import (
+    Batches,
+    ShuffledEpochs,
+    rows_of_epoch,
+    statistics_random,
+    stream,
+    weights_seed,
+)
+from digit_recognizer.training.callbacks import Reseed, ValidationWeights, assign, values
 from digit_recognizer.training.checkpoint import MONITOR, Checkpoint, Row
 from digit_recognizer.training.loop import LoopModel, batches_per_call
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
@@ -60,6 +68,11 @@ class FoldTrainer:
             self.xla_scope != "none"
         )  # where it pays in training, it does in prediction
         self.learner = make_learner(recipe, self.rows, self.xla_scope, self.compute_dtype)
+        self.statistics = None
+        if recipe.batchnorm_statistics == "recomputed":
+            self.statistics = statistics.BatchStatistics(
+                recipe, networks.layer_set_of(self.xla_scope), self.compute_dtype
+            )
         self._first_state = values(self.learner.optimizer.variables)
 
     def fits(self, train_rows: int) -> bool:
@@ -91,15 +104,13 @@ class FoldTrainer:
         """
         member.folder.mkdir(parents=True, exist_ok=True)
         self._initialize(member)
-        ema, schedule = EvaluateEMA(), schedule_callbacks(self.recipe, MONITOR)
-        state = member.folder / "state.npz"
-        checkpoint = Checkpoint(state, identity, self.recipe.kept_epoch, schedule, ema, on_epoch)
+        validated = ValidationWeights(self._statistics_updater(member, dataset))
+        state, schedule = member.folder / "state.npz", schedule_callbacks(self.recipe, MONITOR)
+        checkpoint = Checkpoint(state, identity, self.recipe.kept_epoch, schedule, validated, on_epoch)
         checkpoint.restore(self.learner)
         if not checkpoint.stopped and len(checkpoint.history) < self.recipe.epochs:
-            reseed = Reseed(self.recipe, member)
-            self._fit(
-                member, dataset, len(checkpoint.history), [reseed, ema, *schedule, checkpoint, *callbacks]
-            )
+            between = [Reseed(self.recipe, member), validated, *schedule, checkpoint, *callbacks]
+            self._fit(member, dataset, len(checkpoint.history), between)
         self.network.set_weights(checkpoint.kept_weights)
         return self._finish(member, dataset, checkpoint)
 
@@ -108,6 +119,14 @@ class FoldTrainer:
         keras.utils.set_random_seed(weights_seed(self.recipe, member))
         assign(self.learner.weights, values(networks.build(self.recipe).weights))
         assign(self.learner.optimizer.variables, self._first_state)
+
+    def _statistics_updater(self, member: Member, dataset: Dataset) -> Callable[[keras.Model], None]:
+        """Returns the function that replaces a model's statistics by those of rows of the member's training rows."""
+        if self.statistics is None:
+            return lambda model: None
+        random = statistics_random(self.recipe, member)
+        images = dataset.train_images[random.permutation(member.train_rows)[: statistics.ROWS]]
+        return partial(self.statistics.update, images=images, seed=int(random.integers(2**31)))
 
     def _fit(
         self, member: Member, dataset: Dataset, epochs_done: int, callbacks: list[keras.callbacks.Callback]
@@ -166,8 +185,7 @@ def make_learner(recipe: Recipe, rows: int, xla_scope: backend.XlaScope, compute
 
     `fit` takes chunks of `batches_per_call` batches with it.
     """
-    layer_set = networks.TENSORFLOW if xla_scope == "none" else networks.XLA
-    model = networks.build(recipe, layer_set, compute_dtype)
+    model = networks.build(recipe, networks.layer_set_of(xla_scope), compute_dtype)
     batch_size = min(recipe.batch_size, rows)
     if xla_scope != "step":
         model = LoopModel(model, batch_size)

@@ -11,6 +11,7 @@ from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training.augmentation import RandomDistortion
+from digit_recognizer.training.backend import XlaScope
 from digit_recognizer.training.layers import (
     CompiledDistortion,
     FusedBatchNormalization,
@@ -43,6 +44,11 @@ XLA = LayerSet(RandomDistortion, layers.Conv2D, layers.BatchNormalization, MaxOf
 TENSORFLOW = LayerSet(
     CompiledDistortion, QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True
 )
+
+
+def layer_set_of(xla_scope: XlaScope) -> LayerSet:
+    """Returns the layers of the network that learns, if XLA compiles this part of the training."""
+    return TENSORFLOW if xla_scope == "none" else XLA
 
 
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:

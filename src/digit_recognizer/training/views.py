@@ -16,9 +16,7 @@ from digit_recognizer.training.augmentation import RandomDistortion, smooth_fiel
 
 _SEED = 0  # of the views' random numbers
 
-# How far views are distorted, as a part of training's range. Networks that have trained for long predict as well with
-# the whole range; those that have not predict worse with it than from the picture alone.
-_RANGE = 0.5
+RANGE = 0.5  # how far views are distorted, as a part of training's range
 
 
 def views_of(recipe: Recipe) -> list[csr_array]:
@@ -49,7 +47,7 @@ def _distorted(number: int, *distortion: tuple[str, float]) -> list[csr_array]:
     knots = len(smooth_field_weights(SIDE, SIDE))
     found = []
     while len(found) < number:
-        draw, vectors = _RANGE * random.uniform(-1, 1, 6), _RANGE * random.normal(size=(2, knots))
+        draw, vectors = RANGE * random.uniform(-1, 1, 6), RANGE * random.normal(size=(2, knots))
         found += [_matrix(layer, sign * draw, sign * vectors) for sign in (1, -1)]
     return found[:number]
 
