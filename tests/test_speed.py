@@ -13,7 +13,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import LIGHT, train_member
+from conftest import LIGHT, at, train_member
 from keras import ops
 
 from digit_recognizer import files
@@ -116,7 +116,7 @@ def test_a_refused_precision_changes_nothing(light, call, tmp_path, monkeypatch)
     options = ("--input", csvs, "--output", run, "--overwrite", "--set", "precision=bfloat16", *LIGHT)
     outcome = call("train", *options)
     assert outcome.code == 2 and len(outcome.error.splitlines()) == 1
-    assert outcome.error.startswith("train.py: error: precision=bfloat16: oneDNN can't compute in it")
+    assert outcome.error.startswith("train.py: error: precision=bfloat16: oneDNN cannot compute in it")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -273,14 +273,14 @@ def test_a_training_resumes_with_the_same_bytes(part, dataset, folds, tmp_path, 
     monkeypatch.setattr(backend, "xla_scope", lambda *_: part)
     recipe = change(named("dropout_mlp"), {"epochs": 2, "batch_size": 16, "folds": 2, "rotation": 10.0})
     trainer = FoldTrainer(recipe, len(folds[0].train_rows))
-    trainer.train(folds[0], dataset, tmp_path / "whole")
+    trainer.train(at(folds[0], tmp_path / "whole"), dataset)
 
     class Death(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(folds[0], dataset, tmp_path / "parts", callbacks=[Death()])
+        trainer.train(at(folds[0], tmp_path / "parts"), dataset, callbacks=[Death()])
     train_member(recipe, dataset, folds[0], tmp_path / "parts")
     for name in ("validation_probabilities.npy", "test_probabilities.npy"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -459,22 +459,6 @@ def test_a_thread_gets_freed_memory_back_without_page_faults():
     line = [sys.executable, "-c", ALLOCATING]
     done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
     assert float(done.stdout) < 2  # times the pages of a step: the first step's, not those of all five
-
-
-STARTING = """
-import sys
-from digit_recognizer.training import backend
-backend.start(1)
-print([name for name in ("jax", "matplotlib") if name in sys.modules])
-import matplotlib.pyplot
-"""
-
-
-def test_starting_imports_no_package_that_no_training_needs():
-    environment = os.environ | {"PYTHONPATH": str(files.ROOT / "src")}
-    line = [sys.executable, "-c", STARTING]
-    done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == ("['jax']" if keras.config.backend() == "jax" else "[]") + "\n"
 
 
 CONVOLVING = """

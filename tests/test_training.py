@@ -21,7 +21,7 @@ from digit_recognizer.recipes import change
 from digit_recognizer.training import backend, batches, fold, networks, optimization, predict
 from digit_recognizer.training.batches import Batches, ShuffledEpochs, stream
 from digit_recognizer.runs.member import HISTORY
-from digit_recognizer.training.callbacks import EvaluateEMA, OutOfTimeError, TimeBudget
+from digit_recognizer.training.callbacks import ValidationWeights, OutOfTimeError, TimeBudget
 from digit_recognizer.training.checkpoint import Checkpoint
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.predict import predict_with_tta
@@ -240,7 +240,7 @@ def test_the_average_is_validated_and_kept_and_training_goes_on_without_it(datas
         keras.utils.set_random_seed(0)
         model = networks.build(recipe)
         optimization.compile_model(model, recipe, 4)
-        kept = EvaluateEMA()
+        kept = ValidationWeights()
         losses = model.fit(*rows, 80, epochs, validation_data=rows, callbacks=[kept], verbose=0).history
         model.set_weights(kept.weights)
         assert losses["val_loss"][-1] == pytest.approx(model.evaluate(*rows, verbose=0)[0], rel=1e-5)
@@ -420,7 +420,7 @@ def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
 
 @pytest.mark.parametrize(("rule", "kept"), [("best", 2), ("last", 4)])
 def test_the_kept_epoch_is_the_earliest_of_the_best_or_the_last(rule, kept, tmp_path):
-    checkpoint = Checkpoint(tmp_path / "state.npz", "", rule, [], EvaluateEMA())
+    checkpoint = Checkpoint(tmp_path / "state.npz", "", rule, [], ValidationWeights())
     checkpoint.history = [
         {"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])
     ]

@@ -121,6 +121,7 @@ RECIPES = {
 }
 DEFAULT = "fast"
 
+
 def named(name: str) -> Recipe:
     """Returns the recipe of that name; raises UserError for an unknown name."""
     if name not in RECIPES:

@@ -14,6 +14,7 @@ from digit_recognizer.files import UserError
 
 AUGMENTATION = ("rotation", "zoom", "shift", "shear", "elastic")  # fields
 
+
 def _text(default: str | None, help: str, *others: str):
     """A field that holds a text: any text where `default` is None, else the default or one of `others`."""
     if default is None:
@@ -239,7 +240,9 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     name, equals, text = setting.partition("=")
     fields = settable_fields()
     if not equals:
-        raise UserError(f"--set {setting}: expected FIELD=VALUE, such as dropout=0.4 (--list explains the fields)")
+        raise UserError(
+            f"--set {setting}: expected FIELD=VALUE, such as dropout=0.4 (--list explains the fields)"
+        )
     if name not in fields:
         raise UserError(f"--set {setting}: unknown field {name!r}{did_you_mean(name, fields)}")
     kind = fields[name].type

@@ -1,5 +1,6 @@
 """A member of a run: one network, the rows it learns from and validates on, and the files it leaves."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,9 @@ class Member:
 
 
 def read_probabilities(path: Path, rows: int, advice: str, nan_rows: bool = False) -> np.ndarray:
-    """Returns the class probabilities in an .npy file, float (rows, 10).
+    """Returns the class probabilities in an .npy file, float (rows, 10), read-only.
+
+    A file that has not changed is read once in a process.
 
     Args:
         path: of the file.
@@ -98,18 +101,26 @@ def read_probabilities(path: Path, rows: int, advice: str, nan_rows: bool = Fals
         nan_rows: whether rows may be NaN as a whole.
     """
     with reading(path, advice):
-        # The file is mapped before it is read: a header that promises more than there is takes no memory.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.shape != (rows, CLASSES) or array.dtype.kind != "f":
-            raise ValueError(f"expected float probabilities of {rows} rows and {CLASSES} classes")
-        array = np.array(array)
-        with np.errstate(all="ignore"):  # of what a damaged file may hold
-            valid = ((array >= 0) & (array <= 1 + _ROUNDING)).all(axis=1)
-            valid &= abs(array.sum(axis=1) - 1) < _ROUNDING
-        if nan_rows:
-            valid |= np.isnan(array).all(axis=1)
-        if not valid.all():
-            raise ValueError(f"row {int(np.flatnonzero(~valid)[0])} holds no probabilities")
+        status = path.stat()
+        return _read_probabilities(path, (status.st_ino, status.st_mtime_ns, status.st_size), rows, nan_rows)
+
+
+@functools.lru_cache(maxsize=128)  # files, of 1 MB each
+def _read_probabilities(path: Path, version: tuple[int, ...], rows: int, nan_rows: bool) -> np.ndarray:
+    """Reads the file; `version` differs if its contents may differ."""
+    # The file is mapped before it is read: a header that promises more than there is takes no memory.
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.shape != (rows, CLASSES) or array.dtype.kind != "f":
+        raise ValueError(f"expected float probabilities of {rows} rows and {CLASSES} classes")
+    array = np.array(array)
+    with np.errstate(all="ignore"):  # of what a damaged file may hold
+        valid = ((array >= 0) & (array <= 1 + _ROUNDING)).all(axis=1)
+        valid &= abs(array.sum(axis=1) - 1) < _ROUNDING
+    if nan_rows:
+        valid |= np.isnan(array).all(axis=1)
+    if not valid.all():
+        raise ValueError(f"row {int(np.flatnonzero(~valid)[0])} holds no probabilities")
+    array.flags.writeable = False  # shared by all callers
     return array
 
 

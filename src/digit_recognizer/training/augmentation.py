@@ -1,7 +1,4 @@
-"""Augmentation: the layer of a network that distorts the pictures it learns from. It is part of a saved model.
-
-To load a model that was trained with augmentation, import this module and nothing else of the project.
-"""
+"""Augmentation: the layer that distorts the pictures from which a network learns."""
 
 import math
 
@@ -10,7 +7,6 @@ import numpy as np
 from keras import ops
 
 
-@keras.saving.register_keras_serializable("digit_recognizer", name="RandomAffine")  # its name in saved models
 class RandomDistortion(keras.layers.Layer):
     """Rotates, zooms, shifts, slants and bends each picture with random numbers of its own, in training only.
 
@@ -77,11 +73,6 @@ class RandomDistortion(keras.layers.Layer):
         x = x + self.shear * draw[:, 5] * y
         sine, cosine = ops.sin(angle), ops.cos(angle)
         return cosine * y - sine * x + (height - 1) / 2, sine * y + cosine * x + (width - 1) / 2
-
-    def get_config(self):
-        """The arguments of the constructor."""
-        names = ("rotation", "zoom", "shift", "shear", "elastic")
-        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 def smooth_field_weights(height: int, width: int, spacing: float = 7.0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Keras' backend on this machine: which one, its threads, its number format, and what XLA compiles."""
+"""Keras' backend on this machine: its name, threads, device and number format, and what XLA compiles."""
 
 import functools
 import importlib.metadata
@@ -8,7 +8,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import joblib
@@ -18,13 +18,10 @@ from digit_recognizer.training import processor
 
 BACKENDS = ("tensorflow", "jax")
 
-XlaScope = Literal["none", "step", "epoch"]  # what XLA compiles of a training
+XlaScope = Literal["none", "step", "epoch"]  # the part of a training that XLA compiles
 
-# Images of a training, all epochs counted, from which on the compiler's seconds are won back.
+# Images of a training, all epochs counted, from which on compiling saves more time than it takes.
 _WORTH_COMPILING = 50_000
-
-# TensorFlow and Keras import them where they are installed, which takes a second; no training needs them.
-_NOT_NEEDED = ("jax", "matplotlib")
 
 _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
 
@@ -32,11 +29,11 @@ _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
 def choose() -> str:
     """Returns the backend that KERAS_BACKEND names, else TensorFlow or JAX, whichever is installed.
 
-    In a TPU session, where JAX's libtpu is installed and TensorFlow is built for the CPU alone, it is JAX.
-    Raises UserError where it is neither, or not installed.
+    If JAX's libtpu is installed, as in a Kaggle session with a TPU, it is JAX: TensorFlow is built for the CPU there.
+    Raises UserError if KERAS_BACKEND names another one, or one that is not installed.
     """
     named = os.environ.get("KERAS_BACKEND")
-    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    installed = [backend for backend in BACKENDS if importlib.util.find_spec(backend)]
     if named and named not in BACKENDS:
         raise UserError(f"KERAS_BACKEND={named}: this program runs on {' and '.join(BACKENDS)}")
     if not installed or (named and named not in installed) or not importlib.util.find_spec("keras"):
@@ -52,36 +49,40 @@ def cores() -> int:
     return joblib.cpu_count()
 
 
+def name() -> str:
+    """Returns the backend in use, "tensorflow" or "jax". Needs `start`."""
+    return os.environ["KERAS_BACKEND"]
+
+
 def start(threads: int) -> None:
     """Imports Keras on the chosen backend, which then computes with this number of threads on a processor.
 
-    It has to come before any other import of Keras; a backend's threads cannot be changed afterwards.
+    Call it before any other import of Keras. The number of threads of a backend cannot be changed afterwards.
     """
     chosen = os.environ["KERAS_BACKEND"] = choose()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if platform.machine() in ("x86_64", "AMD64"):  # TensorFlow by itself takes oneDNN on the newest alone
+    if platform.machine() in ("x86_64", "AMD64"):  # TensorFlow enables oneDNN on the newest processors only
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     processor.keep_freed_memory()
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
     if chosen == "jax":
-        _multiply_with_fresh_weights()
-    with _native_messages_dropped(), _not_installed(set(_NOT_NEEDED) - {chosen}):
+        _disable_xnnpack()
+    with _native_messages_dropped():
         if chosen == "tensorflow":
             import tensorflow as tf
 
-            tf.get_logger().setLevel("ERROR")  # a network a fold looks to it like one that is traced anew
+            tf.get_logger().setLevel("ERROR")  # it warns of networks that are traced again
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
-            tf.config.list_logical_devices()  # starts the runtime, which says what it did not find
+            tf.config.list_logical_devices()  # starts the runtime, which writes messages too
         import keras  # noqa: F401
 
 
-def _multiply_with_fresh_weights() -> None:
-    """Keeps jaxlib 0.7 from multiplying by XNNPACK on a processor.
+def _disable_xnnpack() -> None:
+    """Keeps jaxlib before 0.10 from multiplying by XNNPACK on a processor.
 
-    XNNPACK keeps a copy of the weights and does not see that a step has replaced them in place: from the
-    second epoch on validation judged the weights of the first. jaxlib 0.10 does not do that; the versions
-    between were not tried.
+    XNNPACK keeps a copy of the weights and does not see that a step has replaced them in place, so that validation
+    judges the weights of the first epoch.
     """
     version = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
     if (0, 7) <= version < (0, 10):
@@ -93,8 +94,7 @@ def _multiply_with_fresh_weights() -> None:
 def _native_messages_dropped() -> Iterator[None]:
     """Drops what native code writes to stderr, unless the block fails.
 
-    TensorFlow tells of missing GPUs before it has a log level. Where it cannot be imported, its messages
-    are all there is to know.
+    TensorFlow reports missing GPUs as errors before it applies its log level.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -111,42 +111,30 @@ def _native_messages_dropped() -> Iterator[None]:
             os.close(kept)
 
 
-@contextmanager
-def _not_installed(packages: set[str]) -> Iterator[None]:
-    """Lets every import of these packages fail meanwhile, but for those that are already imported."""
-    hidden = packages - set(sys.modules)
-    sys.modules.update(dict.fromkeys(hidden))  # None: Python's own mark of what is not there
-    try:
-        yield
-    finally:
-        for package in hidden:
-            del sys.modules[package]
-
-
 def compute_dtype(precision: str) -> str:
     """Returns float32, bfloat16 or float16 for a recipe's `precision`, which is one of them or auto.
 
-    auto is the half precision for which the device has instructions, else float32: without instructions
-    half precision is many times slower. Needs `start`.
+    auto is the half precision for which the device has instructions, else float32: without instructions half
+    precision is many times slower. Needs `start`.
 
-    Raises UserError for a half precision that TensorFlow can't compute in here.
+    Raises UserError for a half precision in which TensorFlow cannot compute here.
     """
     if precision != "auto":
         _check_onednn(precision)
         return precision
     accelerator = find_accelerator()
-    if accelerator is None:
-        return "bfloat16" if processor.has_bfloat16() else "float32"
-    # NVIDIA's GPUs have bfloat16 from compute capability 8 on, TPUs (which have none) always
+    if accelerator is None:  # JAX has no code for a processor's bfloat16 instructions
+        return "bfloat16" if name() == "tensorflow" and processor.has_bfloat16() else "float32"
+    # NVIDIA's GPUs have bfloat16 from compute capability 8 on; TPUs have no such number, and bfloat16
     return "float16" if accelerator.get("compute_capability", (8, 0)) < (8, 0) else "bfloat16"
 
 
 def _check_onednn(dtype: str) -> None:
-    """Raises UserError where TensorFlow gives oneDNN what it can't compute: a product of matrices would end the process.
+    """Raises UserError if oneDNN cannot compute in this number format; a matrix product would end the process.
 
-    TensorFlow asks the processor for its instructions and does not know of ONEDNN_MAX_CPU_ISA.
+    TensorFlow looks at the processor's instructions and ignores ONEDNN_MAX_CPU_ISA.
     """
-    if dtype == "float32" or os.environ["KERAS_BACKEND"] != "tensorflow" or find_accelerator():
+    if dtype == "float32" or name() != "tensorflow" or find_accelerator():
         return
     import tensorflow as tf
 
@@ -155,33 +143,33 @@ def _check_onednn(dtype: str) -> None:
     except tf.errors.OpError as error:
         limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT"
         raise UserError(
-            f"precision={dtype}: oneDNN can't compute in it with ONEDNN_MAX_CPU_ISA={limit}: "
+            f"precision={dtype}: oneDNN cannot compute in it with ONEDNN_MAX_CPU_ISA={limit}: "
             "set precision=float32 or TF_ENABLE_ONEDNN_OPTS=0"
         ) from error
 
 
 def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
-    """Returns what XLA compiles of a training. Needs `start`.
+    """Returns which part of a training XLA compiles. Needs `start`.
 
-    On an accelerator it is the whole epoch. On a processor TensorFlow's own convolutions are faster than
-    XLA's, but a step of dense layers alone takes less time than Python needs to begin one. XLA has no code
-    for a processor's bfloat16 instructions. JAX has no other way than XLA.
+    On an accelerator that is the whole epoch. On a processor TensorFlow's own convolutions are faster than XLA's, but
+    a step of dense layers takes less time than Python needs to start it. XLA has no code for a processor's bfloat16
+    instructions. JAX always compiles by XLA.
 
     Args:
-        dtype: that it computes in.
-        images: that it trains on, all epochs counted.
-        convolutions: whether the network has any.
+        dtype: of the computation.
+        images: of the training, all epochs counted.
+        convolutions: whether the network has convolutions.
     """
     if find_accelerator():
         return "epoch"
-    if os.environ["KERAS_BACKEND"] == "jax":
+    if name() == "jax":
         return "step" if convolutions else "epoch"
     pays = dtype == "float32" and images >= _WORTH_COMPILING and sys.platform != "darwin"
     return "epoch" if pays and not convolutions else "none"
 
 
 def prediction_batch_size() -> int:
-    """Returns how many rows to predict at once, for two busy cores or a busy GPU. Needs `start`."""
+    """Returns the number of rows of a batch in prediction. Needs `start`."""
     return 2048 if find_accelerator() else 256
 
 
@@ -193,17 +181,17 @@ def session_facts(threads: int, precision: str) -> dict[str, Any]:
     return {
         "threads": threads,
         "compute_dtype": compute_dtype(precision),
-        "backend": os.environ["KERAS_BACKEND"],
+        "backend": name(),
         "device": device_name(),
         "versions": {"python": platform.python_version()} | _versions(),
     }
 
 
 def device_name() -> str:
-    """Returns the accelerators' name where there are any, else the processor's. Needs `start`."""
-    found = find_accelerator()
-    if found:
-        return f"{found['count']} x {found['device_name']}"
+    """Returns the name of the accelerators if there are any, else of the processor. Needs `start`."""
+    accelerator = find_accelerator()
+    if accelerator:
+        return f"{accelerator['count']} x {accelerator['device_name']}"
     names = processor.cpuinfo("model name")
     return min(names) if names else platform.processor() or platform.machine()
 
@@ -211,17 +199,17 @@ def device_name() -> str:
 @functools.cache
 def find_accelerator() -> dict[str, Any] | None:
     """Returns count, device_name and, for a GPU, compute_capability of the accelerators, or None. Needs `start`."""
-    if os.environ["KERAS_BACKEND"] == "jax":
+    if name() == "jax":
         import jax
 
         devices = jax.devices()
         if devices[0].platform == "cpu":
             return None
         capability = getattr(devices[0], "compute_capability", None)  # "7.5"
-        found = {"device_name": devices[0].device_kind}
+        accelerator = {"device_name": devices[0].device_kind, "count": len(devices)}
         if capability:
-            found["compute_capability"] = tuple(int(part) for part in str(capability).split("."))
-        return found | {"count": len(devices)}
+            accelerator["compute_capability"] = tuple(int(part) for part in str(capability).split("."))
+        return accelerator
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -232,10 +220,8 @@ def find_accelerator() -> dict[str, Any] | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in _RECORDED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    versions = {}
+    for package in _RECORDED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -82,7 +82,9 @@ class Checkpoint(keras.callbacks.Callback):
                 _check_arrays(those, saved[kind])
             _check_arrays(model.weights, saved["kept"])
             history = _checked_history(facts["history"])
-            states = [{name: state[name] for name in self._STATE if name in state} for state in facts["rules"]]
+            states = [
+                {name: state[name] for name in self._STATE if name in state} for state in facts["rules"]
+            ]
             stopped = bool(facts["stopped"])
         except Exception as error:  # a damaged file can raise nearly anything
             reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -24,7 +24,7 @@ from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import Plan
 from digit_recognizer.training import backend
 from digit_recognizer.training.progress import Progress, print_line
-from digit_recognizer.training.remote import Job, Keeper, start_worker, train_member
+from digit_recognizer.training.remote import Job, result_of, start_keeper, start_worker, train_member
 
 RETRIES = 10  # of a member whose worker was lost, before the member is given up
 
@@ -35,8 +35,13 @@ _POLL = 0.5  # seconds between two looks at the tasks
 # What a worker's numbers depend on beside the recipe.
 _ENVIRONMENT = ("KERAS_BACKEND", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
 
-# Ray ships this package to the workers.
-_PACKAGE = {"py_modules": [str(Path(digit_recognizer.__file__).parent)]}
+# Ray's settings: no statistics, no warnings about itself.
+_RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,11 @@ class RayExecutor:
         self.options, self.dataset, self.threads = options, dataset, threads
         self.at_once = max(1, min(options.workers or at_once, at_once))
         self.deadline, self.tensorboard = deadline, tensorboard
-        self._stack, self._warned = ExitStack(), False
+        self.task_options: dict[str, Any] = {}  # of a member's task
 
     def __enter__(self):
         """Starts Ray; raises UserError if it is not installed, or if the cluster does not answer."""
-        for name, value in (
-            ("RAY_USAGE_STATS_ENABLED", "0"),
-            ("RAY_DISABLE_IMPORT_WARNING", "1"),
-            ("RAY_DEDUP_LOGS_SKIP_REGEX", "."),
-            ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),  # else Ray warns that this will change
-        ):
-            os.environ.setdefault(name, value)
+        os.environ.update(_RAY_ENVIRONMENT | os.environ)
         try:
             import ray
         except ImportError:
@@ -95,11 +94,8 @@ class RayExecutor:
                 tempfile.TemporaryDirectory(prefix="digits_", dir="/tmp", ignore_cleanup_errors=True)
             )
             stack.callback(ray.shutdown)
-            if self.options.address:
-                _connect(self.options.address)
-            else:
-                _start_ray(self.options, self.threads, folder)
-            self._task_options = self._make_task_options()
+            _start_ray(self.options, self.threads, folder)
+            self._share_out()
             self._data = ray.put(self.dataset)
             self._stack = stack.pop_all()
         return self
@@ -108,8 +104,8 @@ class RayExecutor:
         """Stops Ray."""
         self._stack.close()
 
-    def _make_task_options(self) -> dict[str, Any]:
-        """Sets the threads and the GPUs of a member, and returns the options of the tasks."""
+    def _share_out(self) -> None:
+        """Sets the threads of a member, and the options of its task."""
         import ray
 
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -118,17 +114,17 @@ class RayExecutor:
         self.threads = self.threads or max(1, min(min(cores), sum(cores) // (workers or len(cores))))
         gpus = int(ray.cluster_resources().get("GPU", 0))
         shared = 1 / math.ceil((workers or gpus) / gpus) if gpus else 0
-        self.gpus = self.options.gpus_per_fold or shared
+        share = self.options.gpus_per_fold or shared
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["KERAS_BACKEND"] = backend.choose()
-        if self.gpus == 0:
+        if share == 0:
             environment["CUDA_VISIBLE_DEVICES"] = "-1"
-        elif self.gpus < 1:  # others are on the same one
+        elif share < 1:  # other members are on the same GPU
             environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-            environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * self.gpus:.3f}"
-        return {
+            environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * share:.3f}"
+        self.task_options = {
             "num_cpus": self.threads,
-            "num_gpus": self.gpus,
+            "num_gpus": share,
             "max_retries": RETRIES,
             "retry_exceptions": True,  # such as no memory on the device: another worker may have it
             "runtime_env": {"env_vars": environment},
@@ -141,25 +137,23 @@ class RayExecutor:
         """
         import ray
 
-        task = ray.remote(start_worker).options(**self._task_options)
-        pending, began, announced = task.remote(self.threads, precision), time.monotonic(), False
+        task = ray.remote(start_worker).options(**self.task_options)
+        pending, began, is_announced = task.remote(self.threads, precision), time.monotonic(), False
         while not ray.wait([pending], timeout=_POLL)[0]:
-            if time.monotonic() > self.deadline:
+            if self._seconds_left() < 0:
                 ray.cancel(pending)
                 raise TimeoutError
-            if time.monotonic() - began > _PATIENCE and not announced:
-                announced = True
-                gpus = f" and {self.gpus:g} GPUs" if self.gpus else ""
-                print_line(
-                    f"no worker yet: waiting for a node with {self.threads} free cores{gpus}; --threads asks for fewer"
-                )
+            if time.monotonic() - began > _PATIENCE and not is_announced:
+                is_announced = True
+                needs = f"{self.threads} free cores and {self.task_options['num_gpus']:g} GPUs"
+                print_line(f"no worker yet: waiting for a node with {needs}; --threads asks for fewer cores")
         try:
             facts = ray.get(pending)
         except ray.exceptions.RayError as error:
-            raise UserError(f"no worker starts: {_reason(error)}") from None
+            raise UserError(f"no worker starts: {_last_words(error)}") from None
         if isinstance(facts, UserError):
             raise facts
-        self._facts = facts
+        self._compute_dtype = facts["compute_dtype"]
         return facts
 
     def train(self, plan: Plan, members: Sequence[Member]) -> bool:
@@ -170,101 +164,91 @@ class RayExecutor:
         import ray
 
         # auto is the same number format on all machines, whatever each has instructions for
-        dtype = self._facts["compute_dtype"] if plan.recipe.precision == "auto" else plan.recipe.precision
-        recipe = replace(plan.recipe, precision=dtype)
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        keeper = (
-            ray.remote(Keeper)
-            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-            .remote(str(plan.run.folder.resolve()), os.getpid())
-        )
-        task = ray.remote(train_member).options(**self._task_options)
+        dtype = self._compute_dtype if plan.recipe.precision == "auto" else plan.recipe.precision
+        recipe, keeper = replace(plan.recipe, precision=dtype), start_keeper(plan.run.folder, self.deadline)
+        task = ray.remote(train_member).options(**self.task_options)
         progress, waiting, running = Progress(plan.recipe, members, self.at_once), list(members), {}
-        in_time, given_up = True, []
+        in_time, failures = True, []
         try:
             while running or (waiting and in_time):
                 while in_time and waiting and len(running) < self.at_once:
-                    job = Job(recipe, plan.identity, self.threads, self._seconds_left(), self.tensorboard)
                     member = waiting.pop(0)
+                    job = Job(recipe, plan.identity, self.threads, self.tensorboard)
                     running[task.remote(keeper, job, member, self._data)] = member
-                ready, _ = ray.wait(list(running), timeout=_POLL)
-                started = self._show_news(keeper, progress, members)
+                finished, _ = ray.wait(list(running), timeout=_POLL)
+                started = _show_news(keeper, progress, members)
                 if self._seconds_left() < 0:
                     in_time = False
                     for reference, member in running.items():
                         if member.name not in started:  # it waits for a free worker
                             ray.cancel(reference)
-                for reference in ready:
+                for reference in finished:
                     member = running.pop(reference)
                     try:
-                        metrics = self._result(reference)
+                        metrics = result_of(reference)
                     except ray.exceptions.RayError as error:
-                        given_up.append(f"{member.folder}: given up after {RETRIES} retries: {_reason(error)}")
-                        print_line(given_up[-1])
+                        failures.append(
+                            f"{member.folder}: given up after {RETRIES} retries: {_last_words(error)}"
+                        )
+                        print_line(failures[-1])
                         continue
-                    in_time = in_time and metrics is not None
-                    if metrics:
+                    if metrics is None:
+                        in_time = False
+                    else:
                         progress.end_member(member, metrics)
-                        self._warn_about_another_device(metrics)
         finally:
             progress.close()
-        if given_up:
-            raise UserError(f"{given_up[0]}; every finished epoch is kept")
-        return in_time and not waiting
+        if failures:
+            raise UserError(f"{failures[0]}; every finished epoch is kept")
+        return in_time
 
     def _seconds_left(self) -> float:
         return self.deadline - time.monotonic()
 
-    def _result(self, reference: Any) -> dict[str, Any] | None:
-        """Returns what a task returned, None if it was cancelled; raises the UserError that it returned."""
-        import ray
 
-        try:
-            result = ray.get(reference)
-        except ray.exceptions.TaskCancelledError:
-            return None
-        if isinstance(result, UserError):
-            raise result
-        return result
+def _show_news(keeper: Any, progress: Progress, members: Sequence[Member]) -> set[str]:
+    """Shows the epochs since the last call; returns the names of the members that have started."""
+    import ray
 
-    def _show_news(self, keeper: Any, progress: Progress, members: Sequence[Member]) -> set[str]:
-        """Shows the epochs since the last call; returns the names of the members that have started."""
-        import ray
-
-        by_name = {member.name: member for member in members}
-        results, started = ray.get(keeper.news.remote())
-        for result in results:
-            if result.printed:
-                print_line(result.printed)
-            if result.row:
-                progress.end_epoch(by_name[result.name], result.row)
-        return started
-
-    def _warn_about_another_device(self, metrics: dict[str, Any]) -> None:
-        """Prints, once, that a member was trained on another device than the one in recipe.json."""
-        if metrics["device"] != self._facts["device"] and not self._warned:
-            self._warned = True
-            print_line(
-                f"a worker has another device ({metrics['device']}) than the first one ({self._facts['device']}): "
-                "the results of its members may differ a little"
-            )
+    by_name = {member.name: member for member in members}
+    results, started = ray.get(keeper.news.remote())
+    for result in results:
+        if result.printed:
+            print_line(result.printed)
+        if result.row:
+            progress.end_epoch(by_name[result.name], result.row)
+    return started
 
 
 def _start_ray(options: ClusterOptions, threads: int | None, folder: str) -> None:
-    """Starts Ray on this machine; raises UserError if the workers do not fit on its GPUs."""
+    """Connects to the cluster, or starts Ray on this machine with its temporary files in `folder`.
+
+    Raises UserError if the cluster does not answer, or if the workers do not fit on this machine's GPUs.
+    """
     import ray
 
+    # Ray ships this package to the workers
+    package = {"py_modules": [str(Path(digit_recognizer.__file__).parent)]}
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "runtime_env": package}
+    if options.address:
+        host, _, port = options.address.rpartition(":")
+        try:
+            if port.isdigit():
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address=options.address, **quiet)
+        except Exception as error:  # Ray's exceptions have no common class
+            raise UserError(
+                f"--address {options.address}: no Ray cluster answers there ({_last_words(error)}): start one with "
+                "`ray start --head`"
+            ) from None
+        return
     workers = options.workers or 1
     ray.init(
         num_cpus=max(backend.cores(), workers * (threads or 1)),
         include_dashboard=False,
         object_store_memory=_STORE + workers * _STORE_PER_WORKER,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        runtime_env=_PACKAGE,
         _temp_dir=folder,
+        **quiet,
     )
     gpus, share = int(ray.cluster_resources().get("GPU", 0)), options.gpus_per_fold
     if share and not gpus:
@@ -275,24 +259,7 @@ def _start_ray(options: ClusterOptions, threads: int | None, folder: str) -> Non
         )
 
 
-def _connect(address: str) -> None:
-    """Connects to the Ray cluster of this machine; raises UserError if none answers."""
-    import ray
-
-    host, _, port = address.rpartition(":")
-    try:
-        if port.isdigit():
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(
-            address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=_PACKAGE
-        )
-    except Exception as error:  # Ray's own have no common class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"--address {address}: no Ray cluster answers there ({reason}): start one with `ray start --head`"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """Returns the end of Ray's message, which names the exception of the task."""
-    return " ".join(str(error).split())[-300:]
+def _last_words(error: Exception) -> str:
+    """Returns the last line of an exception's message, which in Ray's messages names the cause."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[-300:] if lines else type(error).__name__

@@ -25,7 +25,7 @@ from digit_recognizer.training.layers import (
 class LayerSet:
     """The layer classes that a network is built of: the same function of the same weights with every set."""
 
-    distortion: Callable[..., keras.layers.Layer]
+    distortion: Callable[..., keras.layers.Layer] | None  # None: a network that only predicts
     convolution: Callable[..., keras.layers.Layer]
     normalisation: Callable[..., keras.layers.Layer]
     pooling: Callable[[], keras.layers.Layer]
@@ -36,8 +36,8 @@ class LayerSet:
 
 _POOLING = partial(layers.MaxPooling2D, 2)
 
-# Keras' own layers: the network that is saved and predicts is made of them.
-KERAS = LayerSet(RandomDistortion, layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
+# Keras' own layers: the network that is saved and predicts, which loads without this package.
+KERAS = LayerSet(None, layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
 # For a training step that XLA compiles.
 XLA = LayerSet(RandomDistortion, layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)
 # For a training step of TensorFlow's own kernels.
@@ -167,7 +167,7 @@ def scaled_pixels(recipe: Recipe, layer_set: LayerSet) -> tuple:
     pixels = keras.Input((SIDE, SIDE), dtype="uint8", name="pixels")
     x = layers.Reshape((SIDE, SIDE, 1))(pixels)
     x = layers.Rescaling(1.0 if recipe.scaling == "raw" else 1 / 255, dtype="float32")(x)
-    if any(recipe.augmentation.values()):
+    if layer_set.distortion and any(recipe.augmentation.values()):
         x = layer_set.distortion(**recipe.augmentation, dtype="float32")(x)
     if recipe.scaling == "columns":  # as keras.utils.normalize(axis=1): an empty column stays one
         x = layers.UnitNormalization(axis=1, dtype="float32")(x)
@@ -197,8 +197,6 @@ def _activation(recipe: Recipe):
     return layers.LeakyReLU(0.1) if recipe.activation == "leaky_relu" else recipe.activation
 
 
-# A further network also has a line in `recipes.FILTERS`, and a layer class that no other network has one in
-# `predict._CLASSES`; its recipe goes into `named_recipes`, with its number of parameters.
 NETWORKS = {
     network.__name__: network for network in (mlp, shallow_cnn, lenet, bn_cnn, fast_cnn, residual_cnn)
 }

@@ -147,7 +147,6 @@ class QuickAdam(keras.optimizers.Adam):
         )
 
 
-@keras.saving.register_keras_serializable("digit_recognizer")
 class Muon(QuickAdam):
     """Moves each convolution's filters by an orthogonal matrix near their momentum, and all else as Adam.
 
@@ -179,10 +178,6 @@ class Muon(QuickAdam):
         move = orthogonalize(ops.reshape(gradient + average * self.momentum, (-1, variable.shape[-1])))
         rate = ops.cast(learning_rate, variable.dtype) * self.filter_rate
         self.assign_sub(variable, rate * ops.reshape(move, variable.shape))
-
-    def get_config(self):
-        """The arguments of the constructor."""
-        return super().get_config() | {"momentum": self.momentum}
 
 
 def orthogonalize(matrix):

@@ -22,6 +22,7 @@ _CERTAIN = 0.999
 # Pictures of which all views are made at once: with 16 views 51 MB.
 _BLOCK = 4096
 
+
 def predict_with_tta(model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = ()) -> np.ndarray:
     """Returns class probabilities, float32 (n, 10), of uint8 images (n, 28, 28).
 

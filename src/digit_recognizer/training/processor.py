@@ -24,14 +24,12 @@ def has_bfloat16() -> bool:
 def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
     """Returns whether TensorFlow's oneDNN may and can use certain instructions of this processor.
 
-    JAX has no oneDNN.
-
     Args:
         names: parts of oneDNN's names for the instruction sets that have them (ONEDNN_MAX_CPU_ISA).
-        flags: Linux' names for them, of which /proc/cpuinfo has to have one.
+        flags: Linux' names for them; /proc/cpuinfo has to have one.
     """
     allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
-    if os.environ["KERAS_BACKEND"] != "tensorflow" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return False
     if allowed not in ("DEFAULT", "ALL") and not any(name in allowed for name in names):
         return False
@@ -39,7 +37,7 @@ def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
 
 
 def cpuinfo(name: str) -> set[str]:
-    """Returns the words of `flags`, or the values of another line, in Linux' /proc/cpuinfo; none elsewhere."""
+    """Returns the words of `flags`, or the values of another line, in Linux' /proc/cpuinfo; nothing elsewhere."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     values = {line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name}
@@ -47,11 +45,11 @@ def cpuinfo(name: str) -> set[str]:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep the memory that is freed.
+    """Makes glibc keep freed memory.
 
-    By default it gives the large blocks of every training step back to the system and takes them anew for
-    the next step, which costs page faults. The arenas that threads have of their own do so whatever the
-    threshold is: all threads share the first one. Other C libraries do not have `mallopt`.
+    By default it returns the large blocks of every training step to the system and requests them again for the next
+    step, which costs page faults. Threads with an arena of their own do so whatever the threshold is, so all threads
+    share the first arena. Other C libraries have no `mallopt`.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -4,6 +4,7 @@ The task may be on another machine. It works in a temporary folder and exchanges
 """
 
 import io
+import json
 import os
 import tempfile
 import time
@@ -26,7 +27,6 @@ class Job:
     recipe: Recipe
     identity: str  # of the run
     threads: int
-    seconds: float  # in which epochs may begin; infinite without a time budget
     tensorboard: bool
 
 
@@ -42,17 +42,27 @@ class EpochResult:
 class Keeper:
     """The actor that reads and writes the run directory for the tasks."""
 
-    def __init__(self, folder: str, owner: int):
-        """`folder` is the run directory; `owner` is the process that holds its lock."""
-        self.folder, self.owner = Path(folder), owner
+    def __init__(self, folder: str, owner: int, deadline: float):
+        """Writes nothing yet.
+
+        Args:
+            folder: the run directory.
+            owner: the process that holds its lock.
+            deadline: seconds of time.monotonic on this machine; no epoch begins that would not end by then.
+        """
+        self.folder, self.owner, self.deadline = Path(folder), owner, deadline
         self.results: list[EpochResult] = []
         self.started: set[str] = set()  # names of members
 
-    def state(self, name: str) -> dict[str, bytes]:
-        """Returns the state files of an unfinished member, by their names."""
+    def start(self, name: str) -> tuple[dict[str, bytes], float]:
+        """Returns the files from which a member continues, by their names, and the seconds that are left.
+
+        metrics.json is among them if the member was finished by a worker that was lost right after that.
+        """
         self.started.add(name)
-        files = [self.folder / name / file for file in ("state.npz", "history.csv")]
-        return {path.name: path.read_bytes() for path in files if path.exists()}
+        files = [self.folder / name / file for file in ("state.npz", "history.csv", FINISHED_FILES[-1])]
+        contents = {path.name: path.read_bytes() for path in files if path.exists()}
+        return contents, self.deadline - time.monotonic()
 
     def save(self, result: EpochResult, files: dict[str, bytes]) -> None:
         """Writes files, by their paths in the run directory; metrics.json is written last and ends the state."""
@@ -72,10 +82,32 @@ class Keeper:
         return results, self.started
 
 
+class _Sender:
+    """Sends the keeper what has changed in the task's temporary run directory."""
+
+    def __init__(self, keeper: Any, name: str, run: Path, printed: io.StringIO):
+        self.keeper, self.name, self.run, self.printed = keeper, name, run, printed
+        self.sent = _modification_times(run)
+
+    def __call__(self, row: dict[str, Any] | None) -> None:
+        import ray
+
+        now = _modification_times(self.run)
+        changed = [path for path in now if now[path] != self.sent.get(path)]
+        files = {str(path.relative_to(self.run)): path.read_bytes() for path in changed}
+        text = self.printed.getvalue().replace(f"{self.run}/", "").strip()
+        self.printed.seek(0)
+        self.printed.truncate()
+        self.sent = now
+        ray.get(self.keeper.save.remote(EpochResult(self.name, row, text), files))
+
+
 _trainer: Any = None  # of this worker process: the next member is not traced and compiled again
 
 
-def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dict[str, Any] | UserError | None:
+def train_member(
+    keeper: Any, job: Job, member: Member, dataset: Dataset
+) -> dict[str, Any] | UserError | None:
     """The task: trains a member in a temporary folder from where it stopped, and sends its files to the keeper.
 
     Returns the metrics; None if there was no time for an epoch; the UserError if the training raised one.
@@ -87,32 +119,21 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
     from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, tensorboard_log
     from digit_recognizer.training.fold import FoldTrainer
 
-    deadline = time.monotonic() + job.seconds
+    files, seconds = ray.get(keeper.start.remote(member.name))
+    if FINISHED_FILES[-1] in files:
+        return json.loads(files[FINISHED_FILES[-1]])
+    budget = TimeBudget(time.monotonic() + seconds)
     with tempfile.TemporaryDirectory() as name, redirect_stdout(io.StringIO()) as printed:
         run = Path(name)
         member = replace(member, folder=run / member.name)
         member.folder.mkdir()
-        for file, contents in ray.get(keeper.state.remote(member.name)).items():
+        for file, contents in files.items():
             (member.folder / file).write_bytes(contents)
-        sent = _modification_times(run)
-
-        def send(row: dict[str, Any] | None) -> None:
-            nonlocal sent
-            now = _modification_times(run)
-            files = {
-                str(path.relative_to(run)): path.read_bytes() for path in now if now[path] != sent.get(path)
-            }
-            text = printed.getvalue().replace(f"{run}/", "").strip()
-            printed.seek(0)
-            printed.truncate()
-            sent = now
-            ray.get(keeper.save.remote(EpochResult(member.name, row, text), files))
-
+        send = _Sender(keeper, member.name, run, printed)
         trainer, _trainer = _trainer, None  # after an exception a trainer cannot be used again
         rows = len(member.train_rows)
         if trainer is None or trainer.recipe != job.recipe or not trainer.fits(rows):
             trainer = FoldTrainer(job.recipe, rows)
-        budget = TimeBudget(deadline)
         callbacks = [budget]
         if job.tensorboard:
             callbacks.append(tensorboard_log(run / "tensorboard" / member.name))
@@ -139,3 +160,26 @@ def start_worker(threads: int, precision: str) -> dict[str, Any] | UserError:
         return backend.session_facts(threads, precision)
     except UserError as error:
         return error
+
+
+def start_keeper(folder: Path, deadline: float) -> Any:
+    """Starts the actor that reads and writes the run directory `folder`, on this machine, and returns its handle."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(Keeper).options(**options).remote(str(folder.resolve()), os.getpid(), deadline)
+
+
+def result_of(reference: Any) -> dict[str, Any] | None:
+    """Returns what a task returned, None if it was cancelled; raises the UserError that it returned."""
+    import ray
+
+    try:
+        result = ray.get(reference)
+    except ray.exceptions.TaskCancelledError:
+        return None
+    if isinstance(result, UserError):
+        raise result
+    return result

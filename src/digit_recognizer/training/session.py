@@ -6,13 +6,11 @@ Nothing here imports Keras before options and data are checked, so that a mistak
 import dataclasses
 import importlib.util
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from digit_recognizer import named_recipes
 from digit_recognizer.data import folds
@@ -33,7 +31,9 @@ class TrainingOptions:
     """How to train, beside the recipe."""
 
     fold_indices: Sequence[int] | None = None  # of the members to train; None: all of them
-    threads: int | None = None  # for each member; None: as many as the run had before, else a share of the cores
+    threads: int | None = (
+        None  # for each member; None: as many as the run had before, else a share of the cores
+    )
     resume_from: Run | None = None  # a run to continue from, which stays as it is
     overwrite: bool = False  # remove the run in the directory first
     deadline: float = float("inf")  # seconds of time.monotonic; no epoch begins that would not end by then
@@ -174,7 +174,6 @@ def _train_plans(
             return
         if options.overwrite:
             for run in {home, *(plan.run for plan in plans)}:
-                _warn_about_discarded_folds(run, plans[0], dataset)
                 run.clear()
         for plan, of_session, members in zip(plans, facts, chosen, strict=True):
             _begin(home, plan, of_session, dataset, fields)
@@ -213,22 +212,13 @@ def _warn_about_threads(threads: int, cluster: ClusterOptions | None) -> None:
         )
 
 
-def _warn_about_discarded_folds(run: Run, plan: Plan, dataset: Dataset) -> None:
-    """Prints a line if --overwrite removes a folds.csv that the plan's recipe does not make again."""
-    with suppress(UserError):  # a damaged one, or of other data
-        if run.folds_csv.exists():
-            split = folds.from_csv(run.folds_csv, dataset.train_labels)
-            if not np.array_equal(split, plan.split):
-                print(f"{run.folds_csv} is replaced by other folds", flush=True)
-
-
 def _begin(home: Run, plan: Plan, facts: dict[str, Any], dataset: Dataset, fields: dict[str, Any]) -> None:
     """Writes recipe.json, with the facts of this session, and folds.csv: a run holds them before its members."""
     run = plan.run
     if run is home and plan.recorded is None and (difference := _other_folds(plan, dataset, fields)):
         print(f"{run.folds_csv} is used as it is: {difference}", flush=True)
     if run is not home:
-        print(f"{run.folder}, on the folds of {home.folds_csv}{_replaced_split(plan.recipe)}", flush=True)
+        print(f"{run.folder}, on the folds of {home.folds_csv}", flush=True)
         if not home.folds_csv.exists():
             write_folds(home, plan.split, dataset)
     if not run.recipe_json.exists():
@@ -241,19 +231,13 @@ def _begin(home: Run, plan: Plan, facts: dict[str, Any], dataset: Dataset, field
         write_folds(run, plan.split, dataset)
 
 
-def _replaced_split(recipe: Recipe) -> str:
-    """Returns in words which split of its own a named recipe does not get, if several recipes share their folds."""
-    named = named_recipes.named(recipe.name)
-    own = [f"holdout of {named.holdout:.2g}"] if named.holdout else []
-    own += [f"repeats of {named.repeats}"] if named.repeats != recipe.repeats else []
-    return f" instead of its own {', '.join(own)}" if own else ""
-
-
 def _other_folds(plan: Plan, dataset: Dataset, fields: dict[str, Any]) -> str | None:
     """Returns in words how an existing folds.csv differs from what recipe and options ask for, or None."""
     wanted = make_recipe(None, plan.recipe.name, fields, dataset.is_sample)
     values = [(name, getattr(plan.recipe, name), getattr(wanted, name)) for name in folds.FIELDS]
-    differences = [f"{name} {own}, not {other} as in {wanted.name}" for name, own, other in values if own != other]
+    differences = [
+        f"{name} {own}, not {other} as in {wanted.name}" for name, own, other in values if own != other
+    ]
     if not differences and not folds.are_of(plan.split, dataset.train_labels, wanted):
         differences = [f"seed {wanted.seed} makes other folds"]
     return ", ".join(differences) or None
