@@ -14,18 +14,18 @@ def main() -> None:
         metavar="RUN",
         type=Path,
         nargs="*",
-        help="run directories to blend into --output (default: the run there, or the recipes' runs below it)",
+        help="run directories to blend into --output (default: the run in --output, or the runs of several recipes below it)",
     )
     parser.add_argument(
         "--weights",
         choices=["equal", "oof"],
         default="equal",
-        help="every member the same, or each run's for the least out-of-fold log loss (default: equal)",
+        help="equal: the same for all members; oof: for each run, for the lowest out-of-fold log loss (default: equal)",
     )
     options = parser.parse_args()
     if options.runs and options.output is None:
-        raise UserError("several runs are blended into a directory of their own: give --output DIR")
-    # imported once the options are known to be good: --help and a mistake are answered at once
+        raise UserError("a blend of several runs needs a directory of its own: give --output DIR")
+    # imported after the options are checked, so that --help and a mistake are answered at once
     from digit_recognizer.data import digits, paths
     from digit_recognizer.results import ensemble
     from digit_recognizer.runs.directory import Run

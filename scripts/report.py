@@ -1,4 +1,4 @@
-"""Tells what a run scored: a page for the browser, a table, cv_report.json and .csv, pictures; or compares several."""
+"""Reports what a run scored, as a page, a table, cv_report.json and .csv and pictures, or compares several runs."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ def main() -> None:
         metavar="RUN",
         type=Path,
         nargs="*",
-        help="run directories to compare; the comparison goes into --output (default: the run in --output)",
+        help="run directories to compare; the comparison is written to --output (default: report on the run in --output)",
     )
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="while the training goes on: write the page anew after each epoch, until all folds are finished",
+        help="write the page again after each epoch of a training, until all folds are finished",
     )
     options = parser.parse_args()
     if options.runs and options.output is None:
-        raise UserError("the comparison goes into a directory of its own: give --output DIR")
-    # imported once the options are known to be good: --help and a mistake are answered at once
+        raise UserError("a comparison needs a directory of its own: give --output DIR")
+    # imported after the options are checked, so that --help and a mistake are answered at once
     from digit_recognizer.data import digits, paths
     from digit_recognizer.results.compare import format_comparison
     from digit_recognizer.results.comparison_page import write_comparison
@@ -40,7 +40,7 @@ def main() -> None:
             watch_comparison(run, runs, dataset) if runs else watch_run(run, dataset)
         elif runs:
             print(format_comparison(write_comparison(run, runs, dataset)))
-            print(f"{run.report / 'index.html'}, runs.csv and pairs.csv beside it")
+            print(f"{run.report / 'index.html'}, with runs.csv and pairs.csv beside it")
         else:
             print(format_report(write_report(run, dataset)))
             print(

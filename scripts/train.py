@@ -101,7 +101,7 @@ def main() -> None:
     fields = cli.recipe_options(options)
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits, paths
-    from digit_recognizer.results import leaderboard
+    from digit_recognizer.results import compare
     from digit_recognizer.runs.directory import Run, find_run
     from digit_recognizer.training import backend, session
     from digit_recognizer.training.cluster import ClusterOptions
@@ -123,8 +123,7 @@ def main() -> None:
         unfinished = session.train(locations.output, dataset, options.recipe, fields, training_options)
         if len(options.recipe) > 1:
             home = Run(locations.output)
-            table = leaderboard.format_leaderboard(leaderboard.write(home, dataset))
-            print(f"{home.leaderboard}, out-of-fold:\n{table}")
+            print(f"{home.leaderboard}, out-of-fold:\n{compare.write_leaderboard(home, dataset)}")
         if unfinished:
             names = ", ".join(str(member.folder.relative_to(locations.output)) for member in unfinished)
             print(

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through the pipe of its DevTools protocol: no driver and no package is needed."""
+"""A headless Chromium, driven through the pipe of its DevTools protocol; no driver and no package is needed."""
 
 import base64
 import contextlib
@@ -11,40 +11,32 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TIMEOUT = 60  # seconds for an answer, on a busy machine
 
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _OPTIONS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-extensions",
-    "--disable-dev-shm-usage",
-    "--remote-debugging-pipe",
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-extensions", "--disable-dev-shm-usage", "--remote-debugging-pipe"),
 )
 
 
 def find() -> str | None:
-    """The path of a Chromium, or None."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
+    """Returns the path of a Chromium, or None."""
+    return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 class Browser:
-    """One page of a Chromium of its own; what it requests and what goes to its console is recorded."""
+    """One page of a new Chromium; its requests and its messages to the console are recorded."""
 
     def __init__(self, profile: Path):
-        """Starts it with an empty profile in the folder `profile`."""
-        commands, ours = os.pipe()
-        answers, theirs = os.pipe()
+        """Starts Chromium with an empty profile in the folder `profile`."""
+        commands, self._commands = os.pipe()
+        self._answers, answers = os.pipe()
 
         def connect():  # Chromium reads commands from 3 and writes answers to 4
             os.dup2(commands, 100)
-            os.dup2(theirs, 101)
+            os.dup2(answers, 101)
             os.dup2(100, 3)
             os.dup2(101, 4)
 
@@ -57,25 +49,23 @@ class Browser:
             close_fds=False,
         )
         os.close(commands)
-        os.close(theirs)
-        self._commands, self._answers, self._rest, self._number = ours, answers, b"", 0
+        os.close(answers)
+        self._rest, self._number, self._session = b"", 0, None
         self.requests: list[str] = []
         self.console: list[str] = []
-        self._session = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
     def close(self) -> None:
-        """Ends it."""
         self.process.terminate()
         self.process.wait(TIMEOUT)
         os.close(self._commands)
         os.close(self._answers)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The answer to a command of the DevTools protocol."""
+        """Returns the answer to a command of the DevTools protocol."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -98,38 +88,34 @@ class Browser:
             self._rest += data
         message, _, self._rest = self._rest.partition(b"\0")
         event = json.loads(message)
-        self._record(event)
+        parameters = event.get("params", {})
+        match event.get("method"):
+            case "Network.requestWillBeSent":
+                self.requests.append(parameters["request"]["url"])
+            case "Log.entryAdded":
+                self.console.append(parameters["entry"]["text"])
+            case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown":
+                self.console.append(str(parameters))
         return event
 
-    def _record(self, event: dict[str, Any]) -> None:
-        parameters = event.get("params", {})
-        if event.get("method") == "Network.requestWillBeSent":
-            self.requests.append(parameters["request"]["url"])
-        elif event.get("method") == "Log.entryAdded":
-            self.console.append(parameters["entry"]["text"])
-        elif event.get("method") == "Runtime.consoleAPICalled":
-            self.console.append(str([each.get("value") for each in parameters["args"]]))
-        elif event.get("method") == "Runtime.exceptionThrown":
-            self.console.append(str(parameters["exceptionDetails"]))
-
     def open(self, path: Path) -> None:
-        """Opens a file and waits until it is loaded; forgets what was recorded before."""
+        """Opens a file, waits until it is loaded, and forgets what was recorded before."""
         self.requests.clear()
         self.console.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait_for("document.readyState == 'complete' && location.href != 'about:blank'")
 
     def value(self, expression: str) -> Any:
-        """What an expression of JavaScript comes to, where need be once its promise is kept."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        """Returns the value of a JavaScript expression; a promise is awaited."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
-        """Waits until an expression is true, also while the page is being loaded."""
+        """Waits until an expression is true, even while the page is being loaded."""
         deadline = time.monotonic() + TIMEOUT
         while True:
-            with contextlib.suppress(AssertionError):  # there is no document at the moment
+            with contextlib.suppress(AssertionError):  # no document at the moment
                 if self.value(expression):
                     return
             assert time.monotonic() < deadline, expression
@@ -139,36 +125,37 @@ class Browser:
         """Sets the colour scheme, the width of the window in CSS pixels, and the medium ("print" or none)."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
-        phone = width < 600
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=850,
-            deviceScaleFactor=2 if phone else 1,
-            mobile=phone,
-        )
+        size, is_phone = {"width": width, "height": 850}, width < 600
+        scale = 2 if is_phone else 1
+        self.call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=scale, mobile=is_phone)
 
-    def click(self, selector: str) -> None:
-        """A real click into the middle of the first element of a CSS selector."""
+    def point(self, selector: str) -> tuple[float, float]:
+        """Moves the pointer to the middle of the first element of a CSS selector, and returns that place."""
         x, y = self.value(
             f"(e => {{ e.scrollIntoView({{block: 'center', behavior: 'instant'}}); const b = e.getBoundingClientRect();"
             f" return [b.x + b.width / 2, b.y + b.height / 2] }})(document.querySelector({selector!r}))"
         )
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        return x, y
+
+    def click(self, selector: str) -> None:
+        """Clicks into the middle of the first element of a CSS selector."""
+        x, y = self.point(selector)
+        for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str, code: int) -> None:
-        """A key on the keyboard, such as ("Enter", 13)."""
+        """Presses a key on the keyboard, such as ("Enter", 13)."""
         text = {"text": "\r"} if key == "Enter" else {}
         common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """Writes a PNG of the page."""
-        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(found["data"]))
+    def screenshot(self, path: Path) -> None:
+        """Writes a PNG of the whole page."""
+        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(answer["data"]))
 
     def pdf(self) -> bytes:
-        """The page as it is printed."""
+        """Returns the page as it is printed."""
         return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])

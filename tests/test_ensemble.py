@@ -1,4 +1,4 @@
-"""From the members' probabilities to a submission, with probabilities made up here."""
+"""From the members' probabilities to a submission; the probabilities are made up here."""
 
 import dataclasses
 
@@ -7,95 +7,101 @@ import pandas as pd
 import pytest
 
 from digit_recognizer import recipes
-from digit_recognizer.data.folds import fingerprint, members, split, to_csv
+from digit_recognizer.data.folds import fingerprint, split
 from digit_recognizer.data.scores import scores
-from digit_recognizer.files import UserError, read_json, write_json
-from digit_recognizer.identity import identity
+from digit_recognizer.files import UserError, read_json, write_array, write_json
 from digit_recognizer.results import ensemble, submission
 from digit_recognizer.runs.directory import Run
-from digit_recognizer.runs.plan import data_settings, open_plan
+from digit_recognizer.runs.member import HISTORY
+from digit_recognizer.runs.plan import identity, make_members, open_plan, write_folds
+
+EPOCH = dict(zip(HISTORY, (1, 0.5, 1.0, 0.6, 0.9, 0.001, 2.0), strict=True))  # a line of history.csv
 
 
-def made_up(dataset, recipe, folder, sharpness=3.0, seed=0):
-    """The plan of a run whose members are right most of the time."""
-    random = np.random.default_rng(seed)
-    table = split(dataset.train_labels, recipe)
-    settings = recipes.to_json(recipe) | data_settings(dataset) | {"split": fingerprint(table)}
+def write_history(member, *lines):
+    """Writes history.csv with a line for each change of EPOCH."""
+    table = [EPOCH | {"epoch": number} | line for number, line in enumerate(lines, start=1)]
+    pd.DataFrame(table, columns=HISTORY).to_csv(member.folder / "history.csv", index=False)
+
+
+def made_up(dataset, recipe, folder, sharpness=3.0, seed=0) -> Run:
+    """A run whose members are right most of the time."""
+    random, run, rows = np.random.default_rng(seed), Run(folder), split(dataset.train_labels, recipe)
+    settings = recipes.to_json(recipe) | {"data": dataset.kind, "fingerprint": dataset.fingerprint}
+    settings |= {"split": fingerprint(rows)}
     folder.mkdir()
-    write_json(folder / "recipe.json", settings)
-    to_csv(folder / "folds.csv", table, dataset.train_labels)
+    write_json(run.recipe_json, settings)
+    write_folds(run, rows, dataset)
 
     def probabilities(labels):
         logits = random.normal(size=(len(labels), 10)) + sharpness * np.eye(10)[labels]
         return (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
 
-    for fold in members(table):
-        path = folder / fold.name
-        path.mkdir()
-        validation = probabilities(dataset.train_labels[fold.validation_rows])
-        np.save(path / "validation_probabilities.npy", validation)
-        np.save(
-            path / "test_probabilities.npy", probabilities(random.integers(0, 10, len(dataset.test_images)))
-        )
-        row = {
-            "epoch": 1,
-            "accuracy": 0.5,
-            "loss": 1,
-            "val_accuracy": 0.6,
-            "val_loss": 0.9,
-            "learning_rate": 0.001,
-            "seconds": 2,
-        }
-        pd.DataFrame([row]).to_csv(path / "history.csv", index=False)
-        found = scores(dataset.train_labels[fold.validation_rows], validation)
-        found |= {"identity": identity(settings), "best_epoch": 1, "epochs": 1, "seconds": 2.0}
-        write_json(path / "metrics.json", found)
-    return open_plan(Run(folder), dataset)
+    for member in make_members(rows, folder):
+        member.folder.mkdir()
+        labels = dataset.train_labels[member.validation_rows]
+        validation, test = probabilities(labels), probabilities(random.integers(0, 10, len(dataset.ids)))
+        write_array(member.folder / "validation_probabilities.npy", validation)
+        write_array(member.folder / "test_probabilities.npy", test)
+        write_history(member, {})
+        metrics = {"identity": identity(settings), "best_epoch": 1, "epochs": 1, "seconds": 2.0}
+        write_json(member.folder / "metrics.json", scores(labels, validation) | metrics)
+    return run
+
+
+def members_of(run, dataset):
+    return open_plan(run, dataset).members
+
+
+def unfinish(run, *names):
+    """Makes members unfinished, and returns what makes them finished again."""
+    paths = [run.folder / name / "metrics.json" for name in names]
+    contents = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        path.unlink()
+    return contents
+
+
+def blended(run, dataset, runs=None, weighting="equal") -> Run:
+    """The run with what ensemble.py writes: of its own members, or of those of other runs."""
+    ensemble.blend(run, runs or [run], dataset, weighting)
+    return run
 
 
 @pytest.fixture
-def plan(dataset, recipe, tmp_path):
+def run(dataset, recipe, tmp_path):
+    """Two repeats of two folds."""
     return made_up(dataset, recipes.change(recipe, {"repeats": 2}), tmp_path / "run")
 
 
-def test_ensemble_is_the_mean_of_its_members(plan, dataset):
-    run, folds = plan.run, plan.members
-    prediction = ensemble.average_members(plan)
-    ensemble.write(run, dataset, [prediction], ensemble.equal_weights([prediction]))
-
-    tests = [np.load(run.folder / fold.name / "test_probabilities.npy") for fold in folds]
+def test_ensemble_is_the_mean_of_its_members(run, dataset):
+    blended(run, dataset)
+    members = members_of(run, dataset)
+    tests = [np.load(member.folder / "test_probabilities.npy") for member in members]
     table = pd.read_csv(run.submission)
     assert (table["Label"] == np.mean(tests, axis=0).argmax(axis=1)).all()
     assert list(table.columns) == ["ImageId", "Label"] and list(table["ImageId"]) == list(range(1, 21))
     listed = read_json(run.ensemble_json)
-    assert listed["missing"] == [] and [each["member"] for each in listed["members"]] == [
-        fold.name for fold in folds
+    assert listed["missing"] == [] and [line["member"] for line in listed["members"]] == [
+        member.name for member in members
     ]
-    assert sum(each["weight"] for each in listed["members"]) == pytest.approx(1)
+    assert sum(line["weight"] for line in listed["members"]) == pytest.approx(1)
 
-    oof = np.load(run.oof_probabilities)
-    expected = np.zeros((80, 10))
-    for fold in folds:
-        expected[fold.validation_rows] += np.load(run.folder / fold.name / "validation_probabilities.npy") / 2
+    oof, expected = np.load(run.oof_probabilities), np.zeros((80, 10))
+    for member in members:
+        expected[member.validation_rows] += np.load(member.folder / "validation_probabilities.npy") / 2
     assert oof.dtype == np.float32 and oof == pytest.approx(expected, abs=1e-6)
 
 
-def test_unfinished_members_are_left_out_and_named(plan, dataset):
-    run, folds = plan.run, plan.members
-    for name in ("fold_01", "fold_03"):
-        (run.folder / name / "metrics.json").unlink()
-    prediction = ensemble.average_members(plan)
-    assert prediction.missing == ["fold_01", "fold_03"] and len(prediction.members) == 2
-    uncovered = set(folds[1].validation_rows) & set(folds[3].validation_rows)
-    assert set(np.flatnonzero(np.isnan(prediction.oof).any(axis=1))) == uncovered
-
-
-def test_nothing_finished(plan, dataset):
-    run, folds = plan.run, plan.members
-    for fold in folds:
-        (run.folder / fold.name / "metrics.json").unlink()
+def test_unfinished_members_are_left_out_and_named(run, dataset):
+    unfinish(run, "fold_01", "fold_03")
+    prediction = ensemble.average_members(run, dataset)
+    assert [member.name for member in prediction.missing] == ["fold_01", "fold_03"]
+    rows = [set(members_of(run, dataset)[index].validation_rows) for index in (1, 3)]
+    assert set(np.flatnonzero(np.isnan(prediction.oof).any(axis=1))) == rows[0] & rows[1]
+    unfinish(run, "fold_00", "fold_02")
     with pytest.raises(UserError, match="no finished fold yet"):
-        ensemble.average_members(plan)
+        ensemble.average_members(run, dataset)
 
 
 @pytest.mark.parametrize(
@@ -103,88 +109,63 @@ def test_nothing_finished(plan, dataset):
     [
         lambda path: path.unlink(),
         lambda path: path.write_bytes(path.read_bytes()[:99]),
-        lambda path: np.save(path, np.ones((3, 10))),
-        lambda path: np.save(path, np.full((20, 10), np.nan)),
+        lambda path: write_array(path, np.ones((3, 10))),
+        lambda path: write_array(path, np.full((20, 10), np.nan)),
     ],
 )
-def test_damaged_probabilities_are_named(plan, dataset, damage):
-    run = plan.run
+def test_damaged_probabilities_are_named(run, dataset, damage):
+    ensemble.average_members(run, dataset)  # has read the file before
     damage(run.folder / "fold_01" / "test_probabilities.npy")
     with pytest.raises(
-        UserError, match=r"fold_01/test_probabilities.npy is missing or damaged: delete .*metrics.json"
+        UserError, match=r"fold_01/test_probabilities.npy is (missing|damaged).*: delete .*metrics.json"
     ):
-        ensemble.average_members(plan)
+        ensemble.average_members(run, dataset)
 
 
-def test_several_runs_weigh_by_their_members(plan, dataset, recipe, tmp_path):
-    first = ensemble.average_members(plan)
-    second = ensemble.average_members(made_up(dataset, recipe, tmp_path / "second", seed=9))
-    assert ensemble.equal_weights([first, second]) == pytest.approx([4 / 6, 2 / 6])
-    blend = Run(tmp_path / "blend")
-    blend.folder.mkdir()
-    ensemble.write(blend, dataset, [first, second], ensemble.equal_weights([first, second]))
+def test_several_runs_weigh_by_their_members(run, dataset, recipe, tmp_path):
+    second = made_up(dataset, recipe, tmp_path / "second", seed=9)
+    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
     listed = read_json(blend.ensemble_json)["members"]
-    assert [each["weight"] for each in listed] == pytest.approx([1 / 6] * 6)
-    tests = [np.load(blend.folder / each["member"] / "test_probabilities.npy") for each in listed]
+    assert [line["weight"] for line in listed] == pytest.approx([1 / 6] * 6)
+    tests = [np.load(blend.folder / line["member"] / "test_probabilities.npy") for line in listed]
     assert (pd.read_csv(blend.submission)["Label"] == np.mean(tests, axis=0).argmax(axis=1)).all()
-
-
-def only(plan, *names):
-    """The prediction of a run in which these members alone are finished."""
-    for member in plan.members:
-        if member.name not in names:
-            (plan.run.folder / member.name / "metrics.json").unlink()
-    return ensemble.average_members(plan)
+    with pytest.raises(UserError, match="blend is a blend itself: name the runs that it was made of"):
+        blended(Run(tmp_path / "another"), dataset, [blend, second])
+    same = Run(run.folder / ".." / run.folder.name)
+    with pytest.raises(UserError, match="run is given twice"):
+        blended(Run(tmp_path / "another"), dataset, [run, same])
+    assert not (tmp_path / "another").exists()
 
 
 def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
-    """The weights of a row are shared by the runs that cover it; no run at all is no number."""
-    whole, part, nothing = (
-        made_up(dataset, recipe, tmp_path / name, seed=seed) for seed, name in enumerate(("a", "b", "c"))
+    """The runs that cover a row share its weight; a row that no run covers is NaN."""
+    whole, part, other = (
+        made_up(dataset, recipe, tmp_path / name, seed=seed)
+        for seed, name in enumerate(("whole", "part", "other"))
     )
-    rows = [member.validation_rows for member in part.members]
-    first, second = ensemble.average_members(whole), only(part, "fold_01")
+    rows = [member.validation_rows for member in members_of(part, dataset)]
+    unfinish(part, "fold_00")
+    unfinish(other, "fold_01")
+    first, second, third = (ensemble.average_members(each, dataset) for each in (whole, part, other))
     blend = Run(tmp_path / "blend")
     blend.folder.mkdir()
     ensemble.write(blend, dataset, [first, second], np.array([0.75, 0.25]))
+    assert read_json(blend.ensemble_json)["missing"] == ["../part/fold_00"]
     oof = np.load(blend.oof_probabilities)
     assert (oof[rows[0]] == first.oof[rows[0]]).all()
     expected = 0.75 * first.oof[rows[1]] + 0.25 * second.oof[rows[1]]
     assert oof.dtype == np.float32 and oof[rows[1]] == pytest.approx(expected, abs=1e-6)
-
-    third = only(nothing, "fold_00")
-    for other, weight, covered in ((third, 0.5, range(80)), (third, 0, rows[1]), (second, 0.5, rows[1])):
-        ensemble.write(blend, dataset, [second, other], np.array([1 - weight, weight]))
-        found = np.isfinite(np.load(blend.oof_probabilities)).all(axis=1)
-        assert np.flatnonzero(found).tolist() == list(covered)
-
-
-def test_what_a_blend_lacks_is_named_by_its_run(dataset, recipe, tmp_path):
-    predictions = [only(made_up(dataset, recipe, tmp_path / name), "fold_00") for name in "ab"]
-    blend = Run(tmp_path / "blend")
-    blend.folder.mkdir()
-    ensemble.write(blend, dataset, predictions, ensemble.equal_weights(predictions))
-    assert read_json(blend.ensemble_json)["missing"] == ["../a/fold_01", "../b/fold_01"]
-
-
-def test_a_blend_is_not_blended_again(plan, dataset, recipe, tmp_path):
-    second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
-    blend = Run(tmp_path / "blend")
-    ensemble.blend(blend, [plan.run, second], dataset, "equal")
-    with pytest.raises(UserError, match="blend is a blend itself: name the runs that it was made of"):
-        ensemble.blend(Run(tmp_path / "another"), [blend, second], dataset, "equal")
-
-
-def test_a_run_given_twice_is_refused(plan, dataset, tmp_path):
-    same = Run(plan.run.folder / ".." / plan.run.folder.name)
-    with pytest.raises(UserError, match="run is given twice"):
-        ensemble.blend(Run(tmp_path / "blend"), [plan.run, same], dataset, "equal")
-    assert not (tmp_path / "blend").exists()
+    for prediction, weight, covered in ((third, 0.5, range(80)), (third, 0, rows[1]), (second, 0.5, rows[1])):
+        ensemble.write(blend, dataset, [second, prediction], np.array([1 - weight, weight]))
+        is_covered = np.isfinite(np.load(blend.oof_probabilities)).all(axis=1)
+        assert np.flatnonzero(is_covered).tolist() == list(covered)
 
 
 def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_path):
-    good = ensemble.average_members(made_up(dataset, recipe, tmp_path / "good", sharpness=4))
-    poor = ensemble.average_members(made_up(dataset, recipe, tmp_path / "poor", sharpness=1, seed=5))
+    good, poor = (
+        ensemble.average_members(made_up(dataset, recipe, tmp_path / name, sharpness, seed=seed), dataset)
+        for seed, (name, sharpness) in enumerate({"good": 4, "poor": 1}.items())
+    )
     labels = dataset.train_labels
 
     def loss(weight):
@@ -193,26 +174,22 @@ def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_pat
 
     weights = ensemble.oof_weights([good, poor], labels)
     assert weights.sum() == pytest.approx(1) and weights[0] > weights[1] >= 0
-    assert loss(weights[0]) == pytest.approx(min(loss(each) for each in np.linspace(0, 1, 1001)), abs=1e-6)
+    assert loss(weights[0]) == pytest.approx(
+        min(loss(weight) for weight in np.linspace(0, 1, 1001)), abs=1e-6
+    )
+    nothing = dataclasses.replace(good, oof=np.full_like(good.oof, np.nan))
+    with pytest.raises(UserError, match="no validated row in common"):
+        ensemble.oof_weights([good, nothing], labels)
 
 
-def test_oof_weights_are_as_they_are_printed(dataset, recipe, tmp_path):
-    """To four decimals, within the bounds: a run that only harms has none."""
-    runs = {"good": 2, "other": 2, "harmful": -4}
+def test_oof_weights_have_four_decimals_and_are_0_for_a_run_that_harms(dataset, recipe, tmp_path):
     predictions = [
-        ensemble.average_members(made_up(dataset, recipe, tmp_path / name, sharpness=sharpness, seed=seed))
-        for seed, (name, sharpness) in enumerate(runs.items())
+        ensemble.average_members(made_up(dataset, recipe, tmp_path / name, sharpness, seed), dataset)
+        for seed, (name, sharpness) in enumerate({"good": 2, "other": 2, "harmful": -4}.items())
     ]
     weights = ensemble.oof_weights(predictions, dataset.train_labels)
     assert weights[2] == 0 and (weights[:2] > 0).all()
     assert weights == pytest.approx(np.round(weights, 4), abs=1e-12) and weights.sum() == pytest.approx(1)
-
-
-def test_oof_weights_need_rows_in_common(plan, dataset):
-    prediction = ensemble.average_members(plan)
-    other = dataclasses.replace(prediction, oof=np.full_like(prediction.oof, np.nan))
-    with pytest.raises(UserError, match="no validated row in common"):
-        ensemble.oof_weights([prediction, other], dataset.train_labels)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +218,6 @@ def test_submission_has_the_names_and_ids_of_the_competition(dataset, tmp_path):
 
 def test_scores():
     probabilities = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], np.float32)
-    found = scores(np.array([0, 2]), probabilities)
-    assert (found["rows"], found["errors"], found["accuracy"]) == (2, 1, 0.5)
-    assert found["log_loss"] == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)
+    values = scores(np.array([0, 2]), probabilities)
+    assert (values["rows"], values["errors"], values["accuracy"]) == (2, 1, 0.5)
+    assert values["log_loss"] == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)

@@ -1,4 +1,4 @@
-"""The report's page in a real browser: what it shows, requests and runs, for everyone and of a stranger's run."""
+"""The report's page in a real browser: what it shows, requests and runs, also if the run is a stranger's."""
 
 import dataclasses
 import hashlib
@@ -10,11 +10,10 @@ from pathlib import Path
 import browser as chromium
 import numpy as np
 import pytest
-from test_ensemble import made_up
+from test_ensemble import blended, made_up, unfinish
 
 from digit_recognizer import recipes
 from digit_recognizer.files import read_json, write_json
-from digit_recognizer.results import ensemble
 from digit_recognizer.results.comparison_page import write_comparison
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import write_page
@@ -38,39 +37,41 @@ def browser(tmp_path_factory):
     opened.close()
 
 
+def send(run, **record):
+    """Records that the run's submission.csv was sent."""
+    digest = hashlib.sha256(run.submission.read_bytes()).hexdigest()
+    write_json(run.submissions_json, [record | {"sha256": digest}])
+
+
 @pytest.fixture(scope="module")
 def run(dataset, recipe, tmp_path_factory) -> Run:
     """Two repeats of two folds that make errors, with their report, submitted once."""
     folder = tmp_path_factory.mktemp("page") / "run"
-    run = made_up(dataset, recipes.change(recipe, {"repeats": 2}), folder, sharpness=2).run
-    ensemble.blend(run, [run], dataset, "equal")
-    sent = {
-        "time": "2026-11-24T10:00:00+00:00",
-        "message": "first",
-        "status": "complete",
-        "public_score": 0.98765,
-        "sha256": hashlib.sha256(run.submission.read_bytes()).hexdigest(),
-    }
-    write_json(run.submissions_json, [sent])
+    run = blended(made_up(dataset, recipes.change(recipe, {"repeats": 2}), folder, sharpness=2), dataset)
+    send(run, time="2026-11-24T10:00:00+00:00", message="first", status="complete", public_score=0.98765)
     write_report(run, dataset)
     return run
 
 
 @pytest.fixture(scope="module")
-def both(dataset, recipe, tmp_path_factory) -> Path:
-    """The page of a comparison."""
+def both(dataset, recipe, tmp_path_factory) -> Run:
+    """The directory of a comparison."""
     folder = tmp_path_factory.mktemp("comparison")
-    runs = [made_up(dataset, recipe, folder / name, sharpness=2, seed=ord(name)).run for name in "abc"]
+    runs = [made_up(dataset, recipe, folder / name, sharpness=2, seed=ord(name)) for name in "abc"]
     write_comparison(Run(folder / "both"), runs, dataset)
-    return folder / "both" / "report" / "index.html"
+    return Run(folder / "both")
 
 
 @pytest.fixture
 def page(browser, run):
     """The browser with the page of `run` open, as on a wide screen by day."""
     browser.look()
-    browser.open(run.report / "index.html")
+    browser.open(page_of(run))
     return browser
+
+
+def page_of(run) -> Path:
+    return run.report / "index.html"
 
 
 def text(browser, selector: str) -> str:
@@ -82,13 +83,20 @@ def shown(browser) -> int:
     return browser.value("document.querySelectorAll('#errors-gallery .digit:not([hidden])').length")
 
 
-def test_nothing_goes_to_the_console_or_leaves_the_page(page, both):
-    assert page.console == []
-    assert [each for each in page.requests if not each.startswith(("file:", "data:"))] == []
-    page.open(both)
-    assert page.console == []
-    files = [each for each in page.requests if not each.startswith("data:")]
-    assert files == [both.resolve().as_uri()]
+def test_nothing_goes_to_the_console_or_leaves_the_page(browser, run, both):
+    for home in (run, both):
+        browser.open(page_of(home))
+        assert browser.console == []
+        assert [url for url in browser.requests if not url.startswith("data:")] == [
+            page_of(home).resolve().as_uri()
+        ]
+
+
+def cells(browser, table: str) -> list[list[str]]:
+    """The texts of the rows of a table's body."""
+    return browser.value(
+        f"[...document.querySelectorAll('{table} tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+    )
 
 
 def test_numbers_are_those_of_cv_report(page, run):
@@ -98,24 +106,20 @@ def test_numbers_are_those_of_cv_report(page, run):
     assert text(page, "#error-count") == str(overall["errors"])
     assert text(page, "#log-loss") == f"{overall['log_loss']:.5f}"
     assert text(page, "#public-score") == "0.98765"
-    folds = page.value(
-        "[...document.querySelectorAll('#folds-table tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
-    )
-    assert [(line[0], line[1], line[3]) for line in folds[:4]] == [
-        (each["member"], f"{each['accuracy']:.5f}", str(each["errors"])) for each in report["folds"]
+    assert [(line[0], line[1], line[3]) for line in cells(page, "#folds-table")[:4]] == [
+        (fold["member"], f"{fold['accuracy']:.5f}", str(fold["errors"])) for fold in report["folds"]
     ]
-    cells = page.value(
-        "[...document.querySelectorAll('#matrix tbody tr')].map(r => [...r.querySelectorAll('td')]"
-        ".map(c => Number(c.textContent)))"
-    )
-    assert cells == report["confusion_matrix"]
-    recall = page.value(
-        "[...document.querySelectorAll('#digits-table tbody tr')].map(r => r.cells[2].textContent)"
-    )
-    assert recall == [f"{each['recall']:.4f}" for each in report["per_digit"]]
-    assert page.value("document.querySelectorAll('#least-sure-gallery .digit').length") == len(
-        report["least_sure"]
-    )
+    matrix = [[int(count or 0) for count in line[1:]] for line in cells(page, "#matrix")]
+    assert matrix == report["confusion_matrix"]
+    recall = [line[2] for line in cells(page, "#digits-table")]
+    assert recall == [f"{line['recall']:.4f}" for line in report["per_digit"]]
+    assert [line[1] for line in cells(page, "#gain-table")] == [
+        str(line["errors"]) for line in report["gain"]
+    ]
+    dissenters = {f"{number} of 4": str(rows) for number, rows in enumerate(report["dissenters"]) if rows}
+    assert dict(cells(page, "#dissenters-table")) == dissenters
+    least_sure = page.value("document.querySelectorAll('#least-sure-gallery .digit').length")
+    assert least_sure == len(report["least_sure"])
 
 
 def test_gallery_shows_every_error_the_surest_first(page, run, dataset):
@@ -183,21 +187,17 @@ def test_the_keyboard_reaches_matrix_and_charts(page):
 
 
 def test_the_pointer_shows_values(page, run):
-    x, y = page.value(
-        "(e => { e.scrollIntoView({block: 'center', behavior: 'instant'}); const b = e.getBoundingClientRect();"
-        " return [b.x + b.width / 2, b.y + b.height / 2] })(document.querySelector('#dissenters rect'))"
-    )
-    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-    dissenters = read_json(run.cv_report_json)["disagreement"]["dissenters"]
-    assert text(page, "#tip") == f"members 0\nrows: {dissenters[0]}"
+    page.point("#reliability circle:not(.cursor)")
+    lowest = read_json(run.cv_report_json)["calibration"]["bins"][0]
+    line = f"out of fold: {lowest['accuracy']:.5g}"
+    assert text(page, "#tip").startswith("mean probability") and line in text(page, "#tip")
     page.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
     assert text(page, "#tip") == ""
 
 
 @pytest.mark.parametrize("name", ["run", "both"])
 def test_light_dark_phone_and_print(browser, run, both, name):
-    path = run.report / "index.html" if name == "run" else both
-    browser.open(path)
+    browser.open(page_of(run if name == "run" else both))
     background = "getComputedStyle(document.body).backgroundColor"
     found = {}
     for scheme, width in (("light", 1280), ("dark", 1280), ("light", 390), ("dark", 320)):
@@ -229,7 +229,7 @@ def test_headings_are_in_order_and_every_picture_has_a_text(page):
 @pytest.mark.parametrize("name", ["run", "both"])
 def test_axe_finds_nothing(browser, run, both, name, scheme):
     browser.look(scheme)
-    browser.open(run.report / "index.html" if name == "run" else both)
+    browser.open(page_of(run if name == "run" else both))
     browser.value(AXE.read_text())
     found = browser.value(
         "axe.run().then(r => r.violations.map(v => [v.id, v.impact, v.nodes.map(n => n.html)]))"
@@ -239,42 +239,30 @@ def test_axe_finds_nothing(browser, run, both, name, scheme):
 
 def test_a_strangers_run_is_shown_as_text(browser, dataset, recipe, tmp_path):
     hostile = dataclasses.replace(recipe, name=MARKUP, citation=MARKUP, reported_accuracy=MARKUP)
-    ids = np.array([f"{MARKUP}{number}" for number in range(20)])
-    labels = dataclasses.replace(dataset, ids=ids)
-    data = dataclasses.replace(dataset, labels=labels)
+    data = dataclasses.replace(dataset, ids=np.array([f"{MARKUP}{number}" for number in range(20)]))
     runs = []
     for number in range(2):
         folder = tmp_path / (MARKUP.replace("/", "&#47;") + str(number))
-        run = made_up(data, hostile, folder, sharpness=2, seed=number).run
-        settings = read_json(run.recipe_json) | {
-            "device": MARKUP,
-            "versions": {MARKUP: MARKUP},
-            MARKUP: MARKUP,
-        }
-        write_json(run.recipe_json, settings)
-        write_json(
-            run.submissions_json, [dict.fromkeys(("time", "message", "status", "public_score"), MARKUP)]
-        )
-        runs.append(run)
-    blend = Run(tmp_path / "blend")
-    ensemble.blend(blend, runs, labels, "equal")
-    ensemble.blend(runs[0], [runs[0]], labels, "equal")
-    [sent] = read_json(runs[0].submissions_json, list)
-    sent["sha256"] = hashlib.sha256(runs[0].submission.read_bytes()).hexdigest()  # so that its score is shown
-    write_json(runs[0].submissions_json, [sent])
+        runs.append(made_up(data, hostile, folder, sharpness=2, seed=number))
+        settings = {"device": MARKUP, "versions": {MARKUP: MARKUP}, MARKUP: MARKUP}
+        write_json(runs[-1].recipe_json, read_json(runs[-1].recipe_json) | settings)
+    blend = blended(Run(tmp_path / "blend"), data, runs)
+    blended(runs[0], data)
+    send(runs[0], **dict.fromkeys(("time", "message", "status", "public_score"), MARKUP))
     write_report(runs[0], data)
     write_report(blend, data)
-    (runs[1].folder / "fold_01" / "metrics.json").unlink()
-    write_page(evaluate(runs[1], data, unfinished=True), data, refresh=60)
-    write_comparison(Run(tmp_path / "both"), runs, data)
+    unfinish(runs[1], "fold_01")
+    write_page(evaluate(runs[1], data, unfinished=True), refresh=60)
+    both = Run(tmp_path / "both")
+    write_comparison(both, runs, data)
     browser.look()
-    for folder in (runs[0].folder, runs[1].folder, blend.folder, tmp_path / "both"):
-        browser.open(folder / "report" / "index.html")
+    for home in (*runs, blend, both):
+        browser.open(page_of(home))
         assert browser.value("window.hacked === undefined && document.scripts.length === 1")
         assert browser.value("document.querySelectorAll('style').length") == 1
-        assert MARKUP in browser.value("document.body.innerText") or folder == blend.folder
+        assert MARKUP in browser.value("document.body.innerText") or home is blend
         assert browser.console == []
-        assert all(each.startswith(("file:", "data:")) for each in browser.requests)
+        assert all(url.startswith(("file:", "data:")) for url in browser.requests)
 
 
 def test_the_policy_stops_what_escaping_would_have_missed(page):
@@ -285,19 +273,21 @@ def test_the_policy_stops_what_escaping_would_have_missed(page):
     )
     time.sleep(0.3)
     assert page.value("window.hacked === undefined")
-    assert any("Content Security Policy" in each for each in page.console)
+    assert any("Content Security Policy" in message for message in page.console)
 
 
-def test_a_page_of_a_run_that_goes_on_reads_itself_again(browser, run, dataset, tmp_path, recipe):
-    plan = made_up(dataset, recipe, tmp_path / "going", sharpness=2)
-    (plan.run.folder / "fold_01" / "metrics.json").unlink()
-    write_page(evaluate(plan.run, dataset, unfinished=True), dataset, refresh=1)
-    path = plan.run.report / "index.html"
+def test_the_page_of_an_unfinished_run_reads_itself_again(browser, dataset, tmp_path, recipe):
+    run = made_up(dataset, recipe, tmp_path / "run", sharpness=2)
+    unfinish(run, "fold_01")
+    write_page(evaluate(run, dataset, unfinished=True), refresh=1)
+    path = page_of(run)
     browser.open(path)
     assert "Unfinished." in text(browser, "header") and "fold_01 (1 epoch)" in text(browser, "main")
     path.write_text(path.read_text().replace("Unfinished.", "Read again."))
     browser.wait_for("document.querySelector('header').textContent.includes('Read again.')")
-    while browser.value("document.querySelector('#refresh').checked"):  # else it was read again just then
+    while browser.value(
+        "document.querySelector('#refresh').checked"
+    ):  # the page may have been read again since
         browser.click("#refresh")
     path.write_text(path.read_text().replace("Read again.", "Too often."))
     time.sleep(1.5)

@@ -1,51 +1,57 @@
-"""The numbers of a report and of a comparison: intervals, scores, files, the terminal; runs that are still going."""
+"""The numbers of a report and of a comparison: intervals, scores, files, the terminal; runs in training."""
 
 import dataclasses
 import hashlib
-import json
+import re
 import shutil
+import subprocess
 import sys
+import time
 from itertools import combinations
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
+from conftest import ROOT
 from scipy.stats import binom
 from sklearn.metrics import log_loss, precision_recall_fscore_support
-from test_ensemble import made_up
+from test_ensemble import blended, made_up, members_of, unfinish, write_history
 
 from digit_recognizer import named_recipes, recipes
-from digit_recognizer.data.digits import Dataset, Labels
-from digit_recognizer.files import UserError, read_json, write_json
-from digit_recognizer.results import analysis, ensemble, watch
+from digit_recognizer.data.digits import Dataset
+from digit_recognizer.files import UserError, read_json, write_array, write_json
+from digit_recognizer.results import figures, out_of_fold, report, watch
 from digit_recognizer.results.compare import compare_runs, format_comparison
 from digit_recognizer.results.comparison_page import write_comparison
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import command, write_page
 from digit_recognizer.results.report import format_report, show, write_report
 from digit_recognizer.runs.directory import Run
-from digit_recognizer.runs.plan import SAMPLE_CUTS, open_plan
+from digit_recognizer.runs.member import METRICS
 
-SCHEMA = Path(ensemble.__file__).with_name("cv_report.schema.json")
-
-
-def blended(run, labels, runs=None, weighting="equal"):
-    ensemble.blend(run, runs or [run], labels, weighting)
-    return run
+PICTURES = {"curves.png", "confusion_matrix.png", "errors.png"}
 
 
 @pytest.fixture
 def run(dataset, recipe, tmp_path):
     """Two repeats of two folds, with an ensemble."""
     made = made_up(dataset, recipes.change(recipe, {"repeats": 2}), tmp_path / "run", sharpness=2)
-    return blended(made.run, dataset)
+    return blended(made, dataset)
+
+
+@pytest.fixture
+def second(dataset, recipe, tmp_path):
+    return made_up(dataset, recipe, tmp_path / "second", seed=9)
+
+
+def page_of(run) -> str:
+    return (run.report / "index.html").read_text()
 
 
 def test_report_adds_up(run, dataset):
     result = write_report(run, dataset)
-    jsonschema.validate(result, json.loads(SCHEMA.read_text()))
     assert read_json(run.cv_report_json) == result and result["finished"]
 
     labels, oof = dataset.train_labels, np.load(run.oof_probabilities)
@@ -62,39 +68,63 @@ def test_report_adds_up(run, dataset):
 
     matrix = np.array(result["confusion_matrix"])
     assert matrix.sum() == 80 and matrix.trace() == 80 - wrong.sum()
-    assert all(
-        each["rows"] == matrix[each["label"], each["predicted"]] for each in result["worst_confusions"]
-    )
-    precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted)
-    for name, expected in {"precision": precision, "recall": recall, "f1": f1}.items():
-        assert [each[name] for each in result["per_digit"]] == pytest.approx(expected)
-    # both repeats averaged are the ensemble, and a member less changes what the others do not outvote
-    assert [each["splits"] for each in result["gain"]] == [1, 2]
+    for pair in result["worst_confusions"]:
+        assert pair["rows"] == matrix[pair["label"], pair["predicted"]]
+    scores = precision_recall_fscore_support(labels, predicted)
+    for name, expected in zip(("precision", "recall", "f1", "rows"), scores, strict=True):
+        assert [line[name] for line in result["per_digit"]] == pytest.approx(expected)
+    # both repeats averaged are the ensemble
+    assert [line["splits"] for line in result["gain"]] == [1, 2]
+    assert result["gain"][0]["errors"] == sum(fold["errors"] for fold in result["folds"][:2])
     assert result["gain"][1]["errors"] == wrong.sum()
-    assert result["test_gain"][-1]["changed"] == 0 < result["test_gain"][0]["changed"]
-    assert sum(result["disagreement"]["dissenters"]) == sum(result["labels"]["predicted"]) == 20
-    sure = [each["probability"] for each in result["least_sure"]]
+    tests = [np.load(member.folder / "test_probabilities.npy") for member in members_of(run, dataset)]
+    votes = np.argmax(tests, axis=2) == np.mean(tests, axis=0).argmax(axis=1)
+    assert result["dissenters"] == np.bincount(4 - votes.sum(axis=0), minlength=5).tolist()
+    sure = [line["probability"] for line in result["least_sure"]]
     assert len(sure) == 20 and sure == sorted(sure)
+    assert sum(result["labels"]["predicted"]) == 20 and result["labels"]["train"] == [8] * 10
 
 
-def test_report_tells_whether_the_epochs_were_chosen(run, dataset):
-    for member in open_plan(run, dataset).members:
-        lines = ["1,1.0,0.5,1.0,0.5,0.1,1.0", "2,1.0,0.5,0.9,0.5,0.1,1.0"]  # the last epoch has a tenth wrong
-        folder = run.folder / member.name
-        (folder / "history.csv").write_text(
-            "\n".join(["epoch,accuracy,loss,val_accuracy,val_loss,learning_rate,seconds", *lines])
-        )
-    rows = 2 * len(dataset.train_labels)
+def test_every_entry_of_cv_report_is_described(run, labelled, dataset, recipe, tmp_path):
+    write_json(run.submissions_json, [{"time": "then", "sha256": "0"}])
+    with_labels = blended(made_up(labelled, recipe, tmp_path / "labelled"), labelled)
+    described = {}
+    for line in Path(report.__file__).with_name("cv_report.md").read_text().splitlines():
+        if line.startswith("| `"):
+            names, text = line.strip("| ").split(" | ", 1)
+            inner = set(re.findall(r"`(\w+)`", text))
+            described |= dict.fromkeys(re.findall(r"`(\w+)(?:\[\])?`", names), inner)
+    for result in (write_report(run, dataset), write_report(with_labels, labelled)):
+        assert set(result) == set(described)
+        for name, value in result.items():
+            entries = value if isinstance(value, list) else [value]
+            if name == "calibration":
+                entries += value["bins"]
+            keys = {key for entry in entries if isinstance(entry, dict) for key in entry}
+            assert keys <= described[name] | (
+                set(METRICS) if name in ("mean", "standard_deviation") else set()
+            )
+
+
+def test_doubtful_accuracies_are_told(run, dataset, recipe, tmp_path):
+    """If the scored rows chose the epochs, and if training is far better than the rest."""
+    flatters, wrong = (
+        "(kept_epoch=best), which flatters.",
+        "Something is wrong: the accuracy is 0.99 in training and",
+    )
+    settings = read_json(run.recipe_json)
+    assert settings["kept_epoch"] == "best"
     result = write_report(run, dataset)
-    found = {"rows": rows, "chosen": 4, "predicting": 0, "last": rows // 10, "best": 0}
-    assert result["epoch_choice"] == found  # each member predicts with epoch 1
-    assert f"which flatters: 0 rows are wrong in these, {rows // 10} in the last" in format_report(result)
-    assert "which flatters" in (run.report / "index.html").read_text()
-    for path in run.folder.glob("fold_*/metrics.json"):
-        write_json(path, read_json(path) | {"best_epoch": 2})
-    result = write_report(run, dataset)
-    assert result["epoch_choice"] == found | {"chosen": 0, "predicting": rows // 10}
-    assert f"the last epochs predict: {rows // 10} rows" in format_report(result)
+    assert format_report(result).endswith(flatters) and flatters in page_of(run)
+    assert wrong not in format_report(result)
+
+    last = made_up(dataset, recipes.change(recipe, {"kept_epoch": "last"}), tmp_path / "last", sharpness=0)
+    for member in members_of(last, dataset):
+        write_history(member, {}, {"accuracy": 0.99})
+    result = write_report(blended(last, dataset), dataset)
+    assert result["training_accuracy"] == pytest.approx(0.99) and result["overall"]["accuracy"] < 0.5
+    for text in (format_report(result), page_of(last)):
+        assert wrong in text and "Try more --epochs" in text and flatters not in text
 
 
 def test_files_of_a_report(run, dataset):
@@ -103,53 +133,41 @@ def test_files_of_a_report(run, dataset):
     names = [f"fold_{index:02d}" for index in range(4)]
     assert list(table.index) == [*names, "out-of-fold", "mean", "standard deviation"]
     assert table.loc["out-of-fold", "accuracy"] == pytest.approx(result["overall"]["accuracy"])
-    pictures = {"curves.png", "learning_rate.png", "confusion_matrix.png", "errors.png"}
-    assert {path.name for path in run.report.iterdir()} == pictures | {"index.html"}
-    assert all((run.report / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
-    said, overall, interval = format_report(result), result["overall"], result["interval"]
-    assert f"out-of-fold accuracy {overall['accuracy']:.5f}: {overall['errors']} of 80 rows wrong" in said
-    assert f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}" in said
-    assert "test accuracy" not in said
+    assert {path.name for path in run.report.iterdir()} == PICTURES | {"index.html"}
+    text, overall, interval = format_report(result), result["overall"], result["interval"]
+    assert f"out-of-fold accuracy {overall['accuracy']:.5f}: {overall['errors']} of 80 rows wrong" in text
+    assert f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}" in text
+    assert "test accuracy" not in text
 
 
-def test_report_names_what_is_not_finished(run, dataset):
-    plan = open_plan(run, dataset)
-    for name in ("fold_01", "fold_03"):
-        (run.folder / name / "metrics.json").unlink()
-    blended(run, dataset)
-    result = write_report(run, dataset)
-    uncovered = set(plan.members[1].validation_rows) & set(plan.members[3].validation_rows)
+def test_unfinished_members_are_named(run, dataset):
+    unfinish(run, "fold_01", "fold_03")
+    result = write_report(blended(run, dataset), dataset)
+    members = members_of(run, dataset)
+    uncovered = set(members[1].validation_rows) & set(members[3].validation_rows)
     assert result["overall"]["rows"] == 80 - len(uncovered)
     assert result["missing"] == ["fold_01", "fold_03"] and not result["finished"]
-    assert "not finished, and not in this: fold_01, fold_03" in format_report(result)
-    page = (run.report / "index.html").read_text()
-    assert "fold_01 (1 epoch), fold_03 (1 epoch)</p>" in page
+    assert "not finished, and not included: fold_01, fold_03" in format_report(result)
+    assert "fold_01 (1 epoch), fold_03 (1 epoch)</p>" in page_of(run)
     (run.folder / "fold_03" / "history.csv").unlink()
     write_report(run, dataset)
-    assert "fold_01 (1 epoch) and 1 member not yet begun</p>" in (run.report / "index.html").read_text()
+    assert "fold_01 (1 epoch) and 1 member not started</p>" in page_of(run)
 
 
-def test_a_member_that_is_gone_is_no_part_of_a_report(run, dataset):
-    """The ensemble's out-of-fold predictions still have it: a report would mix two ensembles."""
-    (run.folder / "fold_03" / "metrics.json").unlink()
-    with pytest.raises(
-        UserError, match=r"fold_03 of the ensemble is not finished: run scripts/ensemble.py again"
-    ):
-        write_report(run, dataset)
-
-
-def test_a_report_is_of_the_pictures_that_were_learned(run, dataset):
-    other = dataclasses.replace(dataset, train_images=dataset.train_images[:, ::-1])
-    with pytest.raises(UserError, match="was trained on other pictures: give the --input"):
-        write_report(run, other)
-
-
-def test_a_missing_out_of_fold_file_is_named(run, dataset):
-    run.oof_probabilities.unlink()
-    with pytest.raises(
-        UserError, match=r"oof_probabilities.npy is missing, damaged, or not of these training rows"
-    ):
-        write_report(run, dataset)
+def test_members_that_were_finished_since_are_named(run, second, dataset, tmp_path):
+    contents = unfinish(run, "fold_02")
+    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
+    blended(run, dataset)
+    assert write_report(blend, dataset)["missing"] == ["../run/fold_02"]
+    for path, data in contents.items():
+        path.write_bytes(data)
+    for home, name in ((run, "fold_02"), (blend, "../run/fold_02")):
+        result = write_report(home, dataset)
+        assert (result["missing"], result["finished_since"], result["finished"]) == ([], [name], False)
+        text = f"{name}: run scripts/ensemble.py again"
+        assert f"finished since, and not included: {text}" in format_report(result)
+        assert "not finished" not in format_report(result) and "Not finished" not in page_of(home)
+        assert f"<b>Finished since, and not included:</b> {text}</p>" in page_of(home)
 
 
 def test_each_member_has_its_own_device(run, dataset):
@@ -159,68 +177,45 @@ def test_each_member_has_its_own_device(run, dataset):
     assert devices["fold_01"] == "another machine" != devices["fold_00"]
 
 
-def test_report_names_what_was_finished_since(run, dataset, recipe, tmp_path):
-    path = run.folder / "fold_02" / "metrics.json"
-    second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
-    metrics = path.read_bytes()
-    path.unlink()
-    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
-    blended(run, dataset)
-    assert write_report(blend, dataset)["missing"] == ["../run/fold_02"]
-    path.write_bytes(metrics)
-    for each, name in ((run, "fold_02"), (blend, "../run/fold_02")):
-        result = write_report(each, dataset)
-        jsonschema.validate(result, json.loads(SCHEMA.read_text()))
-        assert (result["missing"], result["finished_since"], result["finished"]) == ([], [name], False)
-        said = f"{name}: run scripts/ensemble.py again"
-        assert f"finished since, and not in this: {said}" in format_report(result)
-        assert "not finished" not in format_report(result)
-        page = (each.report / "index.html").read_text()
-        assert f"<b>Finished since, and not in this:</b> {said}</p>" in page and "Not finished" not in page
-    del result["finished_since"]
-    assert "finished since" not in format_report(result)  # as earlier versions wrote it
+def test_the_public_score_is_of_the_present_submission(run, dataset):
+    record = {"time": "then", "message": "first", "status": "complete", "public_score": 0.98765}
+    sent = record | {"sha256": hashlib.sha256(run.submission.read_bytes()).hexdigest()}
+    for records, is_shown in (([record, sent], True), ([sent, record | {"sha256": 64 * "0"}], False)):
+        write_json(run.submissions_json, records)
+        write_report(run, dataset)
+        assert ('id="public-score"' in page_of(run)) == is_shown and page_of(run).count("<td>first</td>") == 2
 
 
-def test_report_of_a_blend(run, dataset, recipe, tmp_path):
-    second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
+def test_report_of_blends(run, second, dataset, recipe, tmp_path):
     blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
     result = write_report(blend, dataset)
     assert len(result["folds"]) == 6 and len(result["gain"]) == 3
     assert result["gain"][-1]["errors"] == result["overall"]["errors"]
 
-
-def test_report_of_a_blend_of_runs_of_other_folds(dataset, recipe, tmp_path):
-    runs = [made_up(dataset, recipe, tmp_path / name, sharpness=2, seed=ord(name)).run for name in "abc"]
-    for run, name in zip(runs, ("fold_00", "fold_01"), strict=False):
-        (run.folder / name / "metrics.json").unlink()
-    blend = blended(Run(tmp_path / "blend"), dataset, runs[:2])
+    other = made_up(dataset, recipe, tmp_path / "other", sharpness=2)
+    unfinish(second, "fold_00")
+    unfinish(other, "fold_01")  # together they cover all rows
+    blend = blended(Run(tmp_path / "both"), dataset, [second, other])
     result = write_report(blend, dataset)
-    jsonschema.validate(result, json.loads(SCHEMA.read_text()))
     assert result["overall"]["rows"] == 80 and result["gain"] == []
     assert result["overall"]["errors"] == sum(fold["errors"] for fold in result["folds"])
-    table = compare_runs([blend, runs[2]], dataset).runs
-    assert table["rows"].tolist() == [80, 80] and table["per_row"].tolist() == [1, 1]
-    assert table["common_rows"].tolist() == [80, 80]
+    table = compare_runs([blend, run], dataset).runs
+    assert table["rows"].tolist() == [80, 80] and sorted(table["per_row"]) == [1, 2]
 
-
-def test_a_blend_without_a_predicted_row_is_refused(run, dataset, recipe, tmp_path):
-    """As an earlier version wrote it."""
-    second = made_up(dataset, recipe, tmp_path / "second", seed=9).run
-    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
-    np.save(blend.oof_probabilities, np.full((80, 10), np.nan, np.float32))
-    message = r"blend/oof_probabilities.npy has no row that a member predicted: run scripts/ensemble.py again"
-    for report in (lambda: write_report(blend, dataset), lambda: compare_runs([blend, run], dataset)):
+    write_array(blend.oof_probabilities, np.full((80, 10), np.nan, np.float32))
+    message = r"both/oof_probabilities.npy has no row that a member predicted: run scripts/ensemble.py again"
+    for use in (lambda: write_report(blend, dataset), lambda: compare_runs([blend, run], dataset)):
         with pytest.raises(UserError, match=message):
-            report()
+            use()
 
 
 def test_a_run_that_only_harms_has_no_part_in_the_report(dataset, recipe, csvs, tmp_path, call):
     runs = [
-        made_up(dataset, recipe, tmp_path / name, sharpness, seed).run
+        made_up(dataset, recipe, tmp_path / name, sharpness, seed)
         for seed, (name, sharpness) in enumerate({"good": 2, "harmful": -4, "other": 2}.items())
     ]
     blend = blended(Run(tmp_path / "blend"), dataset, runs, "oof")
-    weights = [each["weight"] for each in read_json(blend.ensemble_json)["members"]]
+    weights = [line["weight"] for line in read_json(blend.ensemble_json)["members"]]
     assert weights[2:4] == [0, 0] and min(weights[0], weights[4]) > 0
     outcome = call("report", "--input", csvs, "--output", blend.folder)
     assert (outcome.code, outcome.error) == (0, "")
@@ -230,147 +225,197 @@ def test_a_run_that_only_harms_has_no_part_in_the_report(dataset, recipe, csvs, 
 
 
 def test_report_of_a_perfect_single_fold(dataset, recipe, tmp_path):
-    made = made_up(dataset, recipes.change(recipe, {"holdout": 0.5}), tmp_path / "run", sharpness=99)
-    result = write_report(blended(made.run, dataset), dataset)
-    jsonschema.validate(result, json.loads(SCHEMA.read_text()))
+    single = recipes.change(recipe, {"holdout": 0.5})
+    run = blended(made_up(dataset, single, tmp_path / "run", sharpness=99), dataset)
+    result = write_report(run, dataset)
     assert result["overall"]["errors"] == 0 and result["overall"]["rows"] == 40
-    assert result["standard_deviation"]["accuracy"] is None and result["gain"] == result["test_gain"] == []
+    assert result["standard_deviation"]["accuracy"] is None and result["gain"] == []
     assert "most frequent mistakes: none" in format_report(result)
 
 
 def test_test_rows_with_labels_are_scored_by_the_weights_of_the_ensemble(labelled, recipe, tmp_path):
-    runs = [made_up(labelled, recipe, tmp_path / name, seed=seed).run for seed, name in enumerate("ab")]
-    blend = blended(Run(tmp_path / "blend"), labelled.labels, runs, "oof")
+    runs = [made_up(labelled, recipe, tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    blend = blended(Run(tmp_path / "blend"), labelled, runs, "oof")
     result = write_report(blend, labelled)
-    weights = [each["weight"] for each in read_json(blend.ensemble_json)["members"]]
-    tests = [
-        np.load(run.folder / name / "test_probabilities.npy")
-        for run in runs
-        for name in ("fold_00", "fold_01")
-    ]
+    weights = [line["weight"] for line in read_json(blend.ensemble_json)["members"]]
+    tests = [np.load(run.folder / f"fold_0{i}/test_probabilities.npy") for run in runs for i in range(2)]
     mean = np.average(tests, axis=0, weights=weights)
     errors = int((mean.argmax(axis=1) != labelled.test_labels).sum())
-    assert (result["test"]["errors"], result["test"]["rows"]) == (errors, 20)
-    assert result["test_gain"][-1]["errors"] == errors
     loss = log_loss(labelled.test_labels, mean, labels=range(10))
+    assert (result["test"]["errors"], result["test"]["rows"]) == (errors, 20)
     assert result["test"]["log_loss"] == pytest.approx(loss, abs=1e-6)
-    assert f"test accuracy {1 - errors / 20:.5f}, log loss {loss:.5f}: {errors} of 20" in format_report(
-        result
-    )
+    line = f"test accuracy {1 - errors / 20:.5f}, log loss {loss:.5f}: {errors} of 20"
+    assert line in format_report(result)
     assert pd.read_csv(blend.cv_report_csv, index_col="fold").loc["test", "errors"] == errors
 
 
-def test_report_needs_an_ensemble_of_these_rows(run, dataset):
-    np.save(run.oof_probabilities, np.ones((3, 10)))
-    with pytest.raises(UserError, match="damaged, or not of these training rows"):
-        write_report(run, dataset)
-    run.ensemble_json.unlink()
-    with pytest.raises(UserError, match=r"run scripts/ensemble.py first"):
-        write_report(run, dataset)
-
-
-def test_damaged_history_is_named(run, dataset):
-    (run.folder / "fold_01" / "history.csv").write_text("epoch,loss\n1,a\n")
-    with pytest.raises(UserError, match=r"fold_01/history.csv is missing or damaged"):
-        write_report(run, dataset)
-
-
 @pytest.mark.parametrize(
-    ("name", "contents", "message"),
+    ("name", "change", "message"),
     [
+        ("fold_01/metrics.json", ('"rows": ', '"rows": "<b>", "": '), "fold_01/metrics.json is damaged"),
         (
             "fold_01/metrics.json",
-            {"errors": "<b>", "accuracy": 1, "log_loss": 1.0},
-            r"metrics.json: errors is no number",
+            None,
+            "fold_01 of the ensemble is not finished: run scripts/ensemble.py again",
         ),
-        ("ensemble.json", {"members": [{"member": 5}]}, r"ensemble.json is damaged"),
-        ("ensemble.json", {"members": 5}, r"ensemble.json is damaged"),
-        ("submissions.json", {}, r"submissions.json is damaged"),
+        ("fold_01/history.csv", ("loss", "l"), "fold_01/history.csv is damaged"),
+        ("ensemble.json", ("weight", "w"), "ensemble.json is damaged"),
+        ("ensemble.json", ('"members": ', '"members": 5, "": '), "ensemble.json is damaged"),
+        ("ensemble.json", None, "run scripts/ensemble.py first"),
+        ("submissions.json", ("[", "{"), "submissions.json is damaged"),
+        ("submissions.json", ("{}", "5"), "submissions.json is damaged"),
+        ("oof_probabilities.npy", ("NUMPY", "numpy"), "oof_probabilities.npy is damaged"),
+        ("oof_probabilities.npy", None, "oof_probabilities.npy is missing: run scripts/ensemble.py again"),
     ],
 )
-def test_damaged_files_are_named(run, dataset, name, contents, message):
-    write_json(run.folder / name, contents)
+def test_missing_and_damaged_files_are_named(run, dataset, name, change, message):
+    write_json(run.submissions_json, [{}])
+    path = run.folder / name
+    damaged = change and path.read_bytes().replace(*(text.encode() for text in change))
+    path.unlink()
+    if change:
+        path.write_bytes(damaged)
     with pytest.raises(UserError, match=message):
         write_report(run, dataset)
+    assert not run.cv_report_json.exists()
 
 
-@pytest.mark.parametrize("names", [["fold_01"], ["fold_00", "fold_01", "fold_02", "fold_03"]])
-def test_a_finished_member_without_an_epoch_has_no_curve(run, dataset, names):
-    for name in names:
-        path = run.folder / name / "history.csv"
-        path.write_text(path.read_text().splitlines()[0] + "\n")
+def test_a_report_is_of_the_pictures_that_were_learned(run, dataset):
+    other = dataclasses.replace(dataset, train_images=dataset.train_images[:, ::-1])
+    with pytest.raises(UserError, match="give the --input that it was trained on"):
+        write_report(run, other)
+
+
+# ---- pictures
+
+
+def test_curves_show_the_histories():
+    table = pd.DataFrame({"epoch": [1, 2, 3], "learning_rate": [0.1, 0.2, 0.05], "seconds": 1.0})
+    table = table.assign(
+        accuracy=[0.5, 0.8, 0.9], val_accuracy=[0.6, 0.9, 0.95], loss=[2, 1, 0.5], val_loss=[1, 0.5, 0.4]
+    )
+    loss, accuracy, rate = figures.draw_curves({"fold_00": table, "a$b": table / 2}).axes
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+        training, validation, *others = axes.lines
+        assert (training.get_linestyle(), validation.get_linestyle(), len(others)) == ("--", "-", 2)
+        for line, column in ((training, quantity), (validation, f"val_{quantity}")):
+            assert list(line.get_xdata()) == [1, 2, 3] and list(line.get_ydata()) == list(table[column])
+    assert list(rate.lines[0].get_ydata()) == [0.1, 0.2, 0.05] and rate.get_yscale() == "log"
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["fold_00", r"a\$b"]
+
+
+def test_the_matrix_shows_its_numbers():
+    matrix = np.diag(np.arange(10, 20))
+    matrix[3, 8] = 4
+    [axes] = figures.draw_confusions(matrix).axes
+    texts = {tuple(map(int, text.get_position())): text.get_text() for text in axes.texts}
+    assert texts == {(i, i): str(10 + i) for i in range(10)} | {(8, 3): "4"}  # x is the prediction
+    shades = axes.images[0].get_array()
+    assert shades[3, 8] == 4 and shades.sum() == 4 and "4 of 149 wrong" in axes.get_title()
+
+
+def test_the_errors_are_shown_with_the_most_confident_first(run, dataset):
+    evaluation = evaluate(run, dataset)
+    shown = [axes for axes in figures.draw_errors(evaluation).axes if axes.images]
+    oof, labels = np.load(run.oof_probabilities), dataset.train_labels
+    wrong = np.flatnonzero(oof.argmax(axis=1) != labels)
+    wrong = wrong[np.argsort(-oof[wrong].max(axis=1), kind="stable")]
+    assert len(shown) == min(40, len(wrong)) > 1
+    for axes, row in zip(shown, wrong, strict=False):
+        assert np.array_equal(axes.images[0].get_array(), dataset.train_images[row])
+        assert axes.get_title() == f"{labels[row]} as {oof[row].argmax()}\n{oof[row].max():.3f}"
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_finished_member_without_an_epoch_has_no_curve(run, dataset, count):
+    for member in members_of(run, dataset)[:count]:
+        write_history(member)
     write_report(run, dataset)
-    found = {path.name for path in run.report.glob("*.png")}
-    curves = {"curves.png", "learning_rate.png"} if len(names) < 4 else set()
-    assert found == {"confusion_matrix.png", "errors.png"} | curves
+    assert {path.name for path in run.report.glob("*.png")} == PICTURES - (
+        {"curves.png"} if count == 4 else set()
+    )
 
 
-def test_the_public_score_is_of_the_present_submission(run, dataset):
-    record = {"time": "then", "message": "first", "status": "complete", "public_score": 0.98765}
-    sent = record | {"sha256": hashlib.sha256(run.submission.read_bytes()).hexdigest()}
-    for records, shown in (([record, sent], True), ([sent, record | {"sha256": 64 * "0"}], False)):
-        write_json(run.submissions_json, records)
-        result = write_report(run, dataset)
-        jsonschema.validate(result, json.loads(SCHEMA.read_text()))
-        page = (run.report / "index.html").read_text()
-        assert ('id="public-score"' in page) == shown and page.count("<td>first</td>") == 2
-
-
-def test_pages_say_how_rows_are_numbered(run, dataset, recipe, tmp_path):
+@pytest.mark.parametrize("count", [1, 4])
+def test_members_that_diverged_are_shown(run, dataset, count):
+    for member in members_of(run, dataset)[:count]:
+        write_history(
+            member, dict(loss=np.nan, accuracy=np.nan, val_loss=np.inf, val_accuracy=np.nan, learning_rate=0)
+        )
     write_report(run, dataset)
-    both = Run(tmp_path / "both")
-    write_comparison(both, [run, made_up(dataset, recipe, tmp_path / "other").run], dataset)
-    for home in (run, both):
-        page = (home.report / "index.html").read_text()
-        assert page.count("Rows are numbered from 0, as in folds.csv.") == 1
+    assert "NaN" not in page_of(run) and "nan" not in page_of(run)
 
 
-def test_a_member_that_diverged_is_shown(run, dataset):
-    path = run.folder / "fold_01" / "history.csv"
-    table = pd.read_csv(path).assign(loss=np.nan, val_loss=np.inf, val_accuracy=np.nan, learning_rate=0)
-    table.to_csv(path, index=False)
-    write_report(run, dataset)
-    assert "NaN" not in (run.report / "index.html").read_text()
+# ---- numbers
 
 
 def test_intervals():
     # Wilson's, from Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20
-    assert analysis.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert analysis.wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert analysis.wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
-    # where the training rows are many, what is left is the chance of the new rows: that of a binomial
-    low, high = analysis.expected_accuracy(10**7, 10**9, 2000)
-    assert (low, high) == pytest.approx(binom.ppf([0.025, 0.975], 2000, 0.99) / 2000)
+    for right, rows, expected in (
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0, 0.1611)),
+    ):
+        interval = out_of_fold.accuracy_interval(rows - right, rows)
+        assert (interval["low"], interval["high"]) == pytest.approx(expected, abs=5e-5)
+    # if there are many training rows, only the chance in the new rows is left: that of a binomial distribution
+    expected = out_of_fold.expected_accuracy(10**7, 10**9, 2000)
+    low, high = binom.ppf([0.025, 0.975], 2000, 0.99) / 2000
+    assert expected == pytest.approx({"low": low, "high": high})
 
 
 def test_calibration_is_the_distance_of_confidence_and_accuracy():
     probabilities = np.full((100, 10), 0.1 / 9)
     probabilities[:, 3] = 0.9
-    labels = np.where(np.arange(100) < 80, 3, 5)
-    found = analysis.calibration(labels, probabilities)
-    assert found["ece"] == pytest.approx(0.1) and len(found["bins"]) == 1
-    assert found["bins"][0]["rows"] == 100 and found["bins"][0]["accuracy"] == 0.8
+    result = out_of_fold.calibration(np.where(np.arange(100) < 80, 3, 5), probabilities)
+    assert result["ece"] == pytest.approx(0.1) and len(result["bins"]) == 1
+    assert result["bins"][0]["rows"] == 100 and result["bins"][0]["accuracy"] == 0.8
 
 
-def test_mislabelled_rows_are_those_that_all_members_contradict():
+def test_confident_errors_are_those_that_all_members_make():
     sure = np.full((4, 10), 0.01)
     sure[:, 7] = 0.91
     sure[3] = np.nan
     votes = np.array([[7, 7, 7, -1], [7, 2, -1, -1]])
-    assert analysis.likely_mislabelled(np.array([1, 1, 1, 1]), sure, votes).tolist() == [0, 2]
-    assert analysis.likely_mislabelled(np.array([7, 7, 7, 7]), sure, votes).tolist() == []
+    errors = out_of_fold.confident_errors(np.full(4, 1), sure, votes)
+    assert [(error["row"], error["label"], error["predicted"]) for error in errors] == [(0, 1, 7), (2, 1, 7)]
+    assert out_of_fold.confident_errors(np.full(4, 7), sure, votes) == []
+
+
+@pytest.mark.parametrize(("wrong", "is_likely"), [(1, True), (5, False)])
+def test_labels_are_doubted_by_networks_that_are_right_on_nearly_all_rows(recipe, tmp_path, wrong, is_likely):
+    """Others are often wrong with confidence, which says nothing about the labels."""
+    random, labels = np.random.default_rng(0), np.arange(400).astype(np.uint8) % 10
+    images = random.integers(0, 256, (420, 28, 28), dtype=np.uint8)
+    dataset = Dataset(images[:400], labels, images[400:], None, np.arange(20).astype(str))
+    run = made_up(dataset, recipe, tmp_path / "run", sharpness=99)
+    for member in members_of(run, dataset):
+        path = member.folder / "validation_probabilities.npy"
+        is_wrong = np.isin(member.validation_rows, range(wrong))
+        write_array(path, np.where(is_wrong[:, None], np.roll(np.load(path), 1, axis=1), np.load(path)))
+    result = write_report(blended(run, dataset), dataset)
+    assert sorted(error["row"] for error in result["confident_errors"]) == list(range(wrong))
+    assert result["likely_mislabelled"] == is_likely
+    name = "likely mislabelled training rows" if is_likely else "confident errors"
+    assert f"{name}: {wrong};" in format_report(result)
+    assert ("Likely mislabelled" in page_of(run), "Confident errors" in page_of(run)) == (
+        is_likely,
+        not is_likely,
+    )
+    assert page_of(run).count("<em>label?</em>") == wrong * is_likely
 
 
 # ---- comparison
 
 
 def test_pairs_are_compared_on_the_rows_that_both_predicted(dataset, recipe, tmp_path):
-    good = made_up(dataset, recipe, tmp_path / "good", sharpness=4).run
+    good = made_up(dataset, recipe, tmp_path / "good", sharpness=4)
     poor = made_up(dataset, recipe, tmp_path / "poor", sharpness=1, seed=5)
-    (poor.run.folder / "fold_01" / "metrics.json").unlink()  # one fold only; and no ensemble of either
-    comparison = compare_runs([good, poor.run], dataset)
-    rows, labels = poor.members[0].validation_rows, dataset.train_labels
-    wrong = [each[rows].argmax(axis=1) != labels[rows] for each in comparison.probabilities]
+    unfinish(poor, "fold_01")  # one fold only; and no ensemble of either
+    comparison = compare_runs([good, poor], dataset)
+    rows, labels = members_of(poor, dataset)[0].validation_rows, dataset.train_labels
+    oof = [comparison.oof[name][rows].astype(float) for name in ("good", "poor")]
+    wrong = [probabilities.argmax(axis=1) != labels[rows] for probabilities in oof]
     pair = comparison.pairs.iloc[0]
     assert (pair["first"], pair["second"], pair["rows"]) == ("good", "poor", 40)
     only_second, only_first = (wrong[1] & ~wrong[0]).sum(), (wrong[0] & ~wrong[1]).sum()
@@ -379,152 +424,200 @@ def test_pairs_are_compared_on_the_rows_that_both_predicted(dataset, recipe, tmp
     assert 0 < pair["low"] < pair["difference"] < pair["high"] and pair["loss_low"] > 0
     discordant = only_first + only_second
     assert pair["p"] == pytest.approx(min(1, 2 * binom.cdf(only_first, discordant, 0.5)))
-    losses = [-np.log(each[rows, labels[rows]]) for each in comparison.probabilities.astype(float)]
+    losses = [-np.log(probabilities[np.arange(40), labels[rows]]) for probabilities in oof]
     assert pair["loss_difference"] == pytest.approx((losses[1] - losses[0]).mean(), abs=1e-6)
     table = comparison.runs
     assert list(table.index) == ["good", "poor"] and list(table["rows"]) == [80, 40]
     assert list(table["common_rows"]) == [40, 40] and list(table["finished"]) == [2, 1]
-    assert f"{pair['errors_second']} errors against {pair['errors_first']}: +" in format_comparison(
-        comparison
-    )
+    line = f"{pair['errors_second']} errors against {pair['errors_first']}: +"
+    assert line in format_comparison(comparison)
 
 
-def test_bootstrap_interval_is_that_of_the_mean(dataset, recipe, tmp_path):
-    runs = [made_up(dataset, recipe, tmp_path / name, sharpness=1, seed=i).run for i, name in enumerate("ab")]
-    pair = compare_runs(runs, dataset)
-    losses = [-np.log(each[np.arange(80), dataset.train_labels]) for each in pair.probabilities.astype(float)]
-    deviation = (losses[1] - losses[0]).std() / np.sqrt(80)
-    line = pair.pairs.iloc[0]
-    assert line["loss_high"] - line["loss_low"] == pytest.approx(2 * 1.96 * deviation, rel=0.15)
-
-
-def test_the_interval_of_a_pair_does_not_depend_on_the_others(dataset, recipe, tmp_path):
-    runs = [made_up(dataset, recipe, tmp_path / name, seed=seed).run for seed, name in enumerate("abc")]
+def test_the_bootstrap_interval_is_that_of_the_mean_whatever_else_is_compared(dataset, recipe, tmp_path):
+    runs = [made_up(dataset, recipe, tmp_path / name, 1, seed) for seed, name in enumerate("abc")]
     three, two = compare_runs(runs, dataset), compare_runs(runs[1:], dataset)
     assert list(zip(three.pairs["first"], three.pairs["second"], strict=True)) == list(combinations("abc", 2))
     pd.testing.assert_frame_equal(three.pairs.tail(1).reset_index(drop=True), two.pairs)
+    b, c = (-np.log(two.oof[name].astype(float)[np.arange(80), dataset.train_labels]) for name in "bc")
+    line = two.pairs.iloc[0]
+    deviation = (c - b).std() / np.sqrt(80)
+    assert line["loss_high"] - line["loss_low"] == pytest.approx(2 * 1.96 * deviation, rel=0.15)
 
 
 def test_runs_without_a_row_in_common(dataset, recipe, tmp_path):
-    runs = [made_up(dataset, recipe, tmp_path / name).run for name in "ab"]
+    runs = [made_up(dataset, recipe, tmp_path / name) for name in "ab"]
     for run, name in zip(runs, ("fold_00", "fold_01"), strict=True):
-        (run.folder / name / "metrics.json").unlink()
+        unfinish(run, name)
     comparison = write_comparison(Run(tmp_path / "both"), runs, dataset)
     assert comparison.pairs.loc[0, "rows"] == 0 and comparison.runs["common_errors"].isna().all()
-    assert "no row in common" in (tmp_path / "both/report/index.html").read_text()
+    assert "no row in common" in page_of(Run(tmp_path / "both"))
     assert "0 rows that both predicted" in format_comparison(comparison)
 
 
-def test_what_can_not_be_compared(dataset, recipe, tmp_path):
-    run = made_up(dataset, recipe, tmp_path / "run").run
+def test_what_cannot_be_compared(run, second, dataset):
     with pytest.raises(UserError, match="takes two runs or more"):
         compare_runs([run], dataset)
     with pytest.raises(UserError, match="is given twice"):
         compare_runs([run, Run(run.folder / ".." / "run")], dataset)
     with pytest.raises(UserError, match="holds a run: give the comparison an --output of its own"):
-        write_comparison(run, [run, run], dataset)
-    other = made_up(dataset, recipe, tmp_path / "other").run
-    for path in other.folder.glob("fold_*/metrics.json"):
-        path.unlink()
+        write_comparison(run, [run, second], dataset)
+    unfinish(second, "fold_00", "fold_01")
     with pytest.raises(UserError, match="no finished fold yet"):
-        compare_runs([run, other], dataset)
+        compare_runs([run, second], dataset)
 
 
 def test_comparison_by_the_script(dataset, recipe, csvs, tmp_path, call):
-    for name in ("x/run", "y/run"):
-        (tmp_path / name).parent.mkdir()
-        made_up(dataset, recipe, tmp_path / name, seed=len(name))
     runs = [tmp_path / "x/run", tmp_path / "y/run"]
+    for seed, folder in enumerate(runs):
+        folder.parent.mkdir()
+        made_up(dataset, recipe, folder, seed=seed)
     refused = call("report", *runs, "--input", csvs)
     assert refused.code == 2 and "give --output DIR" in refused.error
     outcome = call("report", *runs, "--input", csvs, "--output", tmp_path / "both")
     assert (outcome.code, outcome.error) == (0, "")
     assert "y/run against x/run, 80 rows that both predicted" in outcome.out
-    report = tmp_path / "both" / "report"
-    assert list(pd.read_csv(report / "runs.csv")["rows"]) == [80, 80]
-    assert pd.read_csv(report / "pairs.csv").loc[0, "rows"] == 80 and (report / "index.html").exists()
+    folder = tmp_path / "both" / "report"
+    assert list(pd.read_csv(folder / "runs.csv")["rows"]) == [80, 80]
+    assert pd.read_csv(folder / "pairs.csv").loc[0, "rows"] == 80
+    assert page_of(Run(tmp_path / "both")).count("Rows are numbered from 0, as in folds.csv.") == 1
 
 
-# ---- while a run is going on
+# ---- while a training continues
 
 
-def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, monkeypatch, capsys):
-    run = made_up(dataset, recipe, tmp_path / "run").run
-    page = run.report / "index.html"
-    hidden = {
-        name: (run.folder / name).read_bytes() for name in ("fold_00/metrics.json", "fold_01/metrics.json")
-    }
-    hidden |= {"recipe.json": run.recipe_json.read_bytes()}
-    for name in hidden:
-        (run.folder / name).unlink()
-    pages = []
+@pytest.fixture
+def while_asleep(monkeypatch):
+    """Calls the functions in a list, one after the other, when the watch sleeps; fails if it sleeps once more."""
+    actions = []
+    monkeypatch.setattr(
+        watch.time, "sleep", lambda seconds: actions.pop(0)() if actions else pytest.fail("it waits")
+    )
+    return actions
 
-    def later(seconds):
-        """What a training does while the watch sleeps."""
-        pages.append(page.read_text() if page.exists() else "")
-        for name in ("recipe.json", "fold_00/metrics.json", "fold_01/metrics.json"):
-            if not (run.folder / name).exists():
-                (run.folder / name).write_bytes(hidden[name])
-                return
 
-    monkeypatch.setattr(watch.time, "sleep", later)
+def restore(contents):
+    for path, data in contents.items():
+        path.write_bytes(data)
+
+
+def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, while_asleep, capsys):
+    run = made_up(dataset, recipe, tmp_path / "run")
+    contents = [unfinish(run, name) for name in ("fold_00", "fold_01")]
+    settings, pages = run.recipe_json.read_bytes(), []
+    run.recipe_json.unlink()
+
+    def act(action):
+        pages.append(page_of(run) if run.report.exists() else "")
+        action()
+
+    while_asleep += [
+        lambda: act(lambda: run.recipe_json.write_bytes(settings)),
+        lambda: act(lambda: restore(contents[0])),
+        lambda: act(lambda: restore(contents[1])),
+    ]
     watch.watch_run(run, dataset, seconds=3)
     assert pages[0] == "" and "No member is finished yet" in pages[1]
     assert "fold_00 (1 epoch), fold_01 (1 epoch)" in pages[1] and 'data-refresh="3"' in pages[1]
     assert "fold_01 (1 epoch)" in pages[2] and "Unfinished." in pages[2]
-    assert "Unfinished." not in page.read_text() and not run.cv_report_json.exists()
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("waiting for") and said[-1].startswith(
+    assert "Unfinished." not in page_of(run) and not run.cv_report_json.exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("waiting for") and lines[-1].startswith(
         "2 of 2 members finished, 2 epochs in all"
     )
 
 
-def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_path, monkeypatch, capsys):
-    runs = [made_up(dataset, recipe, tmp_path / name, seed=ord(name)).run for name in "ab"]
-    metrics = [runs[1].folder / f"fold_0{index}" / "metrics.json" for index in range(2)]
-    contents = [path.read_bytes() for path in metrics]
-    for path in metrics:
-        path.unlink()
+def test_watching_reads_and_encodes_only_what_is_new(dataset, recipe, tmp_path, while_asleep, monkeypatch):
+    images = {name: 255 - getattr(dataset, name) for name in ("train_images", "test_images")}
+    dataset = dataclasses.replace(dataset, **images)  # pictures that no other test has encoded
+    run = made_up(dataset, recipe, tmp_path / "run", sharpness=2)
+    contents = [unfinish(run, "fold_01")]
+    member, calls, counts = members_of(run, dataset)[1], [], []
+    load, encode = np.load, PIL.Image.fromarray
+    monkeypatch.setattr(
+        np, "load", lambda path, **options: calls.append(path.parent.name) or load(path, **options)
+    )
+    monkeypatch.setattr(PIL.Image, "fromarray", lambda image: calls.append("PNG") or encode(image))
+
+    def count(action=lambda: None):
+        counts.append({name: calls.count(name) for name in calls})
+        calls.clear()
+        action()
+
+    while_asleep += [
+        lambda: count(lambda: write_history(member, {}, {}, {})),
+        lambda: count(lambda: restore(contents[0])),
+    ]
+    watch.watch_run(run, dataset, seconds=3)
+    count()
+    assert [line.pop("PNG", 0) > 0 for line in counts] == [True, False, True]
+    assert counts == [{"fold_00": 2}, {}, {"fold_01": 2}]
+
+
+def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_path, while_asleep):
+    runs = [made_up(dataset, recipe, tmp_path / name, seed=ord(name)) for name in "ab"]
+    contents = [unfinish(runs[1], name) for name in ("fold_00", "fold_01")]
     home, pages = Run(tmp_path / "both"), []
-
-    def later(seconds):
-        pages.append((home.report / "index.html").exists())
-        number = len(pages) - 1
-        metrics[number].write_bytes(contents[number])
-
-    monkeypatch.setattr(watch.time, "sleep", later)
+    while_asleep += [
+        lambda: restore(contents[0]),
+        lambda: [pages.append(page_of(home)), restore(contents[1])],
+    ]
     watch.watch_comparison(home, runs, dataset, seconds=1)
-    assert pages == [False, True]
+    assert "Unfinished." in pages[0] and "Unfinished." not in page_of(home)
     assert pd.read_csv(home.report / "pairs.csv").loc[0, "rows"] == 80
 
 
-def test_watch_of_a_blend_waits_for_nothing(run, dataset, recipe, tmp_path, monkeypatch):
-    """It has neither folds nor members of its own."""
-    second = made_up(dataset, recipe, tmp_path / "second", sharpness=-4, seed=9).run
+def test_watch_of_a_blend_waits_for_nothing(run, second, dataset, tmp_path, while_asleep):
+    """A blend has no folds and no members of its own."""
     blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
-    monkeypatch.setattr(watch.time, "sleep", lambda seconds: pytest.fail("it waits"))
     watch.watch_run(blend, dataset)
-    page = (blend.report / "index.html").read_text()
     errors = evaluate(blend, dataset).report["overall"]["errors"]
-    assert f'id="error-count">{errors}<' in page and "Unfinished." not in page
+    assert f'id="error-count">{errors}<' in page_of(blend) and "Unfinished." not in page_of(blend)
     watch.watch_comparison(Run(tmp_path / "both"), [blend, run], dataset)
-    assert (tmp_path / "both/report/index.html").exists()
+    assert page_of(Run(tmp_path / "both"))
 
 
-def test_watch_of_several_recipes_runs_waits_for_nothing(run, dataset, tmp_path, monkeypatch, capsys):
+def test_watch_of_several_recipes_runs_waits_for_nothing(run, dataset, tmp_path, while_asleep, capsys):
     board = Run(tmp_path / "board")
-    monkeypatch.setattr(
-        watch.time, "sleep", lambda seconds: shutil.copytree(run.folder, board.folder / "bn_cnn")
-    )
+    while_asleep.append(lambda: shutil.copytree(run.folder, board.folder / "bn_cnn"))
     with pytest.raises(UserError, match="board holds no run"):
         watch.watch_run(board, dataset)
     assert "waiting for" in capsys.readouterr().out  # as long as there was nothing
-    monkeypatch.setattr(watch.time, "sleep", lambda seconds: pytest.fail("it waits"))
     with pytest.raises(UserError, match="board holds no run"):
         watch.watch_comparison(Run(tmp_path / "both"), [Run(tmp_path / "nothing"), board], dataset)
 
 
-# ---- a notebook, and the page's size
+WRITER = """
+import sys
+from pathlib import Path
+from digit_recognizer.data import digits
+from digit_recognizer.results import comparison_page, evaluation, page
+from digit_recognizer.runs.directory import Run
+input, first, second, home = map(Path, sys.argv[1:])
+dataset = digits.load(input)
+for _ in range(8):
+    page.write_page(evaluation.evaluate(Run(first), dataset, unfinished=True))
+    comparison_page.write_comparison(Run(home), [Run(first), Run(second)], dataset)
+"""
+
+
+def test_two_processes_write_the_same_pages(run, second, csvs, tmp_path):
+    """As two report.py --watch on one run, and two comparisons with one --output."""
+    home = Run(tmp_path / "both")
+    line = [sys.executable, "-c", WRITER, csvs, run.folder, second.folder, home.folder]
+    processes = [
+        subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT / "src")})
+        for _ in range(2)
+    ]
+    while any(process.poll() is None for process in processes):
+        for path in [*run.report.glob("[!.]*"), *home.report.glob("[!.]*")]:
+            text = path.read_text()
+            assert text.endswith("</html>" if path.suffix == ".html" else "\n"), path
+        time.sleep(0.01)
+    assert [process.communicate()[1] for process in processes] == ["", ""]
+    assert {path.name for path in home.report.iterdir()} == {"index.html", "runs.csv", "pairs.csv"}
+
+
+# ---- a notebook, the command, and the page's size
 
 
 def test_show_displays_the_table_and_the_pictures(run, dataset, monkeypatch, capsys):
@@ -537,8 +630,11 @@ def test_show_displays_the_table_and_the_pictures(run, dataset, monkeypatch, cap
     write_report(run, dataset)
     show(run.folder)
     assert "<table" in shown[0] and "out-of-fold" in shown[0]
-    assert [Path(each).name for each in shown[1:]] == ["curves.png", "confusion_matrix.png", "errors.png"]
+    assert [Path(path).name for path in shown[1:]] == ["curves.png", "confusion_matrix.png", "errors.png"]
     assert "out-of-fold accuracy" in capsys.readouterr().out
+    write_json(run.cv_report_json, {"folds": 5})
+    with pytest.raises(UserError, match=r"cv_report.json is damaged .*: run scripts/report.py again"):
+        show(run.folder)
 
 
 def test_command_names_what_differs_from_the_named_recipe(recipe):
@@ -549,45 +645,21 @@ def test_command_names_what_differs_from_the_named_recipe(recipe):
     )
     assert command(settings | {"scaling": "; rm -rf ~"}).count("'scaling=; rm -rf ~'") == 1
     assert command(settings | {"name": "blend"}) is None
-
-
-def test_command_undoes_the_cuts_of_the_sample():
-    settings = recipes.to_json(named_recipes.FAST) | {"data": "sample"}
-    command_line = "python scripts/train.py --recipe fast"
-    assert command(settings) == f"{command_line} --set folds=5 --set epochs=16 --set batch_size=128"
-    assert command(settings | SAMPLE_CUTS) == command_line
-    assert command(settings | {"data": "competition"}) == command_line
+    untouched = recipes.to_json(named_recipes.FAST) | {"data": "competition"}
+    assert command(untouched) == "python scripts/train.py --recipe fast"
 
 
 def test_a_page_of_25_members_and_500_errors_is_below_5_mb(recipe, tmp_path):
     random = np.random.default_rng(1)
-    images = random.integers(0, 256, (1000, 28, 28), dtype=np.uint8)  # noise: the largest PNG there is
-    labels = Labels(
-        np.arange(1000).astype(np.uint8) % 10, None, np.arange(40).astype(str), ("Id", "Label"), "competition"
-    )
-    dataset = Dataset(images, images[:40], labels)
-    large = dataclasses.replace(recipe, folds=5, repeats=5)
-    run = made_up(dataset, large, tmp_path / "run", sharpness=0.6).run
-    rows = [
-        dict(zip(pd.read_csv(run.folder / "fold_00/history.csv"), [e, *random.random(6)], strict=True))
-        for e in range(1, 51)
-    ]
-    for path in run.folder.glob("fold_*/history.csv"):
-        pd.DataFrame(rows).to_csv(path, index=False)
-    write_json(run.submissions_json, [])
-    evaluation = evaluate(blended(run, labels), dataset)
+    images = random.integers(0, 256, (1000, 28, 28), dtype=np.uint8)  # noise: the largest PNG
+    labels, ids = np.arange(1000).astype(np.uint8) % 10, np.arange(40).astype(str)
+    dataset = Dataset(images, labels, images[:40], None, ids)
+    run = made_up(dataset, dataclasses.replace(recipe, folds=5, repeats=5), tmp_path / "run", sharpness=0.6)
+    columns = ("accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")
+    for member in members_of(run, dataset):
+        lines = [dict(zip(columns, random.random(5), strict=True)) for _ in range(50)]
+        write_history(member, *lines)
+    evaluation = evaluate(blended(run, dataset), dataset)
     assert evaluation.report["overall"]["errors"] > 500
-    write_page(evaluation, dataset)
+    write_page(evaluation)
     assert (run.report / "index.html").stat().st_size < 5e6
-
-
-def test_the_page_says_where_the_seed_does_not_make_the_folds(run, dataset):
-    """As after split.py with another seed."""
-    copied = "with a copy of this run's folds.csv in its --output"
-    for path in run.folder.glob("fold_*/metrics.json"):  # of an earlier version, which noted no identity
-        write_json(path, {name: value for name, value in read_json(path).items() if name != "identity"})
-    for seed, told in ((42, False), (7, True)):
-        write_json(run.recipe_json, read_json(run.recipe_json) | {"seed": seed})
-        write_page(evaluate(run, dataset), dataset)
-        page = (run.report / "index.html").read_text()
-        assert (copied in page) == told and "The command that trains this again" in page

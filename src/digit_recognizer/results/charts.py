@@ -1,190 +1,197 @@
-"""Charts as numbers: the places of lines, points, bars and ticks that the templates draw as inline SVG.
+"""The pages' charts, as numbers that the templates draw as inline SVG.
 
-The templates write all text, so that it is escaped; the pages' script shows `values` where a pointer is.
+The templates write all text, so that it is escaped. The pages' script shows `Chart.values` under the pointer.
 """
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 # The size of a chart and of its margins, in the units of its viewBox.
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 74, 10, 10, 40
-COLORS = 7  # classes c0 to c6 of page.css
+
+_COLORS = 7  # classes c0 to c6 of page.css
 _MOST_TICKS = 6
-_FEWEST_DECADES = 2.2  # with less, a logarithmic axis has ticks between the powers of ten
+_FEWEST_DECADES = 2.2  # below, a logarithmic axis has ticks between the powers of ten
+_LONGEST_LEGEND = 10  # lines
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Maps values to positions between `start` and `end`, on a linear or logarithmic scale."""
+
+    label: str
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+    integer: bool = False  # whether ticks are at whole numbers only
+
+    def __call__(self, value: float) -> float:
+        """Returns the position of a value; a value beyond the axis has the position of the nearest end."""
+        scale = math.log if self.log else float
+        low, high, value = scale(self.low), scale(self.high), scale(max(value, self.low))
+        share = min((value - low) / (high - low), 1) if high > low else 0.5
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Returns the position and the text of each tick."""
+        if self.log:
+            is_narrow = math.log10(self.high / self.low) < _FEWEST_DECADES
+            values = LogLocator(subs=(1, 2, 5) if is_narrow else (1,)).tick_values(self.low, self.high)
+        else:
+            values = MaxNLocator(_MOST_TICKS, integer=self.integer).tick_values(self.low, self.high)
+        slack = 1e-9 * (self.high - self.low)
+        inside = [float(value) for value in values if self.low - slack <= value <= self.high + slack]
+        return [(self(value), f"{value:.6g}") for value in inside]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart, or points where `line` is False."""
+    """Points (x, y), connected by a line, or with error bars from `low` to `high` and not connected."""
 
     name: str
     xs: Sequence[float]
     ys: Sequence[float]
     color: int = 0
     dashed: bool = False
-    line: bool = True
-    marked: Sequence[float] = ()  # x of the points that are drawn as dots
-    low: Sequence[float] = ()  # ends of the error bars, or none
+    marked: float | None = None  # x of the point of the line that is drawn as a dot
+    low: Sequence[float] = ()
     high: Sequence[float] = ()
 
 
-@dataclass
-class Axis:
-    """Maps values to places between `start` and `end`, on a linear or logarithmic scale."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        """Returns the place of a value, of the nearest end for one beyond the axis."""
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        place = math.log(max(value, self.low)) if self.log else value
-        share = (min(max(place, low), high) - low) / (high - low) if high > low else 0.5
-        return round(self.start + share * (self.end - self.start), 1)
-
-    def ticks(self, integer: bool = False) -> list[tuple[float, str]]:
-        """Returns the place and the text of each tick."""
-        if self.log:
-            narrow = math.log10(self.high / self.low) < _FEWEST_DECADES
-            values = LogLocator(subs=(1, 2, 5) if narrow else (1,)).tick_values(self.low, self.high)
-        else:
-            values = MaxNLocator(_MOST_TICKS, integer=integer).tick_values(self.low, self.high)
-        slack = 1e-9 * (self.high - self.low)
-        inside = [float(each) for each in values if self.low - slack <= each <= self.high + slack]
-        return [(self(each), f"{each:.6g}") for each in inside]
-
-
-@dataclass
 class Chart:
-    """What a template draws; every place is in units of the viewBox."""
+    """What a template draws, in the units of the viewBox."""
 
-    id: str
-    title: str
-    description: str  # for those who do not see it
-    x_label: str
-    y_label: str
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    lines: list[dict[str, Any]] = field(default_factory=list)  # name, d, color, dashed
-    dots: list[dict[str, Any]] = field(default_factory=list)  # x, y, color
-    bars: list[dict[str, Any]] = field(default_factory=list)  # x, y, width, height, color
-    legend: list[dict[str, Any]] = field(default_factory=list)  # name, color, dashed
-    series: list[dict[str, Any]] = field(default_factory=list)  # name, points [x, y, text of x, text of y]
+    def __init__(
+        self,
+        id: str,
+        title: str,
+        description: str,
+        axes: tuple[Axis, Axis],
+        series: Sequence[Series],
+        legend: Sequence[Series] = (),
+    ):
+        """Places the series on the axes.
+
+        Args:
+            id: of the chart's element, unique in the page.
+            title: above the chart.
+            description: what the chart shows, for people who cannot see it.
+            axes: x and y.
+            series: what to draw; points whose y is not finite are left out.
+            legend: the series whose names stand below the chart.
+        """
+        self.id, self.title, self.description = id, title, description
+        self.x, self.y = axes
+        self.legend = [
+            {"name": line.name, "color": line.color % _COLORS, "dashed": line.dashed} for line in legend
+        ]
+        self.lines: list[dict[str, Any]] = []  # d, color, dashed
+        self.dots: list[dict[str, Any]] = []  # x, y, color
+        self._values: list[dict[str, Any]] = []
+        for line in series:
+            self._add(line)
 
     @property
     def values(self) -> str:
-        """The series as JSON, for the pages' script."""
-        return json.dumps(self.series, separators=(",", ":"))
+        """JSON: the name of each series and its points, as x, y, text of x, text of y."""
+        return json.dumps(self._values, separators=(",", ":"))
 
-
-def _range(values: Sequence[float], log: bool) -> tuple[float, float]:
-    """The ends of an axis for `values`, with some space beyond them."""
-    found = np.array([each for each in values if math.isfinite(each) and (each > 0 or not log)], float)
-    if len(found) == 0:
-        return (0.1, 1.0) if log else (0.0, 1.0)
-    low, high = float(found.min()), float(found.max())
-    if log:
-        return low / 1.15, high * 1.15
-    space = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
-    return low - space, high + space
-
-
-def line_chart(
-    id: str,
-    title: str,
-    description: str,
-    labels: tuple[str, str],
-    series: Sequence[Series],
-    *,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
-    log: bool = False,
-    integer: bool = True,
-    legend: bool = True,
-) -> Chart:
-    """Returns a chart of lines, or points with error bars.
-
-    Args:
-        id: of its element, unique in the page.
-        title: above it.
-        description: what it shows, for those who do not see it.
-        labels: of the x and the y axis.
-        series: what to draw; points that are not finite are left out.
-        x_range: the ends of the x axis; None: the ends of the data.
-        y_range: likewise; what is beyond is drawn at the edge.
-        log: whether the y axis is logarithmic.
-        integer: whether the x axis has whole numbers.
-        legend: whether the series' names stand below.
-    """
-    xs = [x for each in series for x in each.xs]
-    ys = [y for each in series for y in (*each.ys, *each.low, *each.high)]
-    low, high = x_range or (min(xs, default=0), max(xs, default=1))
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    x_axis = Axis(low, high, LEFT, WIDTH - RIGHT)
-    y_axis = Axis(*(y_range or _range(ys, log)), HEIGHT - BOTTOM, TOP, log)
-    chart = Chart(id, title, description, *labels, x_axis.ticks(integer), y_axis.ticks())
-    for each in series:
+    def _add(self, series: Series) -> None:
+        color = series.color % _COLORS
         points = [
-            (x_axis(x), y_axis(y), f"{x:g}", f"{y:.5g}", x)
-            for x, y in zip(each.xs, each.ys, strict=True)
+            (self.x(x), self.y(y), f"{x:g}", f"{y:.5g}", x == series.marked)
+            for x, y in zip(series.xs, series.ys, strict=True)
             if math.isfinite(y)
         ]
-        look = {"name": each.name, "color": each.color % COLORS, "dashed": each.dashed}
-        if each.line:
-            path = "L".join(f"{x},{y}" for x, y, *_ in points)
-            chart.lines.append(look | {"d": f"M{path}" if points else ""})
-        for x, low, high in zip(each.xs, each.low, each.high, strict=False):
-            bar = f"M{x_axis(x)},{y_axis(low)}V{y_axis(high)}"
-            chart.lines.append({"name": "", "color": look["color"], "dashed": False, "d": bar})
-        for x, y, _, _, value in points:
-            if not each.line or value in each.marked or len(points) == 1:
-                chart.dots.append({"x": x, "y": y, "color": look["color"]})
-        if legend:
-            chart.legend.append(look)
-        chart.series.append({"name": each.name, "points": [point[:4] for point in points]})
-    return chart
+        if series.low:
+            bars = zip(series.xs, series.low, series.high, strict=True)
+            paths = [f"M{self.x(x)},{self.y(low)}V{self.y(high)}" for x, low, high in bars]
+        else:
+            paths = ["M" + "L".join(f"{x},{y}" for x, y, *_ in points)] if points else []
+        self.lines += [{"d": path, "color": color, "dashed": series.dashed} for path in paths]
+        for x, y, _, _, is_marked in points:
+            if is_marked or series.low or len(points) == 1:
+                self.dots.append({"x": x, "y": y, "color": color})
+        self._values.append({"name": series.name, "points": [point[:4] for point in points]})
 
 
-def bar_chart(
-    id: str,
-    title: str,
-    description: str,
-    labels: tuple[str, str],
-    groups: Sequence[str],
-    series: Sequence[tuple[str, Sequence[float]]],
-    log: bool = False,
-) -> Chart:
-    """Returns a chart of bars side by side: for each group one of each series (name, value of each group).
+def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]) -> list[Chart]:
+    """Returns charts of loss, accuracy and learning rate over the epochs; none if there is no epoch.
 
-    The other arguments are as in `line_chart`.
+    Args:
+        histories: history.csv of each member, or a mean of several, by name.
+        kept_epochs: the epoch that predicts, by name; it is marked.
     """
-    tallest = max([value for _, heights in series for value in heights], default=1) or 1
-    low = 0.5 if log else 0  # a single row has to be seen on a logarithmic axis
-    y_axis = Axis(low, max(tallest * 1.05, 2 * low), HEIGHT - BOTTOM, TOP, log)
-    space = (WIDTH - LEFT - RIGHT) / max(1, len(groups))
-    width = space * 0.8 / max(1, len(series))
-    step = -(-len(groups) // 16)  # as many names as there is room for
-    ticks = [(round(LEFT + (i + 0.5) * space, 1), name) for i, name in enumerate(groups) if i % step == 0]
-    chart = Chart(id, title, description, *labels, ticks, y_axis.ticks(integer=True))
-    for number, (name, heights) in enumerate(series):
-        points = []
-        for index, value in enumerate(heights):
-            left, top = LEFT + (index + 0.1) * space + number * width, y_axis(value)
-            bar = {"x": round(left, 1), "y": top, "width": round(width, 1), "color": number}
-            chart.bars.append(bar | {"height": round(HEIGHT - BOTTOM - top, 1)})
-            points.append((round(left + width / 2, 1), top, groups[index], f"{value:.5g}"))
-        if len(series) > 1:
-            chart.legend.append({"name": name, "color": number, "dashed": False})
-        chart.series.append({"name": name, "points": points})
-    return chart
+    if not histories:
+        return []
+    together = pd.concat(list(histories.values()))
+    first, last = together["epoch"].min(), together["epoch"].max()
+    space = 0.5 if first == last else 0
+    epochs = Axis("epoch", first - space, last + space, LEFT, WIDTH - RIGHT, integer=True)
+    axes = {
+        "loss": _log_axis("loss", together[["loss", "val_loss"]]),
+        "accuracy": _accuracy_axis(together[["accuracy", "val_accuracy"]]),
+        "learning_rate": _log_axis("learning rate", together[["learning_rate"]]),
+    }
+    return [_curves(name, (epochs, axis), histories, kept_epochs) for name, axis in axes.items()]
+
+
+def _log_axis(label: str, table: pd.DataFrame) -> Axis:
+    """Returns a y axis with some space beyond the positive values of a table."""
+    values = table.to_numpy().ravel()
+    values = values[np.isfinite(values) & (values > 0)]
+    low, high = (values.min(), values.max()) if len(values) else (0.1, 1)
+    return Axis(label, low / 1.15, high * 1.15, HEIGHT - BOTTOM, TOP, log=True)
+
+
+def _accuracy_axis(table: pd.DataFrame) -> Axis:
+    """Returns a y axis that ends at 1, where the first epochs do not flatten the others."""
+    low = np.nanmax([1 - 6 * (1 - table["val_accuracy"].median()), table.min().min() - 0.002, 0])
+    return Axis("accuracy", low if low < 1 else 0, 1, HEIGHT - BOTTOM, TOP)
+
+
+def _curves(
+    quantity: str, axes: tuple[Axis, Axis], histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]
+) -> Chart:
+    """Returns the chart of a column of history.csv; if it has a validation column too, training is dashed."""
+    series, legend = [], []
+    for number, (name, table) in enumerate(histories.items()):
+        epochs = table["epoch"].tolist()
+        if f"val_{quantity}" in table:
+            series.append(Series(f"{name} training", epochs, table[quantity].tolist(), number, dashed=True))
+            values, marked = table[f"val_{quantity}"], kept_epochs.get(name)
+        else:
+            values, marked = table[quantity], None
+        legend.append(Series(name, epochs, values.tolist(), number, marked=marked))
+        series.append(legend[-1])
+    title = axes[1].label.capitalize()
+    description = f"{title} over the epochs: {len(series)} lines."
+    return Chart(
+        f"curve-{quantity}",
+        title,
+        description,
+        axes,
+        series,
+        legend if len(legend) <= _LONGEST_LEGEND else [],
+    )
+
+
+def reliability(calibration: dict[str, Any]) -> Chart:
+    """Returns the chart of accuracy against confidence; `calibration` is that of cv_report.json."""
+    bins = pd.DataFrame(calibration["bins"]).to_dict("list")
+    measured = Series("out of fold", bins["confidence"], bins["accuracy"], low=bins["low"], high=bins["high"])
+    series = [Series("perfect", [0, 1], [0, 1], 6, dashed=True), measured]
+    x = Axis("mean probability of the predicted label", 0, 1, LEFT, WIDTH - RIGHT)
+    y = Axis("accuracy", 0, 1, HEIGHT - BOTTOM, TOP)
+    description = f"Accuracy against confidence; expected calibration error {calibration['ece']:.5f}."
+    return Chart("reliability", "Reliability (bars: 95 % interval)", description, (x, y), series, series)

@@ -1,13 +1,13 @@
-"""Which of several runs is better, and how sure that is: paired comparisons of what they predict out of fold.
+"""Which of several runs is better, and how certain that is: paired comparisons of what they predict out of fold.
 
-A pair is compared on the rows that both predicted. Two classifiers of the same rows make mostly the same
-errors, so the difference of their errors is known much better than the errors of either.
+A pair is compared on the rows that both predicted. Two classifiers make mostly the same errors, so the difference
+of their errors is known much better than the errors of either.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,15 @@ from scipy.stats import binomtest, poisson
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.scores import scores
-from digit_recognizer.files import UserError
-from digit_recognizer.results.analysis import wilson_interval
+from digit_recognizer.files import UserError, atomic
 from digit_recognizer.results.ensemble import read_members, refuse_repetition
-from digit_recognizer.results.out_of_fold import covered_rows, load_oof, out_of_fold, wrong_rows
+from digit_recognizer.results.out_of_fold import (
+    accuracy_interval,
+    covered_rows,
+    load_oof,
+    out_of_fold,
+    wrong_rows,
+)
 from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import Member
 
@@ -28,42 +33,44 @@ _CHUNK = 50  # resamples at a time: 50 x 42,000 weights are 8 MB
 _LEAST = np.finfo(float).eps  # a probability of 0 has no logarithm; scikit-learn clips at the same
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # arrays do not compare
 class Comparison:
-    """Several runs side by side. `compare_runs` tells what the columns of the tables are."""
+    """Several runs side by side. `compare_runs` describes the columns of the tables."""
 
-    names: list[str]  # of the runs, all different
+    members: dict[str, list[Member]]  # of each run, by its name
+    oof: dict[
+        str, np.ndarray
+    ]  # float32 (training rows, 10) by the run's name, NaN in rows that no member predicted
     runs: pd.DataFrame
     pairs: pd.DataFrame
-    members: list[list[Member]]  # of each run
-    probabilities: np.ndarray  # float32 (runs, training rows, 10), out of fold, NaN where not predicted
 
     @property
     def is_finished(self) -> bool:
-        """Whether no member of any run is left to train."""
-        return all(member.is_finished for members in self.members for member in members)
+        """Whether all members of all runs are finished."""
+        return all(member.is_finished for members in self.members.values() for member in members)
 
 
 def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
     """Compares runs by their finished members; `ensemble.py` need not have run.
 
     The table `runs` has a line for each run, the most accurate on the common rows first:
-        members, finished: members of the run, and those that are finished.
+        recipe: its name.
+        members, finished: number of members of the run, and of finished ones.
         rows, errors, accuracy, low, high, log_loss: out of fold, on the rows that the run predicted;
             [low, high] is the 95 % interval of the accuracy (Wilson).
-        per_row: members that predict a row, in the mean. More of them make fewer errors.
+        per_row: mean number of members that predict a row. More members make fewer errors.
         common_rows, common_errors, common_log_loss: the same on the rows that all runs predicted.
-        parameters: of one network. seconds: training of a member, in the mean.
+        parameters: of one network. seconds: mean training time of a member.
     The table `pairs` has a line for each two runs `first` and `second`, on the rows that both predicted:
         rows, errors_first, errors_second.
         difference: errors of the second run minus errors of the first; low, high: its 95 % interval.
-        only_first, only_second: rows that only this one has wrong.
+        only_first, only_second: rows that only this run has wrong.
         p: exact McNemar test that both err equally often, two-sided; for this pair alone.
-        loss_difference, loss_low, loss_high: log loss of the second less that of the first, and its 95 %
+        loss_difference, loss_low, loss_high: log loss of the second minus that of the first, and its 95 %
             interval.
     Intervals of differences are percentiles of a Poisson bootstrap of the rows.
 
-    Raises UserError where there are fewer than two runs, or one is of other data or has no finished member.
+    Raises UserError if there are fewer than two runs, or if one is of other data or has no finished member.
     Source: McNemar (1947); Dietterich, 'Approximate statistical tests for comparing supervised classification
     learning algorithms' (1998); Hanley and MacGibbon, 'Creating non-parametric bootstrap samples using Poisson
     frequencies' (2006).
@@ -71,79 +78,83 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
     if len(runs) < 2:
         raise UserError("a comparison takes two runs or more")
     refuse_repetition(runs)
-    names = _names([run.folder for run in runs])
-    members = [read_members(run, dataset) for run in runs]
-    for run, own in zip(runs, members, strict=True):
-        if not any(member.is_finished for member in own):
+    return _compare(runs, dataset)
+
+
+def write_leaderboard(home: Run, dataset: Dataset) -> str:
+    """Writes leaderboard.csv, the table of the runs below `home`, and returns it as lines for a terminal.
+
+    `compare_runs` describes the columns. Raises UserError if a run is damaged or of other data.
+    """
+    runs = home.child_runs()
+    table = _compare(runs, dataset).runs if runs else pd.DataFrame(columns=["run"]).set_index("run")
+    with home.lock(), atomic(home.leaderboard) as file:
+        table.to_csv(file)
+    return format_runs(table) if runs else "no fold is finished yet"
+
+
+def _compare(runs: Sequence[Run], dataset: Dataset) -> Comparison:
+    folders = [run.folder.resolve() for run in runs]
+    home = os.path.commonpath([folder.parent for folder in folders])
+    members, oof, lines = {}, {}, {}
+    for run, folder in zip(runs, folders, strict=True):
+        name = os.path.relpath(folder, home)
+        members[name] = read_members(run, dataset)
+        if not any(member.is_finished for member in members[name]):
             raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-    rows = len(dataset.train_labels)
-    oof = np.stack(
-        [
-            load_oof(run, rows) if is_blend(run.require_settings()) else out_of_fold(own, rows)
-            for run, own in zip(runs, members, strict=True)
-        ]
-    )
-    lines = [_line(own, each, oof, dataset.train_labels) for own, each in zip(members, oof, strict=True)]
-    table = pd.DataFrame(lines, index=pd.Index(names, name="run"))
-    table.insert(0, "recipe", [str(run.require_settings().get("name", "")) for run in runs])
+        settings, rows = run.require_settings(), len(dataset.train_labels)
+        oof[name] = load_oof(run, rows) if is_blend(settings) else out_of_fold(members[name], rows)
+        lines[name] = {"recipe": str(settings.get("name", ""))}
+    common = np.all([covered_rows(probabilities) for probabilities in oof.values()], axis=0)
+    for name, line in lines.items():
+        line |= _line(members[name], oof[name], common, dataset.train_labels)
+    table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
     table = table.sort_values(["common_errors", "common_log_loss", "log_loss"])
-    return Comparison(names, table, _pairs(names, oof, dataset.train_labels), members, oof)
+    return Comparison(members, oof, table, _pairs(oof, dataset.train_labels))
 
 
-def _names(folders: list[Path]) -> list[str]:
-    """As many last parts of each path as tell the paths, all different, apart."""
-    paths = [folder.resolve() for folder in folders]
-    count = 1
-    while len({path.parts[-count:] for path in paths}) < len(paths):
-        count += 1
-    return [str(Path(*path.parts[-count:])) for path in paths]
-
-
-def _line(
-    members: list[Member], oof: np.ndarray, all_oof: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
+def _line(members: list[Member], oof: np.ndarray, common: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Returns a line of the table of runs; `common` are the rows, bool (training rows,), that all runs predicted."""
     finished = [member for member in members if member.is_finished]
     metrics = [member.metrics() for member in finished]
-    parameters = metrics[0].get("parameters")
-    covered, common = covered_rows(oof), np.all([covered_rows(each) for each in all_oof], axis=0)
-    own = scores(labels[covered], oof[covered])
+    covered = covered_rows(oof)
+    scored = scores(labels[covered], oof[covered])
     shared = scores(labels[common], oof[common]) if common.any() else {}
-    low, high = wilson_interval(own["rows"] - own["errors"], own["rows"])
-    return {
-        "members": len(members),
-        "finished": len(finished),
-        **{name: own[name] for name in ("rows", "errors", "accuracy")},
-        "low": low,
-        "high": high,
-        "log_loss": own["log_loss"],
-        "per_row": sum(len(member.validation_rows) for member in finished) / own["rows"],
-        "common_rows": int(common.sum()),
-        "common_errors": shared.get("errors"),
-        "common_log_loss": shared.get("log_loss"),
-        "parameters": parameters if isinstance(parameters, int) else None,
-        "seconds": float(np.mean([each["seconds"] for each in metrics])),
-    }
-
-
-def _pairs(names: list[str], oof: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """The table of pairs, in the order of `names`."""
-    covered = np.array([covered_rows(each) for each in oof])
-    wrong = np.array([wrong_rows(each, labels) for each in oof])
-    right = np.array([each[np.arange(len(labels)), labels] for each in oof], np.float64)
-    losses = -np.log(np.maximum(np.where(covered, right, 1), _LEAST))
-    pairs = list(combinations(range(len(names)), 2))
-    both = np.array([covered[a] & covered[b] for a, b in pairs])
-    errors = np.array([wrong[b].astype(float) - wrong[a] for a, b in pairs]) * both
-    excess = np.array([losses[b] - losses[a] for a, b in pairs]) * both
-    error_intervals, loss_intervals = np.split(
-        _bootstrap(np.tile(both, (2, 1)), np.vstack([errors, excess])), 2
+    return (
+        {"members": len(members), "finished": len(finished)}
+        | scored
+        | accuracy_interval(scored["errors"], scored["rows"])
+        | {
+            "per_row": sum(len(member.validation_rows) for member in finished) / scored["rows"],
+            "common_rows": int(common.sum()),
+            "common_errors": shared.get("errors"),
+            "common_log_loss": shared.get("log_loss"),
+            "parameters": metrics[0].get("parameters"),
+            "seconds": float(np.mean([values["seconds"] for values in metrics])),
+        }
     )
+
+
+def _pairs(oof: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
+    """Returns the table of pairs, in the order of the runs."""
+    pairs, names = list(combinations(range(len(oof)), 2)), list(oof)
+    covered = np.array([covered_rows(probabilities) for probabilities in oof.values()])
+    wrong = np.array([wrong_rows(probabilities, labels) for probabilities in oof.values()])
+    of_label = np.array(
+        [probabilities[np.arange(len(labels)), labels] for probabilities in oof.values()], float
+    )
+    losses = -np.log(np.maximum(np.where(covered, of_label, 1), _LEAST))
+    both = np.array([covered[a] & covered[b] for a, b in pairs]).reshape(-1, len(labels))
+    errors = np.array([wrong[b].astype(float) - wrong[a] for a, b in pairs]).reshape(both.shape) * both
+    excess = np.array([losses[b] - losses[a] for a, b in pairs]).reshape(both.shape) * both
+    intervals = _bootstrap(np.vstack([both, both]), np.vstack([errors, excess]))
     lines = []
     for number, (a, b) in enumerate(pairs):
-        shared = both[number]
-        rows = int(shared.sum())
+        shared, rows = both[number], int(both[number].sum())
         only_first, only_second = int((errors[number] < 0).sum()), int((errors[number] > 0).sum())
         discordant = only_first + only_second
+        low, high = rows * intervals[number]
+        loss_low, loss_high = intervals[number + len(pairs)]
         lines.append(
             {
                 "first": names[a],
@@ -152,24 +163,24 @@ def _pairs(names: list[str], oof: np.ndarray, labels: np.ndarray) -> pd.DataFram
                 "errors_first": int(wrong[a][shared].sum()),
                 "errors_second": int(wrong[b][shared].sum()),
                 "difference": only_second - only_first,
-                "low": rows * error_intervals[number, 0],
-                "high": rows * error_intervals[number, 1],
+                "low": low,
+                "high": high,
                 "only_first": only_first,
                 "only_second": only_second,
                 "p": binomtest(only_first, discordant).pvalue if discordant else 1.0,
                 "loss_difference": excess[number].sum() / rows if rows else np.nan,
-                "loss_low": loss_intervals[number, 0],
-                "loss_high": loss_intervals[number, 1],
+                "loss_low": loss_low,
+                "loss_high": loss_high,
             }
         )
     return pd.DataFrame(lines)
 
 
 def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The 95 % intervals, float (pairs, 2), of the means of `values` (pairs, rows) over the rows `counted`.
+    """Returns the 95 % intervals, float (pairs, 2), of the means of `values` (pairs, rows) over the rows `counted`.
 
-    Each resample weighs each row by a Poisson number of mean 1; the same weights serve all pairs, so that a
-    pair has the same interval whatever it is compared along with.
+    Each resample weights the rows by Poisson numbers with mean 1. All pairs share the weights, so that the interval
+    of a pair does not depend on the other runs of the comparison.
     """
     random = np.random.default_rng(0)
     counted, values = counted.T.astype(np.float32), values.T.astype(np.float32)
@@ -183,42 +194,29 @@ def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.percentile(np.concatenate(means), [2.5, 97.5], axis=0).T
 
 
+def format_runs(table: pd.DataFrame) -> str:
+    """Returns the table of runs as lines for a terminal."""
+    decimals = {"accuracy": 5, "low": 5, "high": 5, "log_loss": 5, "per_row": 1, "seconds": 0}
+    decimals |= {"common_errors": 0, "common_log_loss": 5, "parameters": 0}
+    formatters = {name: f"{{:,.{digits}f}}".format for name, digits in decimals.items()}
+    return table.astype({name: float for name in decimals}).to_string(formatters=formatters)
+
+
 def format_comparison(comparison: Comparison) -> str:
     """Returns both tables as lines for a terminal."""
-    table, pairs = comparison.runs, comparison.pairs
-    runs = pd.DataFrame(
-        {
-            "recipe": table["recipe"],
-            "finished": [f"{a} of {b}" for a, b in zip(table["finished"], table["members"], strict=True)],
-            "per row": table["per_row"].map("{:.1f}".format),
-            "rows": table["rows"],
-            "errors": table["errors"],
-            "accuracy": table["accuracy"].map("{:.5f}".format),
-            "95 %": [f"{a:.5f} to {b:.5f}" for a, b in zip(table["low"], table["high"], strict=True)],
-            "log loss": table["log_loss"].map("{:.5f}".format),
-            "common rows": table["common_rows"],
-            "errors there": table["common_errors"].map("{:.0f}".format, na_action="ignore").fillna("-"),
-            "s a member": table["seconds"].map("{:,.0f}".format),
-        }
-    )
     lines = [
         "Out of fold; the fewest errors on the rows that all runs predicted are first:",
-        runs.to_string(),
+        format_runs(comparison.runs),
         "",
     ]
-    for pair in pairs.itertuples():
+    for pair in comparison.pairs.itertuples():
         lines.append(f"{pair.second} against {pair.first}, {pair.rows} rows that both predicted:")
         if pair.rows:
-            lines.append(f"  {describe_pair(pair)}")
+            lines.append(
+                f"  {pair.errors_second} errors against {pair.errors_first}: {pair.difference:+d} "
+                f"({pair.low:+.1f} to {pair.high:+.1f}); only the second wrong {pair.only_second}, only the first "
+                f"{pair.only_first}; McNemar p = {pair.p:.3g}; log loss {pair.loss_difference:+.5f} "
+                f"({pair.loss_low:+.5f} to {pair.loss_high:+.5f})"
+            )
     lines.append("McNemar: exact, two-sided, for each pair alone; intervals: 95 %, bootstrap of the rows")
     return "\n".join(lines)
-
-
-def describe_pair(pair: Any) -> str:
-    """Returns what a line of the table of pairs says, in words; `pair` has its columns as attributes."""
-    return (
-        f"{pair.errors_second} errors against {pair.errors_first}: {pair.difference:+d} "
-        f"({pair.low:+.1f} to {pair.high:+.1f}); only the second wrong {pair.only_second}, only the first "
-        f"{pair.only_first}; McNemar p = {pair.p:.3g}; log loss {pair.loss_difference:+.5f} "
-        f"({pair.loss_low:+.5f} to {pair.loss_high:+.5f})"
-    )

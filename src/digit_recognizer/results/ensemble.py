@@ -1,5 +1,6 @@
 """From the members' probabilities to those of the ensemble, out of fold and on the test rows."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ def write(run: Run, dataset: Dataset, predictions: Sequence[Prediction], weights
         for member in prediction.members
     ]
     missing = [member_path(run, member) for prediction in predictions for member in prediction.missing]
-    write_json(run.ensemble_json, {"members": members, "missing": missing})
+    sha256 = hashlib.sha256(run.submission.read_bytes()).hexdigest()  # submit.py sends no other file
+    write_json(run.ensemble_json, {"members": members, "missing": missing, "submission_sha256": sha256})
 
 
 def _mean_out_of_fold(predictions: Sequence[Prediction], weights: np.ndarray) -> np.ndarray:
@@ -132,7 +134,7 @@ def oof_weights(predictions: Sequence[Prediction], labels: np.ndarray) -> np.nda
     if not covered.any():
         raise UserError("--weights oof: these runs have no validated row in common; use --weights equal")
     # (predictions, rows): the probability of the label
-    of_label = np.array([each.oof[covered, labels[covered]] for each in predictions], np.float64)
+    of_label = np.array([prediction.oof[covered, labels[covered]] for prediction in predictions], float)
     count = len(predictions)
     result = minimize(
         lambda weights: -np.log(np.maximum(weights @ of_label, 1e-15)).mean(),
@@ -165,7 +167,8 @@ def read_ensemble(run: Run) -> EnsembleFile:
     advice = "run scripts/ensemble.py again"
     contents = read_json(run.ensemble_json, advice)
     with reading(run.ensemble_json, advice):
-        weights = {(run.folder / x["member"]).resolve(): float(x["weight"]) for x in contents["members"]}
+        entries = contents["members"]
+        weights = {(run.folder / entry["member"]).resolve(): float(entry["weight"]) for entry in entries}
         if not min(weights.values()) >= 0 or not abs(sum(weights.values()) - 1) < 0.01:
             raise ValueError("the weights do not sum to 1")
         missing = [str(Path(name)) for name in contents["missing"]]
@@ -205,13 +208,13 @@ def trained_models(run: Run) -> dict[Path, float]:
     return models
 
 
-def format_blend(run: Run, taken: list[tuple[Prediction, float]]) -> str:
+def format_blend(run: Run, blended: list[tuple[Prediction, float]]) -> str:
     """Returns what `blend` averaged as lines for a terminal."""
     lines = []
-    for prediction, weight in taken:
+    for prediction, weight in blended:
         folder = prediction.run.folder
         lines.append(f"{folder}: {len(prediction.members)} members, weight {weight:.4f}")
         if prediction.missing:
             names = ", ".join(member.name for member in prediction.missing)
             lines.append(f"{folder}: not finished and not included: {names}")
-    return "\n".join([*lines, f"{run.submission}: {len(taken[0][0].test)} rows"])
+    return "\n".join([*lines, f"{run.submission}: {len(blended[0][0].test)} rows"])

@@ -1,17 +1,28 @@
-"""Out-of-fold probabilities: the mean over the members that did not learn from a row, NaN if there is none."""
+"""Out-of-fold probabilities, which are those of the members that did not learn from a row, and what they tell."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.stats import betabinom, binomtest
 
 from digit_recognizer.data.digits import CLASSES
+from digit_recognizer.data.scores import scores
 from digit_recognizer.files import UserError
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import Member, read_probabilities
 
+_BINS = 15  # of the reliability curve
+_CONFIDENT = 0.9  # probability
+
 
 def out_of_fold(members: Iterable[Member], rows: int) -> np.ndarray:
-    """Returns the mean of the finished members' validation probabilities, float32 (rows, 10)."""
+    """Returns the mean of the finished members' validation probabilities, float32 (rows, 10).
+
+    Rows that no member predicted are NaN.
+    """
     total, count = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
     for member in members:
         if member.is_finished:
@@ -41,3 +52,81 @@ def covered_rows(oof: np.ndarray) -> np.ndarray:
 def wrong_rows(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns bool (rows,): the predicted rows whose most probable class is not the label."""
     return covered_rows(oof) & (oof.argmax(axis=1) != labels)
+
+
+def accuracy_interval(errors: int, rows: int) -> dict[str, float]:
+    """Returns the 95 % interval (Wilson) of the accuracy with `errors` in `rows`, as low and high."""
+    interval = binomtest(rows - errors, rows).proportion_ci(method="wilson")
+    return {"low": float(interval.low), "high": float(interval.high)}
+
+
+def expected_accuracy(errors: int, rows: int, new_rows: int) -> dict[str, float]:
+    """Returns the 95 % interval of the accuracy on other rows of the same kind, as low and high.
+
+    It is the predictive distribution for Jeffreys' prior, a beta-binomial distribution, so it includes the chance
+    in both samples of rows. It does not know that an ensemble predicts new rows better than its members do.
+    """
+    tails = betabinom.ppf([0.975, 0.025], new_rows, errors + 0.5, rows - errors + 0.5)
+    low, high = 1 - tails / new_rows
+    return {"low": float(low), "high": float(high)}
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Returns the expected calibration error (ECE) and the bins of the reliability curve that have rows.
+
+    The rows are binned by their highest probability, in 15 bins of the same width. The ECE is the mean distance
+    of confidence and accuracy, weighted by the rows of the bins.
+
+    Args:
+        labels: uint8 (rows,).
+        probabilities: float (rows, 10).
+
+    Source: Guo and others, 'On calibration of modern neural networks' (2017).
+    """
+    confidence = probabilities.max(axis=1).astype(float)
+    right = probabilities.argmax(axis=1) == labels
+    numbers = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = []
+    for number, inside in pd.DataFrame({"confidence": confidence, "accuracy": right}).groupby(numbers):
+        errors, rows = int((~inside["accuracy"]).sum()), len(inside)
+        ends = {"from": int(number) / _BINS, "to": (int(number) + 1) / _BINS, "rows": rows}
+        bins.append(ends | inside.mean().to_dict() | accuracy_interval(errors, rows))
+    distance = sum(line["rows"] * abs(line["confidence"] - line["accuracy"]) for line in bins)
+    return {"ece": distance / len(labels), "bins": bins}
+
+
+def gain(members: Sequence[Member], weights: Sequence[float], labels: np.ndarray) -> list[dict[str, Any]]:
+    """Returns the scores of the mean of the first 1, 2, ... splits; a split is a repeat of one run.
+
+    Only rows that all splits predict count. The list is empty if there is no such row, or a single split.
+    `weights` are those of the members in the ensemble, `labels` are uint8 (training rows,).
+    """
+    splits: dict[tuple[Path, int], list[int]] = {}
+    for number, member in enumerate(members):
+        splits.setdefault((member.folder.parent, member.repeat), []).append(number)
+    means = np.array([out_of_fold([members[i] for i in split], len(labels)) for split in splits.values()])
+    shared = np.all([covered_rows(mean) for mean in means], axis=0)
+    if len(means) < 2 or not shared.any():
+        return []
+    shares = np.array([sum(weights[i] for i in split) for split in splits.values()])[:, None, None]
+    means = np.cumsum(shares * means[:, shared], axis=0) / np.cumsum(shares, axis=0)
+    return [{"splits": count} | scores(labels[shared], mean) for count, mean in enumerate(means, start=1)]
+
+
+def confident_errors(labels: np.ndarray, oof: np.ndarray, votes: np.ndarray) -> list[dict[str, Any]]:
+    """Returns row, label, predicted class and its probability, of at least 0.9, of confident errors, the highest first.
+
+    All members that validated the row predict the same wrong class.
+
+    Args:
+        labels: uint8 (rows,).
+        oof: float (rows, 10), NaN in rows that no member predicted.
+        votes: int (members, rows), the members' classes, -1 if a member did not validate the row.
+    """
+    predicted, confidence = oof.argmax(axis=1), np.nan_to_num(oof.max(axis=1))
+    agree = ((votes == predicted) | (votes < 0)).all(axis=0)
+    table = pd.DataFrame({"label": labels, "predicted": predicted, "probability": confidence}).rename_axis(
+        "row"
+    )
+    table = table[agree & (predicted != labels) & (confidence >= _CONFIDENT)]
+    return table.sort_values("probability", ascending=False, kind="stable").reset_index().to_dict("records")

@@ -2,148 +2,137 @@
 
 import dataclasses
 import shlex
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
 
 from digit_recognizer import named_recipes
-from digit_recognizer.data import folds
-from digit_recognizer.data.digits import CLASSES, Dataset
+from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.files import atomic
-from digit_recognizer.recipes import AUGMENTATION, Recipe, format_value, from_json, settable_fields
-from digit_recognizer.results import epoch_choice, gallery, page_charts
-from digit_recognizer.results.ensemble import member_path
+from digit_recognizer.recipes import AUGMENTATION, Recipe, format_value, settable_fields
+from digit_recognizer.results import charts
 from digit_recognizer.results.evaluation import Evaluation
-from digit_recognizer.results.templating import render
+from digit_recognizer.results.templating import Item, probabilities_text, render
 from digit_recognizer.runs.plan import make_recipe
 
-_MOST_ERRORS = 2000  # of a gallery: some 2 MB
-_LISTED = 25  # members, at most, in the table of who disagrees with whom
-_SECTIONS = {
-    "score": "Score",
-    "folds": "Folds",
-    "curves": "Learning curves",
-    "confusions": "Confusions",
-    "errors": "Errors",
-    "mislabelled": "Likely mislabelled",
-    "calibration": "Calibration",
-    "ensemble": "Ensemble",
-    "test": "Test rows",
-    "recipe": "Recipe",
-}
-_UNFINISHED = ("score", "curves", "recipe")  # sections of a run that has no finished member yet
+_MOST_PICTURES = 2000  # in a gallery: 2 MB
 _FIELDS = [option.name for option in dataclasses.fields(Recipe)]
 
 
-def write_page(evaluation: Evaluation, dataset: Dataset, refresh: int | None = None) -> None:
+def write_page(evaluation: Evaluation, refresh: int | None = None) -> None:
     """Writes report/index.html of a run.
 
-    As long as a member is not finished, the page reads itself again after `refresh` seconds, never for None.
+    With `refresh`, a browser reads the page again after that many seconds.
     """
-    refresh = None if evaluation.is_finished else refresh
-    page = render("page.html.j2", **_values(evaluation, dataset), refresh=refresh)
+    page = render("page.html.j2", **_values(evaluation), refresh=refresh)
     evaluation.run.report.mkdir(exist_ok=True)
     with atomic(evaluation.run.report / "index.html", several_writers=True) as file:
         file.write_text(page, encoding="utf-8")
 
 
-def _values(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
-    report, settings = evaluation.report, evaluation.settings
+def _values(evaluation: Evaluation) -> dict[str, Any]:
+    report, settings = evaluation.report, evaluation.run.require_settings()
+    histories = evaluation.histories()
     values = {
         "report": report,
-        "sections": [(id, name) for id, name in _SECTIONS.items() if evaluation.members or id in _UNFINISHED],
         "folder": evaluation.run.folder.resolve().name,
         "facts": _facts(settings),
         "recipe": _recipe_lines(settings),
         "command": command(settings),
-        "own_folds": not _seed_makes_folds(evaluation),
-        "curves": page_charts.learning_curves(
-            evaluation.histories, {each["member"]: each["best_epoch"] for each in report.get("folds", [])}
+        "curves": charts.learning_curves(
+            histories, {line["member"]: line["best_epoch"] for line in report.get("folds", [])}
         ),
         "progress": [
-            (member.name, len(evaluation.histories.get(member.name, ()))) for member in evaluation.unfinished
+            (name, len(histories.get(name, ())))
+            for name in map(evaluation.name, evaluation.others)
+            if name in report["missing"]
         ],
         "augmented": any(settings.get(name) for name in AUGMENTATION),
-        "digits": range(CLASSES),
     }
-    if evaluation.members:
-        wrong, images = evaluation.wrong, dataset.train_images
-        suspicious = [each["row"] for each in report["likely_mislabelled"]]
-        values |= {
-            "shade": _shade(np.array(report["confusion_matrix"])),
-            "errors": gallery.training_items(evaluation, images, wrong[:_MOST_ERRORS].tolist(), suspicious),
-            "error_count": len(wrong),
-            "mislabelled": gallery.training_items(evaluation, images, suspicious[:_MOST_ERRORS]),
-            "least_sure": gallery.test_items(evaluation, dataset.test_images),
-            "reliability": page_charts.reliability(report["calibration"]),
-            "ensemble_charts": page_charts.ensemble_charts(report),
-            "pairs": _pairs(evaluation),
-            "drift": page_charts.drift(report),
-            "epoch_choice": epoch_choice.describe(report["epoch_choice"]),
-        }
-    return values
+    return values | (_predictions(evaluation) if evaluation.members else {})
 
 
-def _shade(matrix: np.ndarray) -> list[list[int]]:
-    """How dark each mistake of a confusion matrix is drawn, 0 to 5; right predictions are not."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    return np.ceil(5 * np.sqrt(wrong / max(1, wrong.max()))).astype(int).tolist()
+def _predictions(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the values of the sections that need a finished member."""
+    report, wrong = evaluation.report, evaluation.wrong
+    confident = [error["row"] for error in report["confident_errors"]] if report["likely_mislabelled"] else []
+    matrix = np.array(report["confusion_matrix"])
+    errors = matrix - np.diag(np.diag(matrix))
+    return {
+        "digits": range(CLASSES),
+        "shade": np.ceil(5 * np.sqrt(errors / max(1, errors.max()))).astype(int).tolist(),  # 0 to 5
+        "errors": _training_items(evaluation, wrong[:_MOST_PICTURES].tolist(), set(confident)),
+        "error_count": len(wrong),
+        "mislabelled": _training_items(evaluation, confident[:_MOST_PICTURES]),
+        "least_sure": _test_items(evaluation),
+        "reliability": charts.reliability(report["calibration"]),
+    }
 
 
-def _pairs(evaluation: Evaluation) -> list[list[Any]] | None:
-    """Rows of the table of test rows to which two members give different labels; None for too many members."""
-    names = [member_path(evaluation.run, member) for member in evaluation.members]
-    if not 1 < len(names) <= _LISTED:
-        return None
-    counts = evaluation.report["disagreement"]["pairs"]
-    return [[name, *line] for name, line in zip(names, counts, strict=True)]
+def _training_items(evaluation: Evaluation, rows: Iterable[int], doubtful: Container[int] = ()) -> list[Item]:
+    """Returns an item for each of these wrong training rows; the labels of some are marked as doubtful."""
+    items, dataset = [], evaluation.dataset
+    for row in rows:
+        label, probabilities = int(dataset.train_labels[row]), evaluation.oof[row]
+        predicted, votes = int(probabilities.argmax()), evaluation.votes[:, row]
+        lines = [probabilities_text(probabilities, label), f"row {row}"]
+        if (votes >= 0).sum() > 1:
+            lines.append(f"{(votes == predicted).sum()} of {(votes >= 0).sum()} members")
+        alt = f"Training row {row}: label {label}, predicted {predicted}"
+        note = "label?" if row in doubtful else ""
+        image = dataset.train_images[row]
+        items.append(Item(image, alt, f"{label} as {predicted}", lines, note, f"{label}-{predicted}"))
+    return items
+
+
+def _test_items(evaluation: Evaluation) -> list[Item]:
+    """Returns an item for each test row of which the ensemble is least sure."""
+    items, members = [], len(evaluation.members)
+    for line in evaluation.report["least_sure"]:
+        row, id, predicted = line["row"], line["id"], line["predicted"]
+        alt = f"Test row {id}: predicted {predicted}"
+        lines = [
+            probabilities_text(evaluation.test[row]),
+            f"id {id}",
+            f"{line['votes']} of {members} members",
+        ]
+        items.append(Item(evaluation.dataset.test_images[row], alt, str(predicted), lines))
+    return items
 
 
 def _facts(settings: dict[str, Any]) -> list[tuple[str, str]]:
-    """Versions, hardware and the like: what recipe.json has beside the recipe."""
+    """Returns what recipe.json holds beside the recipe: versions, hardware, data."""
     facts = []
     for name, value in settings.items():
         if isinstance(value, dict):
-            facts += [(f"{name}: {key}", str(each)) for key, each in value.items()]
+            facts += [(f"{name}: {key}", str(entry)) for key, entry in value.items()]
         elif name not in _FIELDS:
             facts.append((name, str(value)))
     return facts
 
 
-def _named_fields(name: Any) -> dict[str, str]:
-    """The fields of the recipe of that name as text; none where there is no such recipe."""
-    recipe = named_recipes.RECIPES.get(str(name))
-    return {key: format_value(value) for key, value in vars(recipe).items()} if recipe else {}
-
-
 def _recipe_lines(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Each field of the recipe, its value, and its value in the named recipe where that is another."""
-    named = _named_fields(settings.get("name"))
-    fields = {name: format_value(settings[name]) for name in _FIELDS if name in settings}
-    return [
-        (name, value, named[name] if named.get(name, value) != value else "")
-        for name, value in fields.items()
-    ]
-
-
-def _seed_makes_folds(evaluation: Evaluation) -> bool:
-    """Whether the recipe's seed makes the folds of the run; also True of a blend, which has none."""
-    if not named_recipes.RECIPES.get(str(evaluation.settings.get("name"))):
-        return True
-    labels = evaluation.dataset.train_labels
-    recipe = from_json(evaluation.settings)
-    return folds.are_of(folds.from_csv(evaluation.run.folds_csv, labels), labels, recipe)
+    """Returns each field of the recipe, its value, and its value in the named recipe if that differs."""
+    named = named_recipes.RECIPES.get(str(settings.get("name")))
+    lines = []
+    for name in _FIELDS:
+        if name in settings:
+            value = format_value(settings[name])
+            default = format_value(getattr(named, name)) if named else value
+            lines.append((name, value, default if default != value else ""))
+    return lines
 
 
 def command(settings: dict[str, Any]) -> str | None:
-    """Returns the command that trains the run again, None for a blend."""
+    """Returns the command that trains the run again, None for a blend; `settings` is the contents of recipe.json."""
     recipe_name = str(settings.get("name"))
     if recipe_name not in named_recipes.RECIPES:
         return None
-    untouched = make_recipe(None, recipe_name, {}, settings.get("data") == "sample")  # what no option changes
+    defaults = make_recipe(None, recipe_name, {}, settings.get("data") == "sample")
     words = ["python", "scripts/train.py", "--recipe", recipe_name]
     for name in settable_fields():
-        if name in settings and format_value(settings[name]) != format_value(getattr(untouched, name)):
+        if name in settings and format_value(settings[name]) != format_value(getattr(defaults, name)):
             words += ["--set", f"{name}={format_value(settings[name])}"]
     if settings.get("threads"):
         words += ["--threads", str(settings["threads"])]

@@ -1,4 +1,7 @@
-"""What a run came to: cv_report.json, cv_report.csv, a table for the terminal, pictures, and the page."""
+"""A run's report: cv_report.json, cv_report.csv, a table for the terminal, pictures, and the page.
+
+cv_report.md describes the entries of cv_report.json.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,22 +9,18 @@ from typing import Any
 import pandas as pd
 
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.files import UserError, atomic, read_json, write_json
-from digit_recognizer.results import epoch_choice
+from digit_recognizer.files import UserError, atomic, read_json, reading, write_json
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
 from digit_recognizer.results.page import write_page
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
 
-_PICTURES = ("curves.png", "confusion_matrix.png", "errors.png")  # those that a notebook shows
-
 
 def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """Writes the report of what `ensemble.write` left in `run`, and returns cv_report.json's contents.
+    """Writes the report of what `ensemble.py` made in `run`, and returns the contents of cv_report.json.
 
-    These are cv_report.json, which cv_report.schema.json describes, cv_report.csv, pictures and the page.
-    Raises UserError where there is no ensemble yet, or one of other data.
+    Raises UserError if there is no ensemble yet, if a file is damaged, or if the run is of other data.
     """
     run.require_settings()
     with run.lock():
@@ -30,36 +29,32 @@ def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
         with atomic(run.cv_report_csv) as file:
             _table(evaluation.report).to_csv(file)
         run.report.mkdir(exist_ok=True)
-        write_figures(evaluation, dataset)
-        write_page(evaluation, dataset)
+        write_figures(evaluation)
+        write_page(evaluation)
     return evaluation.report
 
 
 def _table(report: dict[str, Any]) -> pd.DataFrame:
-    """A line a fold, then overall (out-of-fold), mean, standard deviation, and the test rows with labels."""
-    rows = {fold["member"]: {column: fold[column] for column in METRICS} for fold in report["folds"]}
-    overall = {column: report["overall"].get(column) for column in METRICS} | {"seconds": report["seconds"]}
-    rows |= {
-        "out-of-fold": overall,
-        "mean": report["mean"],
-        "standard deviation": report["standard_deviation"],
-    }
+    """Returns a line for each fold, then out-of-fold, mean, standard deviation, and the test rows if labelled."""
+    lines = {fold["member"]: fold for fold in report["folds"]}
+    lines["out-of-fold"] = report["overall"] | {"seconds": report["seconds"]}
+    lines |= {"mean": report["mean"], "standard deviation": report["standard_deviation"]}
     if report["test"]:
-        rows["test"] = report["test"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=METRICS).astype(float)
-    return table.rename_axis("fold")
+        lines["test"] = report["test"]
+    table = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=METRICS)
+    return table.astype(float).rename_axis("fold")
 
 
 def _format_table(report: dict[str, Any]) -> pd.DataFrame:
     table = _table(report)
-    means = {"mean": report["mean"], "standard deviation": report["standard_deviation"]}
-    for column in METRICS:
-        form = "{:.5f}" if column in ("accuracy", "log_loss") else "{:.0f}"
-        table[column] = table[column].astype(object).map(form.format, na_action="ignore")
-        if form == "{:.0f}":  # a mean or a deviation of whole numbers is none itself
-            for line, values in means.items():
-                table.loc[line, column] = None if values[column] is None else f"{values[column]:.1f}"
-    return table.fillna("")
+    text = table.astype(object)
+    for name in METRICS:
+        decimals = 5 if name in ("accuracy", "log_loss") else 0
+        text[name] = table[name].map(f"{{:,.{decimals}f}}".format)
+        if not decimals:  # the mean of whole numbers is not a whole number
+            for line in ("mean", "standard deviation"):
+                text.loc[line, name] = f"{table.loc[line, name]:,.1f}"
+    return text.where(table.notna(), "")
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -68,49 +63,49 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def _format_scores(report: dict[str, Any]) -> str:
-    overall, interval, expected = report["overall"], report["interval"], report["expected_test_accuracy"][0]
-    worst = [f"{x['label']} as {x['predicted']} ({x['rows']})" for x in report["worst_confusions"]]
+    overall, interval, expected = report["overall"], report["interval"], report["expected_test_accuracy"]
+    worst = [
+        f"{pair['label']} as {pair['predicted']} ({pair['rows']})" for pair in report["worst_confusions"]
+    ]
+    confident = "likely mislabelled training rows" if report["likely_mislabelled"] else "confident errors"
     lines = [
         f"out-of-fold accuracy {overall['accuracy']:.5f}: {overall['errors']} of {overall['rows']} rows wrong "
         f"({overall['rows_of_train_csv']} training rows)",
-        f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}; expected on {expected['rows']} test rows: "
+        f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}; expected on {report['test_rows']} test rows: "
         f"{expected['low']:.5f} to {expected['high']:.5f}",
-        epoch_choice.describe(report["epoch_choice"]),
         f"most frequent mistakes: {', '.join(worst) or 'none'}",
-        f"likely mislabelled training rows: {len(report['likely_mislabelled'])}; "
+        f"{confident}: {len(report['confident_errors'])}; "
         f"expected calibration error {report['calibration']['ece']:.5f}",
         f"{report['test_rows_also_in_train_csv']} of {report['test_rows']} test rows are training rows too",
     ]
-    if report["test"]:
-        test = report["test"]
+    if test := report["test"]:
         lines.append(
             f"test accuracy {test['accuracy']:.5f}, log loss {test['log_loss']:.5f}: "
             f"{test['errors']} of {test['rows']} rows wrong"
         )
     if report["missing"]:
-        lines.append(f"not finished, and not in this: {', '.join(report['missing'])}")
-    if since := report.get("finished_since"):  # earlier versions did not tell it
-        lines.append(f"finished since, and not in this: {', '.join(since)}: run scripts/ensemble.py again")
-    return "\n".join(lines)
+        lines.append(f"not finished, and not included: {', '.join(report['missing'])}")
+    if since := report["finished_since"]:
+        lines.append(f"finished since, and not included: {', '.join(since)}: run scripts/ensemble.py again")
+    return "\n".join(lines + report["warnings"])
 
 
 def show(run: Run | Path | str) -> None:
-    """Displays the essentials of a run's report in a notebook: its table, and the pictures that it has.
+    """Displays the essentials of a run's report in a notebook: its table, its scores and its pictures.
 
-    Raises UserError where `report.py` has not run yet.
+    Raises UserError if `report.py` has not run yet, or if cv_report.json is damaged.
     """
     from IPython.display import HTML, Image, display
 
     run = run if isinstance(run, Run) else Run(Path(run))
     if not run.cv_report_json.exists():
         raise UserError(f"{run.folder} has no report yet: run scripts/report.py --output {run.folder}")
-    report = read_json(run.cv_report_json)
-    try:
+    advice = "run scripts/report.py again"
+    report = read_json(run.cv_report_json, advice)
+    with reading(run.cv_report_json, advice):
         table, scores = _format_table(report).to_html(escape=True), _format_scores(report)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        raise UserError(f"{run.cv_report_json} is damaged: run scripts/report.py again") from None
     display(HTML(table))
     print(scores)
-    for name in _PICTURES:
+    for name in ("curves.png", "confusion_matrix.png", "errors.png"):
         if (run.report / name).is_file():
             display(Image(str(run.report / name), width=900))

@@ -1,50 +1,95 @@
 """Pages that need nothing but themselves: templates, style and script in one file that lets no other script run."""
 
 import base64
+import functools
 import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from digit_recognizer.results import charts
 
-
-def _source(name: str) -> str:
-    """The text of a file of templates/, also where the package is read from an archive."""
-    return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")
+_MOST_CLASSES = 3  # whose probabilities a caption has
+_LEAST = 0.0005  # probability in a caption
 
 
 def render(template: str, **values: Any) -> str:
-    """Returns the page that a template of templates/ makes of `values`, all of whose texts are escaped.
+    """Returns the page that a template of templates/ makes of `values`, whose texts are escaped.
 
-    The Content-Security-Policy of the page names the hashes of its style and its script: nothing else is
-    loaded or run, whatever the values hold.
+    The Content-Security-Policy of the page names the hashes of its style and its script: nothing else is loaded
+    or run, whatever the values hold.
     """
+    style, script = _source("page.css"), _source("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    parts = {"policy": policy, "style": Markup(style), "script": Markup(script)}
+    return _environment().get_template(template).render(values | parts)
+
+
+@functools.cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "p": p_value}
+    environment.filters |= {"number": number, "p": p_value}
     environment.globals["charts"] = charts
-    style, script = _source("page.css"), _source("page.js")
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"style-src '{_hash(style)}'",
-            f"script-src '{_hash(script)}'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
-    own = {"policy": policy, "style": Markup(style), "script": Markup(script)}
-    return environment.get_template(template).render(own | values)
+    return environment
+
+
+def _source(name: str) -> str:
+    """Returns the text of a file of templates/, even if the package is in an archive."""
+    return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
-    """A text as a Content-Security-Policy names it."""
+    """Returns a hash as a Content-Security-Policy has it."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture of a digit in a gallery, and its caption."""
+
+    pixels: np.ndarray  # uint8 (28, 28)
+    alt: str
+    title: str
+    lines: Iterable[str]
+    note: str = ""
+    pair: str = ""  # "4-9" for label 4, predicted 9
+
+    @property
+    def image(self) -> str:
+        """The picture as a data URI."""
+        return _data_uri(self.pixels.tobytes(), self.pixels.shape)
+
+
+@functools.lru_cache(maxsize=10_000)  # a page that is written again has mostly the same pictures
+def _data_uri(pixels: bytes, shape: tuple[int, ...]) -> str:
+    """Returns a PNG with dark ink on white paper as a data URI."""
+    image = 255 - np.frombuffer(pixels, np.uint8).reshape(shape)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def probabilities_text(probabilities: np.ndarray, label: int | None = None) -> str:
+    """Returns the highest probabilities of float (10,), and that of `label`, as text."""
+    order = np.argsort(-probabilities, kind="stable")[:_MOST_CLASSES].tolist()
+    classes = [digit for digit in order if probabilities[digit] >= _LEAST]
+    if label is not None and label not in classes:
+        classes = [*classes[: _MOST_CLASSES - 1], label]
+    return ", ".join(
+        f"{digit}:\N{NO-BREAK SPACE}{_percent(float(probabilities[digit]))}" for digit in classes
+    )
 
 
 def number(value: float | None, digits: int = 0, sign: bool = False) -> str:
@@ -54,16 +99,14 @@ def number(value: float | None, digits: int = 0, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''},.{digits}f}"
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """Returns a share of 1 as per cent; one that is not 0 or 1 never reads as 0 or 100."""
-    if share is None:
-        return "\N{EN DASH}"
-    least = 10**-digits
-    if 0 < share * 100 < least / 2:
-        return f"<{least:g}\N{NO-BREAK SPACE}%"
-    if 100 - least / 2 < share * 100 < 100:
-        return f">{100 - least:g}\N{NO-BREAK SPACE}%"
-    return f"{share * 100:.{digits}f}\N{NO-BREAK SPACE}%"
+def _percent(share: float) -> str:
+    """Returns a part of 1 as a percentage; only exactly 0 and 1 are 0.0 % and 100.0 %."""
+    rounded = f"{share:.1%}"[:-1]
+    if rounded == "0.0" and share > 0:
+        rounded = "<0.1"
+    elif rounded == "100.0" and share < 1:
+        rounded = ">99.9"
+    return f"{rounded}\N{NO-BREAK SPACE}%"
 
 
 def p_value(p: float) -> str:

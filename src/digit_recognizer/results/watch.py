@@ -1,4 +1,4 @@
-"""The pages of runs that are still going, written anew whenever an epoch or a fold has ended."""
+"""The pages of runs that are in training, written again after each epoch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,49 +10,46 @@ from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import write_page
 from digit_recognizer.runs.directory import Run, is_blend
 
-SECONDS = 10  # between two looks at the run, and after which the page reads itself again
+SECONDS = 10  # between two looks at the run, and between two readings of the page by a browser
 
 _FINISHED = "fold_*/metrics.json"
-_WATCHED = (
-    "recipe.json",
-    "folds.csv",
-    "ensemble.json",
-    "submissions.json",
-    "fold_*/history.csv",
-    _FINISHED,
-)
+_WATCHED = ("recipe.json", "folds.csv", "ensemble.json", "submissions.json", "fold_*/history.csv", _FINISHED)
 
 
 def watch_run(run: Run, dataset: Dataset, seconds: float = SECONDS) -> None:
-    """Writes the page of a run again and again until all of its members are finished.
+    """Writes the page of a run whenever an epoch has ended, until all members are finished.
 
-    It shows the finished members as if they were all, and the epochs so far of the others; of a blend what
-    `ensemble.py` made of it. Nothing else in the run directory is written, so that the run can go on meanwhile.
-    The run need not have begun.
+    The page shows the mean of the finished members, and the epochs of the others; of a blend what `ensemble.py`
+    made. Nothing else in the run directory is written, so that the training can continue. The run need not have
+    started.
 
-    Raises UserError where the run is of other data, and for a folder that only holds other runs.
+    Raises UserError if the run is of other data, or if the folder only holds other runs.
     """
-    for _ in _changes([run], lambda: _has(run, "folds.csv"), seconds):
-        evaluation = evaluate(run, dataset, unfinished=not is_blend(run.require_settings()))
-        write_page(evaluation, dataset, refresh=max(1, round(seconds)))
-        epochs = sum(len(history) for history in evaluation.histories.values())
-        finished, unfinished = len(evaluation.members), len(evaluation.unfinished)
+    evaluation = None
+    for changed in _changes([run], lambda: _has(run, "folds.csv"), seconds):
+        if evaluation is None or any(not name.endswith("history.csv") for name in changed):
+            evaluation = evaluate(run, dataset, unfinished=not is_blend(run.require_settings()))
+        finished, unfinished = len(evaluation.members), len(evaluation.others)
+        write_page(evaluation, refresh=max(1, round(seconds)) if unfinished else None)
+        epochs = sum(len(history) for history in evaluation.histories().values())
         print(
             f"{finished} of {finished + unfinished} members finished, {epochs} epochs in all: "
             f"{run.report / 'index.html'}",
             flush=True,
         )
-        if evaluation.is_finished:
+        if not unfinished:
             return
 
 
 def watch_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, seconds: float = SECONDS) -> None:
-    """Writes the comparison of runs again and again until all of their members are finished.
+    """Writes the comparison of runs whenever a member has finished, until all members are finished.
 
-    Raises UserError as `write_comparison` does, but waits for the first finished member of each run.
+    Waits for the first finished member of each run. Raises UserError as `write_comparison` does.
     """
-    # a list, so that each run is looked at, whichever are still waited for
-    for _ in _changes(runs, lambda: all([_has(run, _FINISHED) for run in runs]), seconds):
+    # a list, so that _has raises for any of the runs
+    for changed in _changes(runs, lambda: all([_has(run, _FINISHED) for run in runs]), seconds):
+        if all(name.endswith("history.csv") for name in changed):
+            continue  # only finished members count
         comparison = write_comparison(home, runs, dataset, max(1, round(seconds)))
         print(f"{format_comparison(comparison)}\n{home.report / 'index.html'}", flush=True)
         if comparison.is_finished:
@@ -60,41 +57,42 @@ def watch_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, seconds: 
 
 
 def _has(run: Run, pattern: str) -> bool:
-    """Whether a run has a file of that pattern, or a blend its ensemble.json: it has neither folds nor members.
+    """Returns whether a run has a file of that pattern, or a blend its ensemble.json.
 
-    Raises UserError for a folder that only holds other runs: it never will.
+    Raises UserError for a folder that only holds other runs.
     """
     settings = run.settings()
     if settings is None:
         if run.child_runs():
             run.require_settings()
         return False
-    return any(run.folder.glob("ensemble.json" if "runs" in settings else pattern))
+    return any(run.folder.glob("ensemble.json" if is_blend(settings) else pattern))
 
 
-def _changes(runs: Sequence[Run], is_begun: Callable[[], bool], seconds: float) -> Iterator[None]:
-    """Yields once the runs have begun, and whenever one of their files has changed since."""
-    known, waited = None, False
+def _changes(runs: Sequence[Run], is_started: Callable[[], bool], seconds: float) -> Iterator[set[str]]:
+    """Yields the paths of the watched files once the runs have started, then those that changed, whenever any did."""
+    known: dict[str, int] = {}
+    is_announced = False
     while True:
         state = _state(runs)
-        if not is_begun():
-            if not waited:
+        if not is_started():
+            if not is_announced:
                 print(f"waiting for {', '.join(str(run.folder) for run in runs)}", flush=True)
-            waited = True
+            is_announced = True
         elif state != known:
+            changed = {name for name, _ in state.items() ^ known.items()}
             known = state
-            yield
+            yield changed
         time.sleep(seconds)
 
 
 def _state(runs: Sequence[Run]) -> dict[str, int]:
-    """When each watched file was last written, in nanoseconds."""
-    found = {}
+    """Returns when each watched file was last written, in nanoseconds."""
+    state = {}
     for run in runs:
-        for pattern in _WATCHED:
-            for path in run.folder.glob(pattern):
-                try:
-                    found[str(path)] = path.stat().st_mtime_ns
-                except FileNotFoundError:  # taken away meanwhile, as --overwrite does
-                    continue
-    return found
+        for path in [path for pattern in _WATCHED for path in run.folder.glob(pattern)]:
+            try:
+                state[str(path)] = path.stat().st_mtime_ns
+            except FileNotFoundError:  # removed since, as --overwrite does
+                continue
+    return state

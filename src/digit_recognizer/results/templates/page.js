@@ -7,7 +7,7 @@ const MOST_LINES = 12; // of the tip: with more series it shows the nearest alon
 
 function charts() {
   for (const svg of document.querySelectorAll("svg[data-values]")) {
-    const series = JSON.parse(svg.dataset.values).filter((each) => each.points.length);
+    const series = JSON.parse(svg.dataset.values).filter((line) => line.points.length);
     if (!series.length) continue;
     const cursor = svg.querySelector(".cursor");
     let at = null; // series, point
@@ -19,10 +19,10 @@ function charts() {
       cursor.setAttribute("cy", y);
       cursor.setAttribute("visibility", "visible");
       const lines = [`${svg.dataset.x} ${name}`];
-      series.forEach((each, other) => {
+      series.forEach((line, other) => {
         if (series.length > MOST_LINES && other !== number) return;
-        const point = each.points.find((candidate) => candidate[2] === name);
-        if (point) lines.push(`${other === number && series.length > 1 ? "\u25b8 " : ""}${each.name}: ${point[3]}`);
+        const point = line.points.find((candidate) => candidate[2] === name);
+        if (point) lines.push(`${other === number && series.length > 1 ? "\u25b8 " : ""}${line.name}: ${point[3]}`);
       });
       tip.textContent = lines.join("\n");
       const box = tip.getBoundingClientRect();
@@ -46,7 +46,7 @@ function charts() {
       const scale = box.width / svg.viewBox.baseVal.width;
       const x = (event.clientX - box.left) / scale, y = (event.clientY - box.top) / scale;
       let nearest = [Infinity, 0, 0];
-      series.forEach((each, number) => each.points.forEach((point, index) => {
+      series.forEach((line, number) => line.points.forEach((point, index) => {
         const distance = Math.hypot(point[0] - x, point[1] - y);
         if (distance < nearest[0]) nearest = [distance, number, index];
       }));
