@@ -1,6 +1,7 @@
 """The run directory: whole files, one owner, one identity."""
 
 import errno
+import fcntl
 import io
 import json
 import os
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from digit_recognizer import identity, recipes
+from digit_recognizer import recipes
 from digit_recognizer.files import UserError, atomic, read_json, write_arrays, write_json
 from digit_recognizer.named_recipes import named
 from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import identity, refuse_another_run, refuse_other_members
 
 SETTINGS = recipes.to_json(named("bn_cnn")) | {
     "data": "competition",
@@ -54,12 +56,12 @@ def test_another_run_is_refused_by_its_difference(tmp_path, change, message):
     write_json(tmp_path / "recipe.json", SETTINGS)
     run = Run(tmp_path)
     with pytest.raises(UserError, match=message):
-        run.check_settings(run.settings(), SETTINGS | change)
-    run.check_settings(run.settings(), SETTINGS | {"precision": "float32", "threads": 8, "citation": ""})
+        refuse_another_run(run, run.settings(), SETTINGS | change)
+    refuse_another_run(run, run.settings(), SETTINGS | {"precision": "float32", "threads": 8, "citation": ""})
 
 
 def test_the_identity_follows_from_recipe_data_and_split():
-    own = identity.identity(SETTINGS)
+    own = identity(SETTINGS)
     for name, value in (
         ("seed", 1),
         ("data", "mnist"),
@@ -67,29 +69,22 @@ def test_the_identity_follows_from_recipe_data_and_split():
         ("split", "b"),
         ("hidden", [9]),
     ):
-        assert identity.identity(SETTINGS | {name: value}) != own
-    assert identity.identity(SETTINGS | {"threads": 4, "precision": "float16", "citation": "me"}) == own
-    # a field that a later version adds, with its default, changes nothing
-    without = {name: value for name, value in SETTINGS.items() if name not in ("elastic", "tta_shift")}
-    assert identity.identity(without) == own
+        assert identity(SETTINGS | {name: value}) != own
+    assert identity(SETTINGS | {"threads": 4, "precision": "float16", "citation": "me"}) == own
 
 
 def test_members_of_another_run_are_refused(tmp_path):
     """However they came there: recipe.json may be gone."""
-    run, own = Run(tmp_path), identity.identity(SETTINGS)
+    run, own = Run(tmp_path), identity(SETTINGS)
     (tmp_path / "fold_00").mkdir()
     write_json(tmp_path / "fold_00/metrics.json", {"identity": own})
-    run.check_members(own, may_lack_identity=False)
+    refuse_other_members(run, own)
     with pytest.raises(UserError, match="fold_00 was trained with another recipe, split or data"):
-        run.check_members(identity.identity(SETTINGS | {"seed": 1}), may_lack_identity=True)
-    write_json(tmp_path / "fold_00/metrics.json", {"accuracy": 1.0})  # of an earlier version
-    run.check_members(own, may_lack_identity=True)
-    with pytest.raises(UserError, match="another recipe"):
-        run.check_members(own, may_lack_identity=False)
+        refuse_other_members(run, identity(SETTINGS | {"seed": 1}))
     (tmp_path / "fold_00/metrics.json").unlink()
     write_arrays(tmp_path / "fold_00/state.npz", facts='{"identity": "x"}')
     with pytest.raises(UserError, match="fold_00 was trained with another recipe"):
-        run.check_members(own, may_lack_identity=True)
+        refuse_other_members(run, own)
 
 
 def test_two_processes_do_not_share_a_run(tmp_path):
@@ -98,6 +93,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "src")!r})
 from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.plan import identity, refuse_another_run, refuse_other_members
 with Run({str(tmp_path / "run")!r}).lock():
     print("locked", flush=True)
     sys.stdin.read()
@@ -114,10 +110,24 @@ with Run({str(tmp_path / "run")!r}).lock():
         pass
 
 
+def test_the_lock_is_taken_on_a_file_that_is_open_for_writing(tmp_path, monkeypatch):
+    """NFS grants an exclusive lock to a writable descriptor only."""
+    flock, modes = fcntl.flock, []
+
+    def watched(handle, operation):
+        modes.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE)
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", watched)
+    with Run(tmp_path / "run").lock():
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert modes == [os.O_RDWR] and not list((tmp_path / "run").iterdir())
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match=r"can't be written \(Not a directory\)"),
+        pytest.raises(UserError, match=r"cannot be written \(Not a directory\)"),
         Run(tmp_path / "file" / "run").lock(),
     ):
         pass
@@ -195,6 +205,7 @@ def test_take_over_copies_a_finished_member_whole(tmp_path):
     earlier, run = Run(tmp_path / "earlier"), Run(tmp_path / "run")
     for folder, files in (
         (earlier.folder, {"recipe.json": "{}", "fold_00/history.csv": "3", "fold_00/metrics.json": "{}"}),
+        (earlier.folder, {"submissions.json": "[]"}),  # else the same bytes would be sent again without asking
         (earlier.folder, {"fold_01/notes.txt": "", "fold_01/state.npz": "damaged"}),
         (run.folder, {"fold_00/history.csv": "1", "fold_00/state.npz": "ours"}),
     ):
@@ -205,6 +216,7 @@ def test_take_over_copies_a_finished_member_whole(tmp_path):
     found = {str(path.relative_to(run.folder)): path.read_text() for path in run.folder.rglob("*.*")}
     assert found == {
         **{"recipe.json": "{}", "fold_00/history.csv": "3", "fold_00/metrics.json": "{}"},
+        "submissions.json": "[]",
     }
 
 
@@ -216,7 +228,6 @@ def test_clear_removes_a_run_and_nothing_else(tmp_path):
         "fold_00/model.keras",
         "fold_01/state.npz",
         "report/curves.png",
-        "cache/digits.npz",
     ]
     theirs = ["notes.txt", "fold_01/mine.txt", "report/mine.md"]
     for name in ours + theirs:
@@ -225,4 +236,4 @@ def test_clear_removes_a_run_and_nothing_else(tmp_path):
     run.clear()
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(theirs)
-    assert not (tmp_path / "fold_00").exists() and not (tmp_path / "cache").exists()
+    assert not (tmp_path / "fold_00").exists()

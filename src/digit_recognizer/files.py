@@ -4,12 +4,13 @@ Only the standard library is imported at the top: `run_all.sh` checks options wi
 installed.
 """
 
+import fcntl
 import io
 import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,32 @@ class UserError(Exception):
 
 
 @contextmanager
+def file_lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Creates the file `path` and locks it until the block ends or this process dies; then the file is removed.
+
+    Raises BlockingIOError if another process holds the lock, unless it should `wait` for it.
+    """
+    while True:
+        # open for writing, because NFS grants an exclusive lock to a writable descriptor only
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # whoever held the lock before may have removed the file after this process opened it
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                break
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
 def atomic(path: Path, several_writers: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`; if the block succeeds, the file is moved to `path` in one step.
 
@@ -46,21 +73,21 @@ def atomic(path: Path, several_writers: bool = False) -> Iterator[Path]:
 
     Args:
         path: the file to write.
-        several_writers: whether other processes may write the file at the same time. Otherwise the temporary name
-            is fixed, so that the next write replaces what a killed process left.
+        several_writers: whether other processes may write the file too; then they wait for each other.
     """
-    prefix = f".{os.getpid()}_" if several_writers else "."
-    temporary = path.with_name(f"{prefix}{path.name}")  # the ending stays: Keras and NumPy look at it
+    temporary = path.with_name(f".{path.name}")  # the ending stays: Keras and NumPy look at it
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        with file_lock(path.with_name(f".{path.name}.lock"), wait=True) if several_writers else nullcontext():
+            try:
+                yield temporary
+                _sync(temporary)
+                temporary.replace(path)
+                _sync(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as error:  # a full disk does not say which file it was
         error.filename = error.filename or str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

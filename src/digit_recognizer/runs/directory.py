@@ -1,15 +1,13 @@
 """A run directory: its paths, its lock, its recipe.json, and what --overwrite and --resume-from do with its files."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from digit_recognizer import recipes
-from digit_recognizer.files import UserError, atomic, read_json
+from digit_recognizer.files import UserError, atomic, file_lock, read_json
 from digit_recognizer.runs.member import FINISHED_FILES, epochs_in
 
 # Everything that a run directory may hold, as patterns, in the order in which --overwrite removes it. The file that
@@ -107,23 +105,19 @@ class Run:
         """
         created = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = _open_locked(self.folder / _LOCK_FILE)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder} cannot be written ({error.strerror}): take another --output"
-            ) from None
-        if handle is None:
-            raise UserError(
-                f"{self.folder}: another process is writing this run; wait for it, or take another --output"
-            )
-        try:
-            try:
+            with ExitStack() as stack:
+                try:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(file_lock(self.folder / _LOCK_FILE))
+                except BlockingIOError:
+                    raise UserError(
+                        f"{self.folder}: another process is writing this run; wait for it, or take another --output"
+                    ) from None
+                except OSError as error:
+                    raise UserError(
+                        f"{self.folder} cannot be written ({error.strerror}): take another --output"
+                    ) from None
                 yield
-            finally:
-                with suppress(OSError):
-                    (self.folder / _LOCK_FILE).unlink(missing_ok=True)
-                os.close(handle)
         except BaseException:
             with suppress(OSError):  # something was written
                 for folder in created:
@@ -176,27 +170,6 @@ def find_run(folder: Path) -> Run:
             f"{folder} has to hold one run (a recipe.json); found: {', '.join(map(str, folders)) or 'none'}"
         )
     return Run(folders[0])
-
-
-def _open_locked(path: Path) -> int | None:
-    """Returns a descriptor of the file `path` that holds an exclusive lock, or None if another process has it.
-
-    The file is open for writing, because NFS grants an exclusive lock to a writable descriptor only. Whoever held
-    the lock before may have removed the file after this process opened it: then it is opened again.
-    """
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                return handle
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        except OSError:
-            os.close(handle)
-            raise
-        os.close(handle)
 
 
 def _copy(source: Path, target: Path, replace: bool = False) -> None:
