@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+_CHECKOUT = Path(__file__).resolve().parents[2]
+ROOT = (
+    _CHECKOUT if (_CHECKOUT / "scripts").is_dir() else Path.cwd()
+)  # of the checkout; else the package is installed
 
 _LONGEST_MESSAGE, _MESSAGE_END = 1000, 300  # characters; the end of a message says what to do
 

@@ -160,7 +160,12 @@ class Recipe:
         return {name: getattr(self, name) for name in AUGMENTATION}
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "a text", tuple: "whole numbers such as 512,512"}
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "whole numbers such as 512,512",
+}
 _DESCRIPTION = ("name", "network", "citation", "reported_accuracy")  # not for --set
 
 
@@ -245,7 +250,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         )
     if name not in fields:
         raise UserError(f"--set {setting}: unknown field {name!r}{did_you_mean(name, fields)}")
-    kind = fields[name].type
+    kind: Any = fields[name].type
     try:
         return name, tuple(map(int, text.split(",") if text else ())) if kind is tuple else kind(text)
     except ValueError:
@@ -270,4 +275,5 @@ def from_json(settings: dict[str, Any]) -> Recipe:
     if missing:
         raise UserError(f"it has no {missing[0]}")
     values = {name: settings[name] for name in names}
-    return Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Recipe(**fields)

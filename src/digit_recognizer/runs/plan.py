@@ -175,7 +175,8 @@ def open_plan(run: Run, dataset: Dataset) -> Plan:
 
 def make_members(split: np.ndarray, folder: Path) -> list[Member]:
     """Returns the members that a split makes, in the order of their index; `folder` is the run directory."""
-    count, members = int(split.max()) + 1, []
+    count = int(split.max()) + 1
+    members: list[Member] = []
     for repeat, column in enumerate(split.T):
         for fold in range(count):
             index, validated = len(members), column == fold

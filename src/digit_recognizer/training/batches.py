@@ -1,6 +1,7 @@
 """What Keras is fed: the rows of each epoch in their order, the seeds of its random numbers, the data pipeline."""
 
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -125,7 +126,7 @@ def stream(batches: keras.utils.PyDataset):
 
     parts = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]]
     # TensorFlow keeps every generator until the process ends: the pipeline holds the rows, the generator must not.
-    kept = weakref.ref(batches)
+    kept: Any = weakref.ref(batches)
     pipeline = tf.data.Dataset.from_generator(
         lambda: (kept()[index] for index in range(len(kept()))), output_signature=tuple(parts)
     )

@@ -75,7 +75,7 @@ class RayExecutor:
             deadline: seconds of time.monotonic; no epoch begins that would not end by then.
             tensorboard: whether to log each epoch for TensorBoard.
         """
-        self.options, self.dataset, self.threads = options, dataset, threads
+        self.options, self.dataset, self.threads = options, dataset, threads or 0
         self.at_once = max(1, min(options.workers or at_once, at_once))
         self.deadline, self.tensorboard = deadline, tensorboard
         self.task_options: dict[str, Any] = {}  # of a member's task
@@ -94,7 +94,7 @@ class RayExecutor:
                 tempfile.TemporaryDirectory(prefix="digits_", dir="/tmp", ignore_cleanup_errors=True)
             )
             stack.callback(ray.shutdown)
-            _start_ray(self.options, self.threads, folder)
+            _start_ray(self.options, self.threads or 1, folder)
             self._share_out()
             self._data = ray.put(self.dataset)
             self._stack = stack.pop_all()
@@ -167,7 +167,8 @@ class RayExecutor:
         dtype = self._compute_dtype if plan.recipe.precision == "auto" else plan.recipe.precision
         recipe, keeper = replace(plan.recipe, precision=dtype), start_keeper(plan.run.folder, self.deadline)
         task = ray.remote(train_member).options(**self.task_options)
-        progress, waiting, running = Progress(plan.recipe, members, self.at_once), list(members), {}
+        progress, waiting = Progress(plan.recipe, members, self.at_once), list(members)
+        running: dict[Any, Member] = {}
         in_time, failures = True, []
         try:
             while running or (waiting and in_time):
@@ -220,7 +221,7 @@ def _show_news(keeper: Any, progress: Progress, members: Sequence[Member]) -> se
     return started
 
 
-def _start_ray(options: ClusterOptions, threads: int | None, folder: str) -> None:
+def _start_ray(options: ClusterOptions, threads: int, folder: str) -> None:
     """Connects to the cluster, or starts Ray on this machine with its temporary files in `folder`.
 
     Raises UserError if the cluster does not answer, or if the workers do not fit on this machine's GPUs.
@@ -244,7 +245,7 @@ def _start_ray(options: ClusterOptions, threads: int | None, folder: str) -> Non
         return
     workers = options.workers or 1
     ray.init(
-        num_cpus=max(backend.cores(), workers * (threads or 1)),
+        num_cpus=max(backend.cores(), workers * threads),
         include_dashboard=False,
         object_store_memory=_STORE + workers * _STORE_PER_WORKER,
         _temp_dir=folder,

@@ -33,7 +33,7 @@ class LoopModel(keras.Model):
             keras.ops.reshape(part, (-1, self.batch_size, *part.shape[1:]))
             for part in data[:2]  # images and labels: there are no sample weights
         ]
-        return self._scan(*state, batches) if state else self._loop(batches)
+        return self._scan(state[0], batches) if state else self._loop(batches)
 
     def _scan(self, state, batches):
         import jax

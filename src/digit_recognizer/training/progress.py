@@ -42,9 +42,14 @@ class Progress:
         self._epochs_left = {member.name: recipe.epochs - len(member.history()) for member in members}
         self._val_accuracies: dict[str, str] = {}  # of the members in training
         self._epochs, self._seconds = 0, 0.0  # of this session
-        total = len(members) * recipe.epochs
-        self._bar = tqdm(total=total, desc="all folds", unit="epoch", disable=not self.on_terminal)
-        self._bar.n = total - sum(self._epochs_left.values())
+        self._all_epochs = len(members) * recipe.epochs
+        self._bar = tqdm(
+            total=self._all_epochs,
+            initial=self._all_epochs - sum(self._epochs_left.values()),
+            desc="all folds",
+            unit="epoch",
+            disable=not self.on_terminal,
+        )
         for member in members:
             if (left := self._epochs_left[member.name]) < recipe.epochs:
                 print_line(f"{member.name} continues after epoch {recipe.epochs - left} of {recipe.epochs}")
@@ -91,7 +96,7 @@ class Progress:
         print_line(describe(member, metrics))
 
     def _update_bar(self) -> None:
-        self._bar.n = self._bar.total - sum(self._epochs_left.values())
+        self._bar.n = self._all_epochs - sum(self._epochs_left.values())
         self._bar.set_postfix(self._val_accuracies)
 
     def close(self) -> None:

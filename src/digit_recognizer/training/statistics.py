@@ -52,17 +52,17 @@ class BatchStatistics:
         for layer in self._network.layers:
             if hasattr(layer, "seed_generator"):
                 layer.seed_generator.state.assign(np.random.default_rng(seed).integers(2**31, size=2))
-        sums = [[0.0, 0.0] for _ in pairs]
         batches = np.array_split(images[:ROWS], max(1, len(images[:ROWS]) // _BATCH))
+        means, variances = [], []  # of each batch, for each layer
         for batch in batches:
             self._network(batch, training=True)
-            for total, (own, _) in zip(sums, pairs, strict=True):
-                mean = keras.ops.convert_to_numpy(own.moving_mean).astype(np.float64)
-                total[0] += mean / len(batches)
-                total[1] += (keras.ops.convert_to_numpy(own.moving_variance) + mean**2) / len(batches)
-        for (mean, square), (_, other) in zip(sums, pairs, strict=True):
-            other.moving_mean.assign(mean.astype(np.float32))
-            other.moving_variance.assign((square - mean**2).astype(np.float32))
+            means.append([keras.ops.convert_to_numpy(own.moving_mean) for own, _ in pairs])
+            variances.append([keras.ops.convert_to_numpy(own.moving_variance) for own, _ in pairs])
+        for number, (_, layer) in enumerate(pairs):
+            mean = np.array([of_batch[number] for of_batch in means], np.float64)
+            variance = np.array([of_batch[number] for of_batch in variances], np.float64)
+            layer.moving_mean.assign(mean.mean(axis=0).astype(np.float32))
+            layer.moving_variance.assign((variance.mean(axis=0) + mean.var(axis=0)).astype(np.float32))
 
 
 def _normalisations(model: keras.Model) -> list[keras.layers.BatchNormalization]:

@@ -45,11 +45,11 @@ def _distorted(number: int, *distortion: tuple[str, float]) -> list[csr_array]:
     """Returns views in pairs of opposite random numbers, so that they lie evenly around the picture itself."""
     layer, random = RandomDistortion(**dict(distortion)), np.random.default_rng(_SEED)
     knots = len(smooth_field_weights(SIDE, SIDE))
-    found = []
-    while len(found) < number:
+    views: list[csr_array] = []
+    while len(views) < number:
         draw, vectors = RANGE * random.uniform(-1, 1, 6), RANGE * random.normal(size=(2, knots))
-        found += [_matrix(layer, sign * draw, sign * vectors) for sign in (1, -1)]
-    return found[:number]
+        views += [_matrix(layer, sign * draw, sign * vectors) for sign in (1, -1)]
+    return views[:number]
 
 
 def _matrix(layer: RandomDistortion, draw: np.ndarray, vectors: np.ndarray | None = None) -> csr_array:
