@@ -1,112 +1,138 @@
-"""CSVs: the competition's and MNIST's, read as arrays and checked cell by cell."""
+"""CSVs of digits: the competition's and MNIST's, read as arrays and checked cell by cell."""
 
+import codecs
 import csv
-import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from digit_recognizer.data.input_files import DataFile
 from digit_recognizer.files import UserError
 
 SIDE = 28  # pixels of a picture, in each direction
 PIXELS = SIDE * SIDE
 CLASSES = 10
 
-_BOM = b"\xef\xbb\xbf"
-_PLAIN = b"0123456789, \n"  # the bytes of a table that pandas reads as we mean it
-_CHUNK = 4096  # rows that pandas parses at a time, as int64: 26 MB
-_MOST_DIGITS = 4  # of a cell that are looked at: Python refuses to convert thousands of them
+_CHUNK = 2000  # rows that are parsed at a time, as int64: 13 MB
+_NO_NAME = re.compile(r"unnamed: \d+", re.IGNORECASE)  # pandas' name for a column without one
+_WHOLE_NUMBER = re.compile(r'\s*("?)\s*0*(\d{1,3})(\.0*)?\s*\1\s*', re.ASCII)
+_PIXEL_NAME = re.compile(r"(?:(\d\d?)x|(\D*))(\d{1,3})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The text of a CSV whose cells are small whole numbers."""
+    """The text of a CSV."""
 
-    path: Path  # that a UserError names
-    names: list[str]  # of the columns
-    body: bytes  # the lines of the rows, each with its newline
-    first_line: int  # the number of the first row's line in the file
+    file: DataFile  # that a UserError names
+    separator: str
+    names: list[str]  # of the columns; empty for a column without a name, such as row numbers
+    body: bytes  # the rows in UTF-8, each with its newline
+    first_line: int  # number of the first row's line in the file
 
-    def parse(self, highest: list[int]) -> np.ndarray:
-        """Returns all cells, uint8 (rows, columns); `highest` is the greatest value of each column, 255 or less.
+    def check_rows(self) -> None:
+        """Raises UserError if there are no rows, or for the first one with more or fewer cells than the header.
 
-        Raises UserError for the first cell that is no whole number in its range.
+        pandas drops or adds some cells.
         """
         if not self.body:
-            raise UserError(f"{self.path} has a header and no rows: download it again")
-        cells = self._parse_fast(highest)
-        return self._parse_lines(highest) if cells is None else cells
+            raise UserError(f"{self.file} has a header and no rows: download it again")
+        separator, columns = self.separator.encode(), len(self.names)
+        for row, line in enumerate(self.body.split(b"\n")[:-1]):
+            cells = line.count(separator) + 1
+            if not line.strip():
+                raise UserError(f"{self.row_name(row)} is blank: remove that line")
+            if cells != columns:
+                hint = ": is the file cut off?" if cells < columns else ""
+                raise UserError(f"{self.row_name(row)} has {cells} columns, not {columns}{hint}")
 
-    def _parse_fast(self, highest: list[int]) -> np.ndarray | None:
-        """Returns what `parse` does, or None if a cell may be wrong.
+    def texts(self, column: int) -> list[str]:
+        """Returns the cells of a column without the quotation marks and spaces around them."""
+        chunks = self._parse([column], dtype=object, quoting=csv.QUOTE_NONE)
+        return [_strip(cell) for cells in chunks for (cell,) in cells]
 
-        pandas reads signs, fractions and zero bytes, which no picture has, drops an empty cell at the end of a row,
-        and what is too much in the first row. So the bytes and the numbers of commas are checked first.
+    def numbers(self, greatest: dict[int, int]) -> np.ndarray:
+        """Returns columns of whole numbers, uint8 (rows, columns).
+
+        Args:
+            greatest: the columns from left to right, each with its greatest possible value, 255 or less.
+
+        Raises UserError for the first cell that is not a whole number from 0 to that value.
         """
-        commas = len(self.names) - 1  # of a row
-        if (
-            self.body.translate(None, _PLAIN)
-            or self.body.count(b",", 0, self.body.index(b"\n")) != commas
-            or self.body.count(b",") != self.body.count(b"\n") * commas
-        ):
-            return None
-        chunks = []
-        try:
-            reader = pd.read_csv(
-                io.BytesIO(self.body),
-                header=None,
-                names=range(len(self.names)),
-                index_col=False,
-                na_filter=False,
-                skip_blank_lines=False,
-                low_memory=False,
-                chunksize=_CHUNK,
-            )
-            for frame in reader:
-                cells = frame.to_numpy()
-                if cells.dtype.kind != "i" or (cells.max(axis=0) > highest).any():
-                    return None
-                chunks.append(cells.astype(np.uint8))
-        except ValueError:
-            return None
-        return np.concatenate(chunks)
+        columns, limits = list(greatest), list(greatest.values())
+        # pandas also takes signs and cuts cells at a zero byte: it parses only plain digits itself
+        if not self.body.translate(None, b'0123456789 "\n' + self.separator.encode()):
+            try:
+                chunks = self._parse(columns, dtype=np.int64)
+                return np.concatenate([_to_uint8(cells, limits) for cells in chunks])
+            except (ValueError, OverflowError):
+                pass  # the text shows which cell is wrong
+        if b"\0" in self.body:
+            row = self.body[: self.body.index(b"\0")].count(b"\n")
+            raise UserError(f"{self.row_name(row)} holds a zero byte: get the file again")
+        rows, arrays = 0, []
+        for cells in self._parse(columns, dtype=object, quoting=csv.QUOTE_NONE):
+            codes, texts = pd.factorize(cells.ravel())
+            values = np.array([_whole_number(text) for text in texts])[codes].reshape(cells.shape)
+            for row, column in np.argwhere((values < 0) | (values > limits))[:1]:
+                name, problem = self.names[columns[column]], _describe(cells[row, column], limits[column])
+                raise UserError(f"{self.row_name(rows + row)}, column {name}: {problem}")
+            arrays.append(values.astype(np.uint8))
+            rows += len(cells)
+        return np.concatenate(arrays)
 
-    def _parse_lines(self, highest: list[int]) -> np.ndarray:
-        """Returns what `parse` does, cell by cell: slower, but it finds the cell that is wrong."""
-        rows = []
-        for number, line in enumerate(self.body.decode(errors="replace").split("\n")[:-1]):
-            where = f"{self.path}: row {number + 1} (line {number + self.first_line})"
-            cells = line.split(",")
-            if len(cells) != len(self.names):
-                raise UserError(
-                    f"{where} has {len(cells)} columns, not {len(self.names)}: is the file cut off?"
-                )
-            row = []
-            for name, cell, most in zip(self.names, cells, highest, strict=True):
-                digits = cell.strip()
-                whole = cell.isascii() and digits.isdigit()
-                value = int(digits.lstrip("0")[:_MOST_DIGITS] or 0) if whole else most + 1
-                if value > most:
-                    shown = quoted(cell) if digits else "empty"
-                    raise UserError(f"{where}, column {name}: {shown}, not a whole number from 0 to {most}")
-                row.append(value)
-            rows.append(np.array(row, np.uint8))
-        return np.array(rows)
+    def _parse(self, columns: list[int], **options: Any) -> Iterator[np.ndarray]:
+        """Yields the cells (rows, columns) of some rows at a time."""
+        options |= {"sep": self.separator, "names": range(len(self.names)), "usecols": columns}
+        options |= {"header": None, "index_col": False, "na_filter": False, "skip_blank_lines": False}
+        options |= {"lineterminator": "\n", "encoding_errors": "replace", "low_memory": False}
+        for frame in pd.read_csv(BytesIO(self.body), chunksize=_CHUNK, **options):
+            yield frame.to_numpy()
 
-    def first_column(self) -> "Table":
-        """Returns the first column, unparsed."""
-        return Table(self.path, self.names[:1], self._part(0), self.first_line)
+    def row_name(self, row: int) -> str:
+        """Returns a row's place in the file, for messages; `row` counts from 0."""
+        return f"{self.file}: row {row + 1} (line {row + self.first_line})"
 
-    def other_columns(self) -> "Table":
-        """Returns all columns but the first, unparsed."""
-        return Table(self.path, self.names[1:], self._part(2), self.first_line)
+    def quoted_header(self) -> str:
+        """Returns the beginning of the first line, for messages."""
+        return quoted(self.separator.join(self.names))
 
-    def _part(self, part: int) -> bytes:
-        """Returns the lines before their first comma, `part` 0, or after it, 2."""
-        return b"".join(line[:-1].partition(b",")[part] + b"\n" for line in io.BytesIO(self.body))
+
+def open_table(file: DataFile) -> Table:
+    """Reads a CSV in UTF-8 or UTF-16 with commas, semicolons or tabs; pictures need no header."""
+    data = _decode(file.read())
+    head, _, body = data.partition(b"\n")
+    text, first_line = head.decode(errors="replace"), 2
+    separator = max(",;\t", key=text.count)
+    names = [_NO_NAME.sub("", _strip(name)) for name in text.split(separator)]
+    counts = [[str(number) for number in range(first, first + len(names))] for first in (0, 1)]
+    if all(map(_WHOLE_NUMBER.fullmatch, names)) and names not in counts:  # pixels, not the names 0 to 783
+        if len(names) not in (PIXELS, PIXELS + 1):
+            raise UserError(f"{file}: its first line is {quoted(text)}, not a header")
+        names = ["label"] * (len(names) - PIXELS) + [f"pixel{number}" for number in range(PIXELS)]
+        body, first_line = data, 1
+    return Table(file, separator, names, body, first_line)
+
+
+def _decode(data: bytes) -> bytes:
+    """Returns a text as UTF-8 without byte order mark, in lines that end in a newline."""
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        data = data.decode("utf-16", errors="replace").encode()
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+        data = data if b"\n" in data else data.replace(b"\r", b"\n")
+    if data[-1:] != b"\n" or data[-2:] == b"\n\n":  # not always: it copies the text, which is large
+        data = data.rstrip(b"\n") + b"\n"
+    return data
+
+
+def _strip(cell: str) -> str:
+    return cell.strip().strip('"').strip()
 
 
 def quoted(text: str) -> str:
@@ -114,113 +140,105 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:40] + "...")
 
 
-def read_sample_submission(path: Path) -> tuple[tuple[str, str], list[str]]:
-    """Returns the names of the id and label columns, and the ids; the labels there are placeholders.
+def _to_uint8(cells: np.ndarray, limits: list[int]) -> np.ndarray:
+    if (cells.view(np.uint64).max(axis=0) > limits).any():  # pandas may wrap a number beyond int64
+        raise ValueError("out of range")
+    return cells.astype(np.uint8)
 
-    Raises UserError where it is no table of two columns, or an id is there twice.
+
+def _whole_number(cell: str) -> int:
+    """Returns the number in a cell such as 12, "12" or 12.0 if it has up to three digits, else -1."""
+    match = _WHOLE_NUMBER.fullmatch(cell)
+    return int(match[2]) if match else -1
+
+
+def _describe(cell: str, greatest: int) -> str:
+    """Returns why a cell is not a whole number from 0 to `greatest`."""
+    is_fraction = greatest == 255 and re.fullmatch(r'"?(0?\.\d+|\d(\.\d+)?e-\d+)"?', cell.strip(), re.ASCII)
+    hint = ": pixels of 0 to 1 have to be multiplied by 255" if is_fraction else ""
+    return f"{quoted(cell) if cell.strip() else 'empty'}, not a whole number from 0 to {greatest}{hint}"
+
+
+def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
+    """Returns the names of the id and label columns, and the ids; the labels in the file are placeholders.
+
+    Raises UserError if it is no table of two columns, or if an id occurs twice.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = (row for row in csv.reader(file) if row)
-    except (ValueError, csv.Error) as error:
-        what = "it is empty" if path.stat().st_size == 0 else f"not a CSV ({error})"
-        raise UserError(f"{path}: {what}; download it again") from None
-    if len(header) != 2 or all(cell.isdigit() for cell in header):
+    table = open_table(file)
+    columns = [column for column, name in enumerate(table.names) if name]
+    if len(columns) != 2:
         raise UserError(
-            f"{path}: its first line is {quoted(','.join(header))}, not two names such as ImageId,Label"
+            f"{file}: its first line is {table.quoted_header()}, not two names such as ImageId,Label"
         )
-    for number, row in enumerate(rows, start=1):
-        if len(row) != 2:
-            raise UserError(f"{path}: row {number} (line {number + 1}) has {len(row)} columns, not 2")
-    ids = [row[0] for row in rows]
-    if not ids or len(set(ids)) != len(ids):
-        raise UserError(f"{path}: {'no rows' if not ids else 'an id is there twice'}; download it again")
-    return (header[0], header[1]), ids
+    table.check_rows()
+    ids = table.texts(columns[0])
+    if len(set(ids)) != len(ids):
+        raise UserError(f"{file}: an id is there twice; download it again")
+    return (table.names[columns[0]], table.names[columns[1]]), ids
 
 
-def read_train(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pictures uint8 (n, 28, 28) and labels uint8 (n,) of train.csv, whose label column is `label`.
+def read_labelled(file: DataFile, id_name: str, label_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `read_pictures` does, without the ids; raises UserError if there are no labels."""
+    images, labels, _ = read_pictures(file, id_name, label_name)
+    if labels is None:
+        raise UserError(f"{file}: no column is called {label_name!r}: is it test.csv?")
+    return images, labels
+
+
+def read_pictures(
+    file: DataFile, id_name: str, label_name: str
+) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
+    """Returns pictures uint8 (n, 28, 28), and their labels uint8 (n,) and ids if there are columns with these names.
 
     Raises UserError for the first thing that is wrong.
     """
-    table, first = _open(path)
-    if first is None or first.casefold() != label.casefold():
-        raise UserError(
-            f"{path}: its first column is {quoted(table.names[0])}, not {label!r}: is it test.csv?"
-        )
-    return _parse_labelled(table)
+    table = open_table(file)
+    columns = _sort_columns(table, id_name, label_name)
+    table.check_rows()
+    greatest = dict.fromkeys(columns["pixel"], 255) | dict.fromkeys(columns["label"], CLASSES - 1)
+    images, labels = table.numbers(dict(sorted(greatest.items()))), None
+    if columns["label"]:
+        position = sorted(greatest).index(columns["label"][0])
+        labels, images = images[:, position].copy(), np.delete(images, position, axis=1)
+    images = images.reshape(-1, SIDE, SIDE)
+    if images.max() == 1:
+        raise UserError(f"{file}: its greatest pixel is 1: pixels of 0 to 1 have to be multiplied by 255")
+    return images, labels, table.texts(columns["id"][0]) if columns["id"] else None
 
 
-def read_mnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what `read_train` does, of mnist_train.csv or mnist_test.csv: no header, or label,1x1,1x2,..."""
-    data = _read_lines(path)
-    names, body = _split_header(data)
-    if len(names) != 1 + PIXELS:
-        raise UserError(
-            f"{path}: its first line has {len(names)} columns, not {1 + PIXELS}: label and pixels"
-        )
-    if all(name.isdigit() for name in names):
-        names = ["label", *(f"pixel{number}" for number in range(PIXELS))]
-        return _parse_labelled(Table(path, names, data, first_line=1))
-    if names[0].casefold() != "label":
-        raise UserError(f"{path}: its first column is {quoted(names[0])}, not 'label'")
-    return _parse_labelled(Table(path, names, body, first_line=2))
+def _sort_columns(table: Table, id_name: str, label_name: str) -> dict[str, list[int]]:
+    """Returns the columns of each kind: at most one "id" and one "label", and the 784 of "pixel".
 
-
-def _parse_labelled(table: Table) -> tuple[np.ndarray, np.ndarray]:
-    cells = table.parse([CLASSES - 1, *[255] * PIXELS])
-    return np.ascontiguousarray(cells[:, 1:]).reshape(-1, SIDE, SIDE), cells[:, 0].copy()
-
-
-def read_test(path: Path, columns: tuple[str, str]) -> tuple[np.ndarray, list[str] | None]:
-    """Returns the pictures uint8 (n, 28, 28) of test.csv, and the ids where it has them before the pixels.
-
-    `columns` are the names of the id and label columns. Raises UserError for the first thing that is wrong.
+    Pixels are named in order, such as pixel0 to pixel783, 1 to 784 or 1x1 to 28x28. Columns without a name are
+    left out, and letters may be small or capital.
     """
-    table, first = _open(path)
-    ids = None
-    if first is not None:
-        if first != columns[0]:
-            hint = ": is it train.csv?" if first.casefold() == columns[1].casefold() else ""
+    kinds = {"id": "id", "imageid": "id", "label": "label"}
+    kinds |= {id_name.casefold(): "id", label_name.casefold(): "label"}
+    columns: dict[str, list[int]] = {"id": [], "label": [], "pixel": []}
+    positions = []
+    for column, name in enumerate(table.names):
+        if not name:
+            continue
+        kind, match = kinds.get(name.casefold(), "pixel"), _PIXEL_NAME.fullmatch(name)
+        if kind == "pixel" and not match:
             raise UserError(
-                f"{path}: its first column is {quoted(first)}, not a pixel or {columns[0]!r}{hint}"
+                f"{table.file}: its first line is {table.quoted_header()}, not the header label,pixel0,...,"
+                f"pixel{PIXELS - 1}: column {column + 1} is {quoted(name)}"
             )
-        ids = table.first_column().body.decode(errors="replace").split("\n")[:-1]
-        table = table.other_columns()
-    return table.parse([255] * PIXELS).reshape(-1, SIDE, SIDE), ids
-
-
-def _open(path: Path) -> tuple[Table, str | None]:
-    """Returns a table with the competition's header, and the name of the column before the pixels if there is one."""
-    names, body = _split_header(_read_lines(path))
-    first = None if re.fullmatch(r"pixel\d+", names[0]) else names[0]
-    pixels = names if first is None else names[1:]
-    if not pixels or not pixels[0].startswith("pixel"):
+        if kind == "pixel":
+            positions.append((name, match[2], int(match[1] or 0) * SIDE + int(match[3])))
+        columns[kind].append(column)
+    if len(positions) != PIXELS or len(columns["id"]) > 1 or len(columns["label"]) > 1:
+        counts = ", ".join(f"{len(columns[kind])} {kind}" for kind in columns)
         raise UserError(
-            f"{path}: its first line is {quoted(','.join(names))}, not the header "
-            f"label,pixel0,...,pixel{PIXELS - 1}: is it the competition's file?"
+            f"{table.file}: its header has {counts} columns, not {PIXELS} pixel columns ({SIDE} x {SIDE})"
         )
-    if len(pixels) != PIXELS:
-        raise UserError(f"{path}: its header has {len(pixels)} pixel columns, not {PIXELS} ({SIDE} x {SIDE})")
-    for number, name in enumerate(pixels, start=int(pixels[0] == "pixel1")):
-        if name != f"pixel{number}":
-            raise UserError(f"{path}: its header has {quoted(name)} where pixel{number} belongs")
-    return Table(path, names, body, first_line=2), first
-
-
-def _read_lines(path: Path) -> bytes:
-    """Returns the text of a file as lines that end in a newline."""
-    data = path.read_bytes().removeprefix(_BOM)
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n")
-    if not data or data.isspace():
-        raise UserError(f"{path} is empty: download it again")
-    if data[-1:] != b"\n" or data[-2:] == b"\n\n":  # not always: it copies the file, which is large
-        data = data.rstrip(b"\n") + b"\n"
-    return data
-
-
-def _split_header(data: bytes) -> tuple[list[str], bytes]:
-    """Returns the cells of the first line, without quotation marks, and the other lines."""
-    head, _, body = data.partition(b"\n")
-    return [name.strip().strip('"') for name in head.decode(errors="replace").split(",")], body
+    _, prefix, first = positions[0]
+    first = first if first in (0, 1, SIDE + 1) else 0
+    for number, position in enumerate(positions):
+        if position[1:] != (prefix, first + number):
+            name = quoted(position[0])
+            raise UserError(
+                f"{table.file}: its header has {name} as pixel {number + 1}: they have to be in order"
+            )
+    return columns

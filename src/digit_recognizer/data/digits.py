@@ -6,18 +6,18 @@ the id and label columns and the ids come from sample_submission.csv (Kannada-MN
 
 import functools
 import hashlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from digit_recognizer.data import csvs, mnist_files, paths
+from digit_recognizer.data import csvs, mnist_files
+from digit_recognizer.data.input_files import DataFile, find_files
 from digit_recognizer.files import UserError
 
 SIDE, PIXELS, CLASSES = csvs.SIDE, csvs.PIXELS, csvs.CLASSES
-COLUMNS = ("ImageId", "Label")  # of submission.csv where no sample_submission.csv names them
+COLUMNS = ("ImageId", "Label")  # of submission.csv if no sample_submission.csv names them
 
 _SAMPLE_ROWS = 1300  # training rows of the built-in sample
 
@@ -61,104 +61,69 @@ class Dataset:
 
 
 def load(input: Path | None) -> Dataset:
-    """Returns the data in the folder `input`, or the built-in sample if that is None.
+    """Returns the data in `input`, a folder or one of its files, or the built-in sample if `input` is None.
 
-    Raises UserError, naming file, row and column, for what is missing or is no such data.
+    Raises UserError, naming file, row and column, if data is missing or not of one of the formats.
     """
     if input is None:
         return sample()
-    format, files = paths.data_files(input)
-    return _READERS[format](*files)
+    format, files = find_files(input)
+    return globals()[format.reader](*files)
 
 
-def _read_competition(train_csv: Path, test_csv: Path, sample_csv: Path) -> Dataset:
-    columns, ids = csvs.read_sample_submission(sample_csv)
+def read_competition(train: DataFile, test: DataFile, sample_submission: DataFile) -> Dataset:
+    """Reads train.csv, test.csv and sample_submission.csv."""
+    columns, ids = csvs.read_sample_submission(sample_submission)
     with ThreadPoolExecutor() as threads:  # pandas parses outside of Python's lock
-        reading = threads.submit(_read_test_images, test_csv, sample_csv, columns, ids)
-        train_images, train_labels = csvs.read_train(train_csv, columns[1])
-        _check_several(train_csv, train_labels)
-        test_images = reading.result()
+        test_result = threads.submit(csvs.read_pictures, test, *columns)
+        train_images, train_labels = csvs.read_labelled(train, *columns)
+        _check_several(str(train), train_labels)
+        test_images, test_labels, test_ids = test_result.result()
+    if test_labels is not None:
+        raise UserError(f"{test} has labels: is it train.csv, or MNIST's test file (mnist_test.csv)?")
+    if len(test_images) != len(ids):
+        counts = f"{test} has {len(test_images)} rows, {sample_submission} has {len(ids)}"
+        raise UserError(f"{counts}: one of them is not whole")
+    for row, (test_id, id) in enumerate(zip(test_ids or ids, ids, strict=True), start=1):
+        if test_id != id:
+            shown = f"{csvs.quoted(test_id)}, but {sample_submission.original_name} has {csvs.quoted(id)}"
+            raise UserError(f"{test}: row {row}, column {columns[0]}: {shown}")
     return Dataset(train_images, train_labels, test_images, None, np.array(ids), columns)
 
 
-def _read_test_images(
-    test_csv: Path, sample_csv: Path, columns: tuple[str, str], ids: list[str]
-) -> np.ndarray:
-    images, test_ids = csvs.read_test(test_csv, columns)
-    if len(images) != len(ids):
-        raise UserError(
-            f"{test_csv} has {len(images)} rows, {sample_csv} has {len(ids)}: one of them is not whole"
-        )
-    for row, (test_id, sample_id) in enumerate(zip(test_ids or ids, ids, strict=True), start=1):
-        if test_id != sample_id:
-            raise UserError(
-                f"{test_csv}: row {row}, column {columns[0]}: {csvs.quoted(test_id)}, but {sample_csv.name} has "
-                f"{csvs.quoted(sample_id)}"
-            )
-    return images
+def read_mnist_csvs(*files: DataFile) -> Dataset:
+    """Reads mnist_train.csv and mnist_test.csv."""
+    return _mnist([(str(file), array) for file in files for array in csvs.read_labelled(file, *COLUMNS)])
 
 
-def _read_mnist_csvs(train_csv: Path, test_csv: Path) -> Dataset:
-    return _mnist(train_csv, csvs.read_mnist(train_csv), csvs.read_mnist(test_csv))
+def read_npz(file: DataFile) -> Dataset:
+    """Reads mnist.npz."""
+    return _mnist(mnist_files.read_npz(file))
 
 
-def _read_npz(path: Path) -> Dataset:
-    names = ("x_train", "y_train", "x_test", "y_test")
-    return _check_mnist([f"{path}: {name}" for name in names], mnist_files.read_npz(path, names))
-
-
-def _read_idx(*files: Path) -> Dataset:
+def read_idx_files(*files: DataFile) -> Dataset:
+    """Reads the training pictures, their labels, the test pictures and their labels."""
     dimensions = (3, 1, 3, 1)
-    arrays = [mnist_files.read_idx(path, number) for path, number in zip(files, dimensions, strict=True)]
-    return _check_mnist(files, arrays)
+    return _mnist(
+        [(str(file), mnist_files.read_idx(file, n)) for file, n in zip(files, dimensions, strict=True)]
+    )
 
 
-def _check_mnist(names: Sequence[str | Path], arrays: Sequence[np.ndarray]) -> Dataset:
-    """Returns the data of checked arrays: training pictures, their labels, test pictures, their labels.
+def _mnist(arrays: list[tuple[str, np.ndarray]]) -> Dataset:
+    """Returns data with labelled test rows and the ids 1 to n.
 
-    `names` are for a UserError.
+    `arrays` are the training pictures, their labels, the test pictures and their labels, each after its name.
     """
     train, test = (
-        (_check_images(names[i], arrays[i]), _check_labels(names[i + 1], arrays[i + 1], len(arrays[i])))
+        (images := mnist_files.to_images(*arrays[i]), mnist_files.to_labels(*arrays[i + 1], len(images)))
         for i in (0, 2)
     )
-    return _mnist(names[1], train, test)
-
-
-def _mnist(
-    name: str | Path, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
-) -> Dataset:
-    """Returns MNIST's pictures and labels with the ids 1 to n; `name` is the file of the training labels."""
-    _check_several(name, train[1])
+    _check_several(arrays[1][0], train[1])
     return Dataset(*train, *test, np.arange(1, len(test[1]) + 1).astype(str), kind="mnist")
 
 
-def _check_images(name: str | Path, pixels: np.ndarray) -> np.ndarray:
-    """Returns pictures as contiguous uint8 (n, 28, 28)."""
-    if pixels.ndim != 3 or pixels.shape[1:] != (SIDE, SIDE) or len(pixels) == 0:
-        raise UserError(f"{name} has the shape {pixels.shape}, not pictures of {SIDE} x {SIDE}")
-    return _check_range(name, pixels, 255)
-
-
-def _check_labels(name: str | Path, labels: np.ndarray, rows: int) -> np.ndarray:
-    """Returns labels as uint8 (rows,)."""
-    if labels.shape != (rows,):
-        raise UserError(f"{name} has the shape {labels.shape}, not a label for each of {rows} pictures")
-    return _check_range(name, labels, CLASSES - 1)
-
-
-def _check_range(name: str | Path, array: np.ndarray, highest: int) -> np.ndarray:
-    if array.dtype.kind not in "iu":
-        raise UserError(f"{name} holds {array.dtype}, not whole numbers from 0 to {highest}")
-    wrong = np.argwhere((array < 0) | (array > highest))
-    if len(wrong):
-        row, value = wrong[0][0] + 1, array[tuple(wrong[0])]
-        raise UserError(f"{name}: row {row}: {value}, not a whole number from 0 to {highest}")
-    return np.ascontiguousarray(array, np.uint8)
-
-
-def _check_several(name: str | Path, labels: np.ndarray) -> None:
-    """Raises UserError where all training rows have one label: a network learns nothing from them."""
+def _check_several(name: str, labels: np.ndarray) -> None:
+    """Raises UserError if all training rows have one label: a network learns nothing from them."""
     if (labels == labels[0]).all():
         what = f"all rows ({len(labels)}) have the label {labels[0]}"
         raise UserError(f"{name}: {what}: nothing can be learned from them; get the file again")
@@ -178,11 +143,3 @@ def sample() -> Dataset:
     train, test = images[:_SAMPLE_ROWS], images[_SAMPLE_ROWS:]
     ids = np.arange(1, len(test) + 1).astype(str)
     return Dataset(train, labels[:_SAMPLE_ROWS].astype(np.uint8), test, None, ids, kind="sample")
-
-
-_READERS = {
-    paths.COMPETITION_CSVS: _read_competition,
-    paths.MNIST_CSVS: _read_mnist_csvs,
-    paths.NPZ: _read_npz,
-    paths.IDX: _read_idx,
-}

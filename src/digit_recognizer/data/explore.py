@@ -7,7 +7,7 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 
-from digit_recognizer.data.digits import CLASSES, PIXELS, SIDE, Dataset
+from digit_recognizer.data.digits import CLASSES, PIXELS, Dataset
 from digit_recognizer.files import write_figure
 
 _EXAMPLES = 5  # rows named in a line
@@ -15,29 +15,34 @@ _SEED = 42  # of the choice of random rows
 
 
 def explore(dataset: Dataset, folder: Path) -> None:
-    """Prints `describe` and draws the pictures into `folder`."""
+    """Prints `describe`, and draws 25 random training pictures and the mean of each label into `folder`."""
     print(describe(dataset), flush=True)
-    print(f"pictures: {', '.join(map(str, write_pictures(dataset, folder)))}")
+    images, labels = dataset.train_images, dataset.train_labels
+    rows = np.sort(np.random.default_rng(_SEED).permutation(len(images))[:25])
+    figures = {"digits.png": draw_pictures(images, labels, rows), "means.png": draw_means(images, labels)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        write_figure(folder / name, figure)
+    print(f"pictures: {', '.join(str(folder / name) for name in figures)}")
 
 
 def describe(dataset: Dataset) -> str:
     """Returns shapes, types, value ranges, label counts, duplicates, and the test rows that are training rows."""
     train, test = dataset.train_images, dataset.test_images
-    unused = PIXELS - np.count_nonzero(train.any(axis=0))
     blank = [np.count_nonzero(~images.any(axis=(1, 2))) for images in (train, test)]
+    pairs = [f"{row} = {other}" for row, other in dataset.overlap]
     return "\n".join(
         [
             _arrays(dataset).to_string(),
             "missing values: none (reading refuses them, with file, row and column)",
-            f"pictures without ink: {blank[0]} training, {blank[1]} test; "
-            f"pixels without ink in every training picture: {unused} of {PIXELS}",
+            f"pictures without ink: {blank[0]} training, {blank[1]} test; pixels without ink in every training "
+            f"picture: {PIXELS - np.count_nonzero(train.any(axis=0))} of {PIXELS}",
             "",
             _label_counts(dataset).to_string(na_rep=""),
-            _balance(dataset.train_labels),
             "",
             _duplicates("training", train, dataset.train_labels),
             _duplicates("test", test, dataset.test_labels),
-            _leak(dataset),
+            f"test rows that are training rows too: {len(pairs)} of {len(test)}{_listed(pairs)}",
         ]
     )
 
@@ -49,36 +54,30 @@ def _arrays(dataset: Dataset) -> pd.DataFrame:
         "test pictures": dataset.test_images,
         "test labels": dataset.test_labels,
     }
-    lines = {
-        name: {
-            "shape": " x ".join(map(str, array.shape)),
-            "type": array.dtype,
-            "least": array.min(),
-            "greatest": array.max(),
-            "mean": f"{array.mean():.2f}",
-        }
+    lines = [
+        (
+            name,
+            " x ".join(map(str, array.shape)),
+            array.dtype,
+            array.min(),
+            array.max(),
+            round(array.mean(), 2),
+        )
         for name, array in arrays.items()
         if array is not None
-    }
-    return pd.DataFrame.from_dict(lines, orient="index")
+    ]
+    return pd.DataFrame(lines, columns=["", "shape", "type", "least", "greatest", "mean"]).set_index("")
 
 
 def _label_counts(dataset: Dataset) -> pd.DataFrame:
     """Returns the count and the percentage of each label, in the training rows and in labelled test rows."""
     table = pd.DataFrame(index=pd.Index(range(CLASSES), name="label"))
-    for name, each in (("training", dataset.train_labels), ("test", dataset.test_labels)):
-        if each is not None:
-            counts = np.bincount(each, minlength=CLASSES)
+    for name, labels in (("training", dataset.train_labels), ("test", dataset.test_labels)):
+        if labels is not None:
+            counts = np.bincount(labels, minlength=CLASSES)
             table[f"{name} rows"] = counts
             table[f"{name} %"] = (100 * counts / counts.sum()).round(2)
     return table
-
-
-def _balance(labels: np.ndarray) -> str:
-    counts = np.bincount(labels, minlength=CLASSES)
-    most, least = counts.argmax(), counts.argmin()
-    ratio = f": {counts[most] / counts[least]:.2f} times as many" if counts[least] else ""
-    return f"the most frequent label is {most} ({counts[most]} rows), the rarest {least} ({counts[least]} rows){ratio}"
 
 
 def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str:
@@ -91,86 +90,38 @@ def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str
     if labels is not None:
         ambiguous = sum(len(set(labels[rows])) > 1 for rows in repeated)
         line += f", pictures with several labels: {ambiguous}"
-    return line + _listed(" = ".join(map(str, rows)) for rows in repeated)
+    return line + _listed([" = ".join(map(str, rows)) for rows in repeated])
 
 
-def _leak(dataset: Dataset) -> str:
-    pairs = [f"{row} = {other}" for row, other in dataset.overlap]
-    line = f"test rows that are training rows too: {len(pairs)} of {len(dataset.test_images)}"
-    return line + _listed(pairs)
+def _listed(groups: list[str]) -> str:
+    """Returns the first groups of rows, in brackets."""
+    more = ", ..." if len(groups) > _EXAMPLES else ""
+    return f" (rows {', '.join(groups[:_EXAMPLES])}{more}, counted from 0)" if groups else ""
 
 
-def _listed(found: Iterable[str]) -> str:
-    """Returns the first examples, in brackets."""
-    found = list(found)
-    more = ", ..." if len(found) > _EXAMPLES else ""
-    return f" (rows {', '.join(found[:_EXAMPLES])}{more}, counted from 0)" if found else ""
+def draw_pictures(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> matplotlib.figure.Figure:
+    """Returns a sheet of the pictures in `rows`, int (n,), counted from 0, with their labels and row numbers.
 
-
-def write_pictures(dataset: Dataset, folder: Path) -> list[Path]:
-    """Draws label counts, 15 and 25 training pictures and the mean of each label into `folder`; returns the files."""
-    images, labels = dataset.train_images, dataset.train_labels
-    drawn = np.random.default_rng(_SEED).permutation(len(images))[:25]
-    figures = {
-        "labels.png": draw_labels(dataset),
-        "first_15.png": draw_pictures(
-            images, labels, np.arange(min(15, len(images))), "the first training rows"
-        ),
-        "random_25.png": draw_pictures(images, labels, np.sort(drawn), "training rows drawn at random"),
-        "means.png": draw_means(images, labels),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        write_figure(folder / name, figure)
-    return [folder / name for name in figures]
-
-
-def draw_labels(dataset: Dataset) -> matplotlib.figure.Figure:
-    """Returns a bar chart: the percentage of each label in the training rows, and in labelled test rows."""
-    table = _label_counts(dataset).filter(like="%")
-    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / table.shape[1]
-    for number, (name, column) in enumerate(table.items()):
-        axes.bar(column.index + (number - (table.shape[1] - 1) / 2) * width, column, width, label=name[:-2])
-    axes.axhline(100 / CLASSES, color="black", linestyle=":", label="all labels alike")
-    axes.set(xticks=range(CLASSES), xlabel="label", ylabel="% of the rows", title="label counts")
-    figure.legend(fontsize="small", ncols=3, loc="outside lower center")
-    return figure
-
-
-def draw_pictures(
-    images: np.ndarray, labels: np.ndarray, rows: np.ndarray, title: str
-) -> matplotlib.figure.Figure:
-    """Returns a sheet of the pictures in `rows`, int (n,), five to a line, each with its label and row number.
-
-    `images` and `labels` are uint8 (m, 28, 28) and (m,). Rows are numbered from 0.
+    `images` and `labels` are uint8 (m, 28, 28) and (m,).
     """
     titles = [f"{labels[row]}  (row {row})" for row in rows]
-    return _draw_grid(images[rows], titles, title)
+    return _draw_grid(images[rows], titles, "training rows drawn at random")
 
 
 def draw_means(images: np.ndarray, labels: np.ndarray) -> matplotlib.figure.Figure:
     """Returns a sheet with the mean picture of each label that occurs."""
-    there = np.unique(labels)
-    means = [images[labels == label].mean(axis=0) for label in there]
-    return _draw_grid(means, [str(label) for label in there], "the mean training picture of each label")
+    means = {str(label): images[labels == label].mean(axis=0) for label in np.unique(labels)}
+    return _draw_grid(means.values(), list(means), "the mean training picture of each label")
 
 
 def _draw_grid(images: Iterable[np.ndarray], titles: list[str], title: str) -> matplotlib.figure.Figure:
-    """Returns a sheet of pictures, drawn as one image: axes for each picture take several times as long."""
-    columns, (height, width) = 5, (SIDE + 10, SIDE + 8)  # pixels of a cell; above the digit is its title
-    lines = -(-len(titles) // columns)
-    sheet = np.zeros((lines * height, columns * width))
-    figure = matplotlib.figure.Figure(
-        figsize=(7, 7 / columns * lines * height / width + 0.5), layout="constrained"
-    )
-    axes = figure.subplots()
-    for number, (image, words) in enumerate(zip(images, titles, strict=True)):
-        top, left = number // columns * height + 8, number % columns * width + 4
-        sheet[top : top + SIDE, left : left + SIDE] = image
-        axes.text(left + SIDE / 2, top - 1, words, ha="center", va="bottom", fontsize=9)
-    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=255)
-    axes.set_title(title)
-    axes.axis("off")
+    lines = -(-len(titles) // 5)
+    figure = matplotlib.figure.Figure(figsize=(7, 1.7 * lines + 0.4), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(lines, 5, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, words in zip(grid.flat, images, titles, strict=False):
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
+        axes.set_title(words, fontsize=9)
     return figure

@@ -1,92 +1,93 @@
-"""MNIST's binary files as arrays: IDX and npz. What is damaged is refused by name."""
+"""MNIST's binary files, IDX and npz, as pictures and labels. What is damaged is refused by name."""
 
-import errno
-import gzip
+import io
 import math
-import zlib
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from digit_recognizer.data.csvs import CLASSES, PIXELS, SIDE
+from digit_recognizer.data.input_files import DataFile
 from digit_recognizer.files import UserError
 
-_GZIP, _ZIP = b"\x1f\x8b", b"PK"  # how archives begin
-_MAX_DEFLATE_RATIO = 1032  # bytes that a byte of gzip can hold
 _UNSIGNED_BYTES = 0x0800  # in a magic number, to which the number of dimensions is added
 
 
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Returns the uint8 array of an IDX file, gzipped or not, whatever its name says.
+def read_idx(file: DataFile, dimensions: int) -> np.ndarray:
+    """Returns the uint8 array of an IDX file.
 
-    The format, http://yann.lecun.com/exdb/mnist: a magic number and the size of each dimension as
-    big-endian int32, then the bytes. Raises UserError where the file is anything else.
+    The format, http://yann.lecun.com/exdb/mnist: a magic number and the size of each dimension as big-endian int32,
+    then the bytes. Raises UserError if the file is anything else.
     """
-    with path.open("rb") as file:
-        packed = file.read(2) == _GZIP
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            most = path.stat().st_size * (_MAX_DEFLATE_RATIO if packed else 1)
-            return _read_idx(file, path, dimensions, most)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is no whole gzip archive ({error}): get it again") from None
-
-
-def _read_idx(file: BinaryIO, path: Path, dimensions: int, most: int) -> np.ndarray:
-    """Returns the array; `most` is how many bytes the file can hold."""
-    head = file.read(4 * (1 + dimensions))
-    if head[:2] == _GZIP or head[:2] == _ZIP:
-        raise UserError(f"{path} holds a further archive: unpack that")
-    if len(head) < 4 * (1 + dimensions):
-        raise UserError(f"{path} ends within its header: get it again")
-    magic, *shape = (int(number) for number in np.frombuffer(head, ">u4"))
+    data, head = file.read(), 4 * (1 + dimensions)
+    if len(data) < head:
+        raise UserError(f"{file} ends within its header: get it again")
+    magic, *shape = (int(number) for number in np.frombuffer(data[:head], ">u4"))
     if magic != _UNSIGNED_BYTES + dimensions:
         wanted = _UNSIGNED_BYTES + dimensions
-        raise UserError(f"{path}: its magic number is {magic}, not {wanted}: it is another file, or damaged")
+        raise UserError(f"{file}: its magic number is {magic}, not {wanted}: it is another file, or damaged")
     size = math.prod(shape)
-    data = file.read(size + 1) if size <= most else b""
-    if len(data) != size:
-        what = "more" if len(data) > size else "less"
+    if len(data) - head != size:
+        what = "more" if len(data) - head > size else "less"
         sizes = " x ".join(map(str, shape))
-        raise UserError(f"{path}: its header says {sizes} bytes, but it holds {what}: get it again")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+        raise UserError(f"{file}: its header says {sizes} bytes, but it holds {what}: get it again")
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
 
 
-def read_npz(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
-    """Returns the arrays of these names in an npz file, and reads no other.
+def read_npz(file: DataFile) -> list[tuple[str, np.ndarray]]:
+    """Returns the arrays x_train, y_train, x_test and y_test of an npz file, each after its name for messages.
 
-    Raises UserError where one is missing, damaged or pickled.
+    Raises UserError if an array is missing, damaged or pickled.
     """
+    data, arrays = file.read(), []
     try:
-        file = np.load(path, allow_pickle=False)
-    except Exception as error:  # anything, for a damaged file
-        _raise_unless_damaged(error)
-        why = str(error).partition("\n")[0] or "it ends early"
-        raise UserError(f"{path} is no whole archive ({why}): get it again") from None
-    if isinstance(file, np.ndarray):
-        raise UserError(f"{path} is no archive of arrays, but a single one: get {', '.join(names)} together")
-    with file:
-        members = file.zip.namelist()
-        for name in names:
-            if f"{name}.npy" not in members:
-                raise UserError(f"{path} holds no {name}.npy, only {', '.join(members) or 'nothing'}")
-        return [_read_member(file, path, name) for name in names]
+        archive = np.load(io.BytesIO(data), allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it is a single array")
+    except Exception as error:  # a damaged file can raise nearly any exception
+        reason = str(error).partition("\n")[0] or "it ends early"
+        raise UserError(f"{file} is no whole archive of arrays ({reason}): get it again") from None
+    members = {name.lower(): name for name in archive.files}
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        if name not in members:
+            raise UserError(f"{file} holds no {name}, only {', '.join(archive.files) or 'nothing'}")
+        try:
+            arrays.append((f"{file}: {name}", np.asarray(archive[members[name]])))
+        except Exception as error:
+            what = "is pickled, which could run any program" if "pickle" in str(error) else "is damaged"
+            raise UserError(f"{file}: {name} {what}, and is not loaded: get the file again") from None
+    return arrays
 
 
-def _read_member(file: np.lib.npyio.NpzFile, path: Path, name: str) -> np.ndarray:
-    try:
-        array = file[f"{name}.npy"]
-        if not isinstance(array, np.ndarray):  # the bytes of a member of another kind
-            raise ValueError("no array")
-    except Exception as error:  # anything, for a damaged member
-        _raise_unless_damaged(error)
-        pickled = "pickled, which could run any program," if "pickle" in str(error) else ""
-        what = pickled or "no array, or a damaged one,"
-        raise UserError(f"{path}: {name} is {what} and is not loaded: get the file again") from None
-    return array
+def to_images(name: str, array: np.ndarray) -> np.ndarray:
+    """Returns pictures, flat or not, of whole numbers from 0 to 255 or numbers from 0 to 1, as uint8 (n, 28, 28).
+
+    `name` is for the UserError that is raised for anything else.
+    """
+    shapes = ((SIDE, SIDE), (SIDE, SIDE, 1), (1, SIDE, SIDE), (PIXELS,))
+    if array.size == 0 or array.shape[1:] not in shapes:
+        raise UserError(f"{name} has the shape {array.shape}, not pictures of {SIDE} x {SIDE}")
+    array = array.reshape(-1, SIDE, SIDE)
+    if array.dtype.kind in "fiub" and array.min() >= 0 and array.max() <= 1:
+        array = np.round(array * 255.0)
+    return _to_uint8(name, array, 255)
 
 
-def _raise_unless_damaged(error: Exception) -> None:
-    """Raises `error` again where the file system refuses, such as for a file that nobody may read."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a wrong offset
-        raise error
+def to_labels(name: str, array: np.ndarray, rows: int) -> np.ndarray:
+    """Returns labels, whole numbers from 0 to 9 or one-hot rows, as uint8 (rows,); raises UserError as `to_images`."""
+    if array.shape == (rows, CLASSES) and (np.sort(array) == np.eye(CLASSES)[-1]).all():
+        array = array.argmax(axis=1)
+    if array.shape not in ((rows,), (rows, 1)):
+        raise UserError(f"{name} has the shape {array.shape}, not a label for each of {rows} pictures")
+    return _to_uint8(name, array.reshape(rows), CLASSES - 1)
+
+
+def _to_uint8(name: str, array: np.ndarray, greatest: int) -> np.ndarray:
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{name} holds {array.dtype}, not whole numbers from 0 to {greatest}")
+    is_right = (array >= 0) & (array <= greatest)
+    if array.dtype.kind == "f":
+        is_right &= array == np.round(array)
+    for index in np.argwhere(~is_right)[:1]:
+        value = array[tuple(index)]
+        raise UserError(f"{name}: row {index[0] + 1}: {value}, not a whole number from 0 to {greatest}")
+    return np.ascontiguousarray(array, np.uint8)

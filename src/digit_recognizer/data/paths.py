@@ -12,38 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from digit_recognizer import COMPETITION
+from digit_recognizer.data.input_files import (
+    FORMATS,
+    by_hand,
+    data_folders,
+    find_files,
+    is_hidden,
+    list_files,
+)
 from digit_recognizer.files import ROOT, UserError
 
 KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # of a session; a rehearsal has it elsewhere
 
-FILES = ("train.csv", "test.csv", "sample_submission.csv")  # of the competition; the last alone is no data
-
-
-def _idx(name: str) -> tuple[str, ...]:
-    """Returns the names that an IDX file goes by: with a dot for a hyphen, and gzipped."""
-    names = (name, name.replace("-idx", ".idx"))
-    return (*names, *(f"{variant}.gz" for variant in names))
-
-
-# The formats that data comes in: for each file its possible names. The first name that exists is read.
-COMPETITION_CSVS, MNIST_CSVS = "the competition's CSVs", "MNIST's CSVs"
-NPZ, IDX = "mnist.npz", "MNIST's IDX files"
-FORMATS = {
-    COMPETITION_CSVS: tuple((name,) for name in FILES),
-    MNIST_CSVS: (("mnist_train.csv",), ("mnist_test.csv",)),
-    NPZ: (("mnist.npz",),),
-    IDX: (
-        _idx("train-images-idx3-ubyte"),
-        _idx("train-labels-idx1-ubyte"),
-        _idx("t10k-images-idx3-ubyte"),
-        _idx("t10k-labels-idx1-ubyte"),
-    ),
-}
+FILES = tuple(FORMATS[0].files)  # of the competition
 
 SAMPLE_NOTICE = (
     "THIS IS THE BUILT-IN SAMPLE, not the competition: 1,797 small digits, fewer folds and epochs. "
     "Put the competition's CSVs into input/ for the real thing."
 )
+_KAGGLE_LEVELS = 6  # of folders in /kaggle/input that are searched
 _SILENT = "DIGITS_NO_NOTICE"  # set by run_all.sh, which prints the notice itself
 
 
@@ -73,49 +60,44 @@ class Locations:
 
 
 def resolve(input: Path | None, output: Path | None) -> Locations:
-    """Returns where to read and write.
+    """Returns where to read and write; `input` and `output` are options, None if they were not given.
 
-    Data is read from the input folder. The built-in sample is used if no input was given and nothing is there to
-    get the CSVs with: no credentials, no archive. `input` and `output` are options, None if they were not given.
-
-    Raises UserError if there is no data: the sample never takes the place of data that somebody meant.
+    The built-in sample is used only without --input, if the input folder is empty and there are no Kaggle
+    credentials. Raises UserError if data has to be downloaded first, or if none is attached to a Kaggle session.
     """
     folder = input_folder(input)
     if needs_download(input):
-        option = "" if input is None else f" --input {input}"
         raise UserError(
-            f"{folder} holds no data: run python scripts/download.py{option}, or {by_hand(COMPETITION, folder)}"
-            + ("" if option else " (the sample runs only without Kaggle credentials)")
+            f"{folder} holds no data: run python scripts/download.py, or {by_hand(COMPETITION, folder)} (the sample "
+            "runs only without Kaggle credentials)"
         )
-    if input is None and not formats_in(folder):
-        folder = None
-    return Locations(folder, output_folder(output, "sample" if folder is None else "run"))
+    is_sample = input is None and _is_empty(folder)
+    return Locations(None if is_sample else folder, output_folder(output, "sample" if is_sample else "run"))
 
 
 def needs_download(input: Path | None) -> bool:
-    """Returns whether scripts/download.py has to run first if --input is `input`.
-
-    That is so if there is no data, but either the competition's archive or Kaggle credentials and no --input.
-    """
-    folder = input_folder(input)
-    if formats_in(folder) or _on_kaggle():
+    """Returns whether scripts/download.py has to run first: no data, no --input, but Kaggle credentials."""
+    if input is not None or _on_kaggle():
         return False
-    return (folder / f"{COMPETITION}.zip").exists() or (input is None and credentials_place() is not None)
+    return _is_empty(input_folder(None)) and credentials_place() is not None
+
+
+def _is_empty(folder: Path) -> bool:
+    """Returns whether the input folder does not exist, or holds nothing but hidden files."""
+    try:
+        return all(is_hidden(path) for path in folder.iterdir())
+    except OSError:
+        return not os.path.lexists(folder)
 
 
 def input_folder(input: Path | None) -> Path:
-    """Returns the folder of the data, existing or not, if --input is `input`."""
-    return input or (_mounted_competition() if _on_kaggle() else Path(os.path.relpath(ROOT / "input")))
+    """Returns the folder or file of the data, existing or not, if --input is `input`."""
+    return input or (_mounted_data() if _on_kaggle() else Path(os.path.relpath(ROOT / "input")))
 
 
 def output_folder(output: Path | None, name: str = "run") -> Path:
     """Returns the run directory if --output is `output`; `name` is its default in output/."""
     return output or (KAGGLE / "working" if _on_kaggle() else Path(os.path.relpath(ROOT / "output" / name)))
-
-
-def by_hand(competition: str, folder: Path) -> str:
-    """Returns how to get the data without the kaggle client."""
-    return f"download https://www.kaggle.com/competitions/{competition}/data and unpack it into {folder}"
 
 
 def in_notebook() -> bool:
@@ -132,38 +114,6 @@ def _on_kaggle() -> bool:
     return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 
 
-def formats_in(folder: Path) -> list[str]:
-    """Returns the keys of FORMATS of which `folder` holds a file; sample_submission.csv alone does not count."""
-    return [
-        format
-        for format, files in FORMATS.items()
-        if any((folder / name).exists() for names in files for name in names if name != FILES[-1])
-    ]
-
-
-def data_files(folder: Path) -> tuple[str, list[Path]]:
-    """Returns the format of the data in `folder` and its files, in the order of FORMATS.
-
-    Raises UserError if one of them is missing, or if there are files of two formats.
-    """
-    formats = formats_in(folder) or [COMPETITION_CSVS]
-    if len(formats) > 1:
-        raise UserError(
-            f"{folder} holds {' and '.join(formats)}: move all but one of them away, or take another --input"
-        )
-    files = []
-    for names in FORMATS[formats[0]]:
-        path = next((folder / name for name in names if (folder / name).is_file()), None)
-        if path is None:
-            together = f"{formats[0]} are {', '.join(names[0] for names in FORMATS[formats[0]])} together"
-            if formats[0] == COMPETITION_CSVS:
-                page = f"https://www.kaggle.com/competitions/{COMPETITION}/data"
-                together += f"; run python scripts/download.py, or get them from {page}"
-            raise UserError(f"{folder / names[0]} is missing: {together}")
-        files.append(path)
-    return formats[0], files
-
-
 def credentials_place() -> str | None:
     """Returns the variable or file whose credentials, valid or not, the kaggle client takes, or None."""
     environment, home = os.environ, Path.home() / ".kaggle"
@@ -172,36 +122,36 @@ def credentials_place() -> str | None:
     files = [home / "access_token", home / "access_token.txt"]
     if _on_kaggle() and environment.get("KAGGLE_API_V1_TOKEN"):
         files.insert(0, Path(environment["KAGGLE_API_V1_TOKEN"]))
-    pair = environment.get("KAGGLE_USERNAME") and environment.get("KAGGLE_KEY")
-    if not pair:
-        # ~/.config where there is no ~/.kaggle; which of them is there may change
+    has_pair = environment.get("KAGGLE_USERNAME") and environment.get("KAGGLE_KEY")
+    if not has_pair:
         config = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
         folders = [Path(environment.get("KAGGLE_CONFIG_DIR") or home), home, config]
-        files += [folder / "kaggle.json" for folder in folders] + [home / "credentials.json"]
+        files += [*(folder / "kaggle.json" for folder in folders), home / "credentials.json"]
     file = next((str(path) for path in files if path.exists()), None)
-    return file or ("KAGGLE_USERNAME and KAGGLE_KEY" if pair else None)
+    return file or ("KAGGLE_USERNAME and KAGGLE_KEY" if has_pair else None)
 
 
-def _mounted_competition() -> Path:
-    """Returns the competition's folder in a Kaggle session, else another with data, the competition's CSVs first.
+def _mounted_data() -> Path:
+    """Returns the folder of the competition in a Kaggle session, else another folder with data.
 
-    The usual folders are looked at first: attached data sets may hold hundreds of thousands of files.
+    The usual folders are looked at first: attached data sets may hold hundreds of thousands of files. Raises
+    UserError if there is no data.
     """
     mounted = KAGGLE / "input"
-    for folder in (mounted / "digit-recognizer", mounted / "competitions/digit-recognizer"):
-        if formats_in(folder):
+    for folder in (mounted / COMPETITION, mounted / "competitions" / COMPETITION):
+        if folder.is_dir() and data_folders(list_files(folder)):
             return folder
-    names = {name for files in FORMATS.values() for names in files for name in names}
-    found = {path.parent for path in mounted.glob("**/*") if path.name in names}
-    found = sorted(found, key=lambda folder: (COMPETITION_CSVS not in formats_in(folder), folder))
-    return next(filter(formats_in, found), mounted)
+    folders = data_folders(list_files(mounted, levels=_KAGGLE_LEVELS))
+    if not folders:
+        raise UserError(
+            f"{mounted} holds no data: attach the competition {COMPETITION} to the notebook (Add Input), or give "
+            "--input DIR"
+        )
+    return min(folders, key=lambda folder: (FORMATS[0] not in folders[folder], folder))
 
 
 def check() -> None:
-    """Checks what run_all.sh can before it installs anything, and prints the sample's notice.
-
-    Raises UserError where there is neither data nor a way to get it, or one of the data's files is missing.
-    """
+    """Checks before run_all.sh installs anything that all data files are there; prints the sample's notice."""
     parser = argparse.ArgumentParser(prog="run_all.sh", usage=argparse.SUPPRESS, allow_abbrev=False)
     parser.add_argument("--input", type=Path)
     parser.add_argument("--output", type=Path)
@@ -210,7 +160,7 @@ def check() -> None:
         return
     locations = resolve(options.input, options.output)
     if not locations.is_sample:
-        data_files(locations.input)
+        find_files(locations.input)
     locations.print_notice()
 
 

@@ -1,0 +1,256 @@
+"""Finds the data files in a folder: plain, gzipped or in zip archives, in folders below it, under any usual name.
+
+Only the standard library is used: `run_all.sh` runs this module before anything is installed.
+"""
+
+import gzip
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from digit_recognizer import COMPETITION
+from digit_recognizer.files import UserError, reading
+
+SAMPLE_SUBMISSION = "sample_submission.csv"  # without another file it is no data
+
+_LEVELS = 2  # of folders below the input folder, as in MNIST/raw
+_MAX_BYTES = 10**9  # of a file's contents; train.csv has 77 MB
+_MAX_NAMES = 8  # in a message
+_GZIP = b"\x1f\x8b"  # how gzip archives begin
+_SYSTEM_FILES = ("desktop.ini", "thumbs.db", "__macosx")
+
+# The marks of a copy, such as "train (1).csv", "train - Copy.csv" and "train-1.csv".
+_COPY_MARK = re.compile(r"( ?\(\d+\)|( -)? copy( \d+)?|[ -]\d+)(?=\.|$)")
+_EXTRA_ENDING = re.compile(r"\.(gz|zip)$|(?<=\.csv)\.(csv|txt)$")
+
+# Contents that belong to no data file, by their first bytes.
+_OTHER_CONTENTS = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook: give it the ending .zip, or save it as CSV",
+    _GZIP: "a gzip archive inside a gzip archive: unpack it",
+    b"version https://git-lfs": "the pointer of Git LFS to a file that is not here: run git lfs pull",
+    b"<": "a web page: download the file again",
+}
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form in which data comes."""
+
+    name: str
+    reader: str  # a function in digits.py; by its name, because this module must not import NumPy
+    files: dict[str, str]  # the usual name of each file -> regular expression of its names in lower case
+
+
+# To add a format, add an entry here and its reader, which takes the files in this order, to digits.py.
+FORMATS = (
+    Format(
+        "the competition's CSVs",
+        "read_competition",
+        {
+            "train.csv": r"train\.csv",
+            "test.csv": r"test\.csv",
+            SAMPLE_SUBMISSION: r"sample[_ -]?submission\.csv",
+        },
+    ),
+    Format(
+        "MNIST's CSVs",
+        "read_mnist_csvs",
+        {"mnist_train.csv": r".*mnist.*train.*\.csv", "mnist_test.csv": r".*mnist.*test.*\.csv"},
+    ),
+    Format("mnist.npz", "read_npz", {"mnist.npz": r".*mnist.*\.npz"}),
+    Format(
+        "MNIST's IDX files",
+        "read_idx_files",
+        {
+            "train-images-idx3-ubyte": r".*train-images.idx3-ubyte",
+            "train-labels-idx1-ubyte": r".*train-labels.idx1-ubyte",
+            "t10k-images-idx3-ubyte": r".*(t10k|test)-images.idx3-ubyte",
+            "t10k-labels-idx1-ubyte": r".*(t10k|test)-labels.idx1-ubyte",
+        },
+    ),
+)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that may hold data: a file on the disk, or a member of a zip archive."""
+
+    path: Path
+    folder: Path  # of the data set that it belongs to
+    member: str = ""  # its name in the zip archive `path`
+    problem: str = ""  # why it cannot be read
+
+    def __str__(self) -> str:
+        """The path; the path of a member goes on in its archive."""
+        return str(self.path / self.member)
+
+    @property
+    def original_name(self) -> str:
+        """The name without folders."""
+        return PurePosixPath(self.member.replace("\\", "/")).name or self.path.name
+
+    @property
+    def role(self) -> tuple[Format, str] | None:
+        """The format that has such a file, and its usual name there; None if no format has."""
+        return _role(_normalize(self.original_name))
+
+    def read(self) -> bytes:
+        """Returns the contents, without gzip; raises UserError if they are damaged or no data."""
+        with reading(Path(str(self)), "get the file again"):
+            if not self.member:
+                data = _read(self.path.open("rb"))
+            else:
+                with zipfile.ZipFile(self.path) as archive:
+                    try:
+                        data = _read(archive.open(self.member))
+                    except RuntimeError as error:  # a password, or a compression that Python does not know
+                        raise UserError(f"{self}: {error}: unpack it by hand") from None
+            if data[:2] == _GZIP:
+                data = _read(gzip.GzipFile(fileobj=io.BytesIO(data)))
+        if len(data) > _MAX_BYTES:
+            raise UserError(f"{self} holds more than {_MAX_BYTES / 1e9:g} GB: it is no file of digits")
+        if not data or data.isspace():
+            raise UserError(f"{self} is empty: get the file again")
+        for start, what in _OTHER_CONTENTS.items():
+            if data[:100].lstrip().startswith(start) and not self.original_name.lower().endswith(".npz"):
+                raise UserError(f"{self} is {what}")
+        return data
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    """Returns the contents of a stream, or their beginning if they are too long, and closes it."""
+    with stream:
+        return stream.read(_MAX_BYTES + 1)
+
+
+def _normalize(name: str) -> str:
+    """Returns a name in lower case, without the marks of a copy and of compression."""
+    name = _COPY_MARK.sub("", name.lower())
+    return _EXTRA_ENDING.sub("", _EXTRA_ENDING.sub("", name))
+
+
+def _role(name: str) -> tuple[Format, str] | None:
+    for format in FORMATS:
+        for usual_name, pattern in format.files.items():
+            if re.fullmatch(pattern, name):
+                return format, usual_name
+    return None
+
+
+def is_hidden(path: Path) -> bool:
+    """Returns whether a file or folder is hidden, or one that an operating system makes unasked."""
+    return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
+
+
+def list_files(folder: Path, levels: int = _LEVELS, is_top: bool = True) -> Iterator[DataFile]:
+    """Yields the files of a folder and of `levels` levels of folders in it, and the members of zip archives."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if not is_hidden(path))
+    except OSError as error:
+        yield DataFile(folder, folder, problem=f"cannot be read ({error.strerror}): change its permissions")
+        return
+    for path in paths:
+        if path.is_dir() and levels:
+            yield from list_files(path, levels - 1, is_top=False)
+        elif path.is_file() or path.is_symlink():
+            # of test/test.csv and test.csv/test.csv, the folder belongs to the file
+            role, name = _role(_normalize(path.name)), _normalize(folder.name)
+            is_wrapped = (
+                not is_top and len(paths) == 1 and role and role in (_role(name), _role(f"{name}.csv"))
+            )
+            yield from _expand(path, folder.parent if is_wrapped else folder)
+
+
+def _expand(path: Path, folder: Path) -> Iterator[DataFile]:
+    """Yields a file, or the members of a zip archive."""
+    if not path.exists():
+        yield DataFile(path, folder, problem=f"is a link to {path.readlink()}, which does not exist")
+    elif path.suffix.lower() != ".zip":
+        yield DataFile(path, folder)
+    else:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [member for member in archive.namelist() if not member.endswith("/")]
+        except Exception as error:  # a damaged archive can raise nearly any exception
+            yield DataFile(path, folder, problem=f"is no whole zip archive ({error}): get it again")
+            return
+        yield from (DataFile(path, folder, member) for member in members if not is_hidden(Path(member)))
+
+
+def data_folders(files: Iterable[DataFile]) -> dict[Path, list[Format]]:
+    """Returns the folders that hold data, each with its formats."""
+    folders: dict[Path, list[Format]] = {}
+    for file in files:
+        if file.role and file.role[1] != SAMPLE_SUBMISSION and not file.problem:
+            formats = folders.setdefault(file.folder, [])
+            formats += [file.role[0]] * (file.role[0] not in formats)
+    return folders
+
+
+def find_files(input: Path) -> tuple[Format, list[DataFile]]:
+    """Returns the format of the data, and its files in the order of `Format.files`.
+
+    Args:
+        input: a folder; or a data file or zip archive, which is completed with the other files of its folder.
+
+    Raises UserError if there is no data, if a file is missing, or if there are several data sets.
+    """
+    if not input.exists():
+        link = f"is a link to {input.readlink()}, which" if input.is_symlink() else ""
+        raise UserError(f"{input} {link} does not exist: {_how_to_get(input)}")
+    given = [] if input.is_dir() else list(_expand(input, input.parent))
+    files = given or list(list_files(input))
+    folders = data_folders(files)
+    if not folders:
+        raise _missing(f"{input} holds no data", FORMATS, files, input)
+    depth = min(len(folder.parts) for folder in folders)
+    nearest = [(path, format) for path in folders if len(path.parts) == depth for format in folders[path]]
+    if len(nearest) > 1:
+        names = " and ".join(f"{format.name} in {folder}" for folder, format in nearest)
+        raise UserError(f"{input} holds {names}: move all but one away, or give one as --input")
+    folder, format = nearest[0]
+    files = given + list(list_files(folder, levels=1)) if given else files
+    files = [file for file in files if file.folder == folder]
+    return format, [_choose(format, usual_name, files, given) for usual_name in format.files]
+
+
+def _choose(format: Format, usual_name: str, files: list[DataFile], given: list[DataFile]) -> DataFile:
+    """Returns the file with this role: one that was given, else an unpacked one, else one with the usual name."""
+
+    def order(file: DataFile) -> tuple[bool, int, bool]:
+        return file not in given, len(Path(file.member).parts), file.original_name != usual_name
+
+    matching = [file for file in files if file.role == (format, usual_name) and not file.problem]
+    if not matching:
+        folder = files[0].folder
+        raise _missing(f"{folder / usual_name} is missing", (format,), files, folder)
+    best, *others = sorted(matching, key=order)
+    for other in others:
+        if order(other) == order(best) and str(other) != str(best):
+            raise UserError(f"{best} and {other} could both be {usual_name}: move one of them away")
+    return best
+
+
+def _missing(what: str, formats: Iterable[Format], files: list[DataFile], folder: Path) -> UserError:
+    """Returns the error for missing data: the first file that cannot be read, else what is there and what should be."""
+    for file in files:
+        if file.problem:
+            return UserError(f"{file} {file.problem}")
+    wanted = "; or ".join(", ".join(format.files) for format in formats)
+    names = [file.original_name for file in files] or [path.name for path in folder.iterdir()]
+    holds = ", ".join(names[:_MAX_NAMES]) + f" and {len(names) - _MAX_NAMES} more" * (len(names) > _MAX_NAMES)
+    advice = f"; {_how_to_get(folder)}" if FORMATS[0] in formats else ""
+    return UserError(f"{what}: looked for {wanted}, found {holds or 'no file'}{advice}")
+
+
+def _how_to_get(folder: Path) -> str:
+    return f"run python scripts/download.py --input {folder}, or {by_hand(COMPETITION, folder)}"
+
+
+def by_hand(competition: str, folder: Path) -> str:
+    """Returns how to get the data without the kaggle client."""
+    return f"download https://www.kaggle.com/competitions/{competition}/data and unpack it into {folder}"
