@@ -1,1 +1,3 @@
-"""Measured comparisons with the usual ways to do the same work, PyTorch's among them."""
+"""Measured comparisons with the usual ways to do the same work."""
+
+PARTS = ("train", "read", "predict", "accuracy")  # the last takes up to an hour for each seed

@@ -1,0 +1,129 @@
+"""Two of the ways that the benchmark compares: as published in Keras, and this program's.
+
+Images are uint8 (n, 28, 28), labels uint8 (n,). This module imports Keras and TensorFlow: call `backend.start` first.
+Source of the published way: the tutorial 'Learn Computer Vision Fundamentals with the Famous MNIST Data'.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from digit_recognizer import named_recipes, recipes
+from digit_recognizer.data import folds
+from digit_recognizer.data.digits import SIDE, Dataset
+from digit_recognizer.recipes import Recipe
+from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.plan import make_members
+from digit_recognizer.training import backend, networks
+from digit_recognizer.training.batches import ShuffledEpochs, stream
+from digit_recognizer.training.fold import FoldTrainer, make_learner
+from digit_recognizer.training.loop import batches_per_call
+from digit_recognizer.training.optimization import schedule_callbacks
+from digit_recognizer.training.predict import predict_with_tta
+
+PUBLISHED, OURS = "bn_cnn, as published", "fast, ours"  # names of ways
+BN_CNN, FAST = named_recipes.named("bn_cnn"), named_recipes.named("fast")
+
+
+def epochs(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+    """Returns functions that train for an epoch, without validation, and return its seconds."""
+    published = partial(_fit, _published_network(), _augmented_batches(_scale(images), labels))
+    ours = {f"{recipe.name}, ours": _our_epoch(recipe, images, labels) for recipe in (BN_CNN, FAST)}
+    return {PUBLISHED: published} | ours
+
+
+def _our_epoch(recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
+    dtype, rows = backend.compute_dtype(recipe.precision), len(images)
+    scope = backend.xla_scope(dtype, recipe.epochs * rows, recipe.has_convolutions)
+    member = Member(0, 0, 0, np.arange(rows), np.arange(0), Path())
+    batches = batches_per_call(scope, rows // recipe.batch_size)
+    shuffled = ShuffledEpochs(images, labels, recipe, member, 0, batches)
+    learner = make_learner(recipe, rows, scope, dtype)
+    return partial(_fit, learner, stream(shuffled), shuffle=False, steps_per_epoch=shuffled.chunks)
+
+
+def _fit(model: keras.Model, batches: Any, **options: Any) -> float:
+    """Trains for an epoch and returns the seconds of its steps.
+
+    The end of `fit` is not counted: it can take seconds with the pipelines that Keras makes (see `batches.stream`).
+    """
+    times = []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: times.append(time.perf_counter()),
+        on_epoch_end=lambda *_: times.append(time.perf_counter()),
+    )
+    model.fit(batches, callbacks=[note], verbose=0, **options)
+    return times[1] - times[0]
+
+
+def predictors(images: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Returns functions that predict the images, without test-time augmentation."""
+    ways = {PUBLISHED: partial(_published_network().predict, _scale(images), verbose=0)}
+    for recipe in (BN_CNN, FAST):
+        network = FoldTrainer(recipe, len(images)).network
+        ways[f"{recipe.name}, ours"] = partial(predict_with_tta, network, images)
+    return ways
+
+
+def train_to_accuracy(
+    way: str, dataset: Dataset, recipe: Recipe, accuracy: float
+) -> tuple[float, list[float]]:
+    """Trains a network until it reaches a validation accuracy, from 0 to 1, or the recipe ends.
+
+    Returns the seconds, with those of building the network, and the validation accuracies of the epochs.
+    """
+    accuracies, ends = [], []
+
+    def note(_, logs: dict[str, float]) -> None:
+        accuracies.append(float(logs["val_accuracy"]))
+        ends.append(time.perf_counter())
+        callback.model.stop_training |= accuracies[-1] >= accuracy
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=note)
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(recipe.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        member = make_members(folds.split(dataset.train_labels, recipe), Path(folder))[0]
+        began = time.perf_counter()
+        if way == PUBLISHED:
+            images, labels = _scale(dataset.train_images), dataset.train_labels
+            _published_network().fit(
+                _augmented_batches(images[member.train_rows], labels[member.train_rows]),
+                epochs=recipe.epochs,
+                validation_data=(images[member.validation_rows], labels[member.validation_rows]),
+                callbacks=[*schedule_callbacks(recipe, "val_accuracy"), callback],
+                verbose=0,
+            )
+        else:
+            FoldTrainer(recipe, len(member.train_rows)).train(member, dataset, callbacks=[callback])
+    return ends[-1] - began, accuracies
+
+
+def _published_network() -> keras.Model:
+    """Returns the compiled network, which takes scaled images."""
+    recipe = recipes.change(BN_CNN, {"rotation": 0.0, "zoom": 0.0, "shift": 0.0})
+    # the first three layers are the pixels, their shape and their scale
+    network = keras.Sequential([keras.Input((SIDE, SIDE, 1)), *networks.build(recipe).layers[3:]])
+    network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return network
+
+
+def _augmented_batches(images: np.ndarray, labels: np.ndarray) -> Any:
+    generator = tf.keras.preprocessing.image.ImageDataGenerator(
+        rotation_range=BN_CNN.rotation,
+        zoom_range=BN_CNN.zoom,
+        width_shift_range=BN_CNN.shift,
+        height_shift_range=BN_CNN.shift,
+    )
+    return generator.flow(images, labels, BN_CNN.batch_size)
+
+
+def _scale(images: np.ndarray) -> np.ndarray:
+    return (images[..., None] / 255).astype(np.float32)
