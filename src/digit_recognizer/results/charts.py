@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 74, 10, 10, 40
 
-_COLORS = 7  # classes c0 to c6 of page.css
+COLORS = 7  # classes c0 to c6 of page.css
 _MOST_TICKS = 6
 _FEWEST_DECADES = 2.2  # below, a logarithmic axis has ticks between the powers of ten
 _LONGEST_LEGEND = 10  # lines
@@ -92,9 +92,7 @@ class Chart:
         """
         self.id, self.title, self.description = id, title, description
         self.x, self.y = axes
-        self.legend = [
-            {"name": line.name, "color": line.color % _COLORS, "dashed": line.dashed} for line in legend
-        ]
+        self.legend = legend
         self.lines: list[dict[str, Any]] = []  # d, color, dashed
         self.dots: list[dict[str, Any]] = []  # x, y, color
         self._values: list[dict[str, Any]] = []
@@ -107,7 +105,7 @@ class Chart:
         return json.dumps(self._values, separators=(",", ":"))
 
     def _add(self, series: Series) -> None:
-        color = series.color % _COLORS
+        color = series.color % COLORS
         points = [
             (self.x(x), self.y(y), f"{x:g}", f"{y:.5g}", x == series.marked)
             for x, y in zip(series.xs, series.ys, strict=True)
@@ -166,24 +164,18 @@ def _curves(
     """Returns the chart of a column of history.csv; if it has a validation column too, training is dashed."""
     series, legend = [], []
     for number, (name, table) in enumerate(histories.items()):
-        epochs = table["epoch"].tolist()
-        if f"val_{quantity}" in table:
-            series.append(Series(f"{name} training", epochs, table[quantity].tolist(), number, dashed=True))
-            values, marked = table[f"val_{quantity}"], kept_epochs.get(name)
-        else:
-            values, marked = table[quantity], None
-        legend.append(Series(name, epochs, values.tolist(), number, marked=marked))
-        series.append(legend[-1])
+        epochs, marked = table["epoch"].tolist(), kept_epochs.get(name)
+        if f"val_{quantity}" not in table:
+            series.append(Series(name, epochs, table[quantity].tolist(), number))
+            continue
+        series.append(Series(f"{name} training", epochs, table[quantity].tolist(), number, dashed=True))
+        series.append(Series(name, epochs, table[f"val_{quantity}"].tolist(), number, marked=marked))
+        legend.append(series[-1])
     title = axes[1].label.capitalize()
     description = f"{title} over the epochs: {len(series)} lines."
-    return Chart(
-        f"curve-{quantity}",
-        title,
-        description,
-        axes,
-        series,
-        legend if len(legend) <= _LONGEST_LEGEND else [],
-    )
+    if len(legend) > _LONGEST_LEGEND:
+        legend = []
+    return Chart(f"curve-{quantity}", title, description, axes, series, legend)
 
 
 def reliability(calibration: dict[str, Any]) -> Chart:

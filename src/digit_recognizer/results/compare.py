@@ -4,6 +4,7 @@ A pair is compared on the rows that both predicted. Two classifiers make mostly 
 of their errors is known much better than the errors of either.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,17 +38,22 @@ _LEAST = np.finfo(float).eps  # a probability of 0 has no logarithm; scikit-lear
 class Comparison:
     """Several runs side by side. `compare_runs` describes the columns of the tables."""
 
-    members: dict[str, list[Member]]  # of each run, by its name
+    members: dict[str, list[Member]]  # the finished members of each run, by its name
     oof: dict[
         str, np.ndarray
-    ]  # float32 (training rows, 10) by the run's name, NaN in rows that no member predicted
+    ]  # float32 (training rows, 10) of each run, NaN in rows that no member predicted
+    labels: np.ndarray  # uint8 (training rows,)
     runs: pd.DataFrame
-    pairs: pd.DataFrame
+
+    @functools.cached_property
+    def pairs(self) -> pd.DataFrame:
+        """The table of pairs, in the order in which the runs were given."""
+        return _pairs(self.oof, self.labels)
 
     @property
     def is_finished(self) -> bool:
         """Whether all members of all runs are finished."""
-        return all(member.is_finished for members in self.members.values() for member in members)
+        return bool((self.runs["finished"] == self.runs["members"]).all())
 
 
 def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
@@ -94,38 +100,41 @@ def write_leaderboard(home: Run, dataset: Dataset) -> str:
 
 
 def _compare(runs: Sequence[Run], dataset: Dataset) -> Comparison:
-    folders = [run.folder.resolve() for run in runs]
+    folders, rows = [run.folder.resolve() for run in runs], len(dataset.train_labels)
     home = os.path.commonpath([folder.parent for folder in folders])
     members, oof, lines = {}, {}, {}
     for run, folder in zip(runs, folders, strict=True):
-        name = os.path.relpath(folder, home)
-        members[name] = read_members(run, dataset)
-        if not any(member.is_finished for member in members[name]):
+        name, settings, all_members = (
+            os.path.relpath(folder, home),
+            run.require_settings(),
+            read_members(run, dataset),
+        )
+        members[name] = [member for member in all_members if member.is_finished]
+        if not members[name]:
             raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-        settings, rows = run.require_settings(), len(dataset.train_labels)
         oof[name] = load_oof(run, rows) if is_blend(settings) else out_of_fold(members[name], rows)
-        lines[name] = {"recipe": str(settings.get("name", ""))}
+        lines[name] = {"recipe": str(settings.get("name", "")), "members": len(all_members)}
     common = np.all([covered_rows(probabilities) for probabilities in oof.values()], axis=0)
     for name, line in lines.items():
         line |= _line(members[name], oof[name], common, dataset.train_labels)
     table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
     table = table.sort_values(["common_errors", "common_log_loss", "log_loss"])
-    return Comparison(members, oof, table, _pairs(oof, dataset.train_labels))
+    return Comparison(members, oof, dataset.train_labels, table)
 
 
-def _line(members: list[Member], oof: np.ndarray, common: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _line(finished: list[Member], oof: np.ndarray, common: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Returns a line of the table of runs; `common` are the rows, bool (training rows,), that all runs predicted."""
-    finished = [member for member in members if member.is_finished]
-    metrics = [member.metrics() for member in finished]
-    covered = covered_rows(oof)
+    metrics, covered = [member.metrics() for member in finished], covered_rows(oof)
     scored = scores(labels[covered], oof[covered])
+    rows, errors = scored["rows"], scored["errors"]
     shared = scores(labels[common], oof[common]) if common.any() else {}
+    line = {"finished": len(finished), "rows": rows, "errors": errors, "accuracy": scored["accuracy"]}
     return (
-        {"members": len(members), "finished": len(finished)}
-        | scored
-        | accuracy_interval(scored["errors"], scored["rows"])
+        line
+        | accuracy_interval(errors, rows)
         | {
-            "per_row": sum(len(member.validation_rows) for member in finished) / scored["rows"],
+            "log_loss": scored["log_loss"],
+            "per_row": sum(len(member.validation_rows) for member in finished) / rows,
             "common_rows": int(common.sum()),
             "common_errors": shared.get("errors"),
             "common_log_loss": shared.get("log_loss"),
@@ -136,44 +145,36 @@ def _line(members: list[Member], oof: np.ndarray, common: np.ndarray, labels: np
 
 
 def _pairs(oof: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
-    """Returns the table of pairs, in the order of the runs."""
-    pairs, names = list(combinations(range(len(oof)), 2)), list(oof)
+    names, all_rows = np.array(list(oof)), np.arange(len(labels))
     covered = np.array([covered_rows(probabilities) for probabilities in oof.values()])
     wrong = np.array([wrong_rows(probabilities, labels) for probabilities in oof.values()])
-    of_label = np.array(
-        [probabilities[np.arange(len(labels)), labels] for probabilities in oof.values()], float
-    )
+    of_label = np.array([probabilities[all_rows, labels] for probabilities in oof.values()], float)
     losses = -np.log(np.maximum(np.where(covered, of_label, 1), _LEAST))
-    both = np.array([covered[a] & covered[b] for a, b in pairs]).reshape(-1, len(labels))
-    errors = np.array([wrong[b].astype(float) - wrong[a] for a, b in pairs]).reshape(both.shape) * both
-    excess = np.array([losses[b] - losses[a] for a, b in pairs]).reshape(both.shape) * both
-    intervals = _bootstrap(np.vstack([both, both]), np.vstack([errors, excess]))
-    lines = []
-    for number, (a, b) in enumerate(pairs):
-        shared, rows = both[number], int(both[number].sum())
-        only_first, only_second = int((errors[number] < 0).sum()), int((errors[number] > 0).sum())
-        discordant = only_first + only_second
-        low, high = rows * intervals[number]
-        loss_low, loss_high = intervals[number + len(pairs)]
-        lines.append(
-            {
-                "first": names[a],
-                "second": names[b],
-                "rows": rows,
-                "errors_first": int(wrong[a][shared].sum()),
-                "errors_second": int(wrong[b][shared].sum()),
-                "difference": only_second - only_first,
-                "low": low,
-                "high": high,
-                "only_first": only_first,
-                "only_second": only_second,
-                "p": binomtest(only_first, discordant).pvalue if discordant else 1.0,
-                "loss_difference": excess[number].sum() / rows if rows else np.nan,
-                "loss_low": loss_low,
-                "loss_high": loss_high,
-            }
-        )
-    return pd.DataFrame(lines)
+    first, second = np.array(list(combinations(range(len(oof)), 2))).T
+    both = covered[first] & covered[second]  # like errors and excess, (pairs, training rows)
+    errors = (wrong[second].astype(float) - wrong[first]) * both
+    excess = (losses[second] - losses[first]) * both
+    ends = _bootstrap(np.vstack([both, both]), np.vstack([errors, excess]))
+    error_ends, loss_ends = np.split(ends, 2)
+    rows, only_first, only_second = both.sum(axis=1), (errors < 0).sum(axis=1), (errors > 0).sum(axis=1)
+    discordant = zip(only_first.tolist(), only_second.tolist(), strict=True)
+    columns = {
+        "first": names[first],
+        "second": names[second],
+        "rows": rows,
+        "errors_first": (wrong[first] & both).sum(axis=1),
+        "errors_second": (wrong[second] & both).sum(axis=1),
+        "difference": only_second - only_first,
+        "low": rows * error_ends[:, 0],
+        "high": rows * error_ends[:, 1],
+        "only_first": only_first,
+        "only_second": only_second,
+        "p": [binomtest(a, a + b).pvalue if a + b else 1.0 for a, b in discordant],
+        "loss_difference": excess.sum(axis=1) / np.where(rows, rows, np.nan),
+        "loss_low": loss_ends[:, 0],
+        "loss_high": loss_ends[:, 1],
+    }
+    return pd.DataFrame(columns)
 
 
 def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -199,7 +200,8 @@ def format_runs(table: pd.DataFrame) -> str:
     decimals = {"accuracy": 5, "low": 5, "high": 5, "log_loss": 5, "per_row": 1, "seconds": 0}
     decimals |= {"common_errors": 0, "common_log_loss": 5, "parameters": 0}
     formatters = {name: f"{{:,.{digits}f}}".format for name, digits in decimals.items()}
-    return table.astype({name: float for name in decimals}).to_string(formatters=formatters)
+    numbers = table.astype(dict.fromkeys(decimals, float)).rename_axis(None)
+    return numbers.to_string(formatters=formatters, na_rep="-")
 
 
 def format_comparison(comparison: Comparison) -> str:

@@ -65,10 +65,9 @@ def _pair_lines(pairs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _mean_history(members: list[Member]) -> pd.DataFrame:
-    """Returns the mean of the finished members' histories, over the epochs that all of them have."""
-    histories = [member.history() for member in members if member.is_finished]
-    epochs = pd.concat(histories).groupby("epoch")
-    return epochs.mean()[epochs.size() == len(histories)].reset_index()
+    """Returns the mean of finished members' histories, over the epochs that all of them have."""
+    epochs = pd.concat([member.history() for member in members]).groupby("epoch")
+    return epochs.mean()[epochs.size() == len(members)].reset_index()
 
 
 def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list[Item]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from digit_recognizer.data.digits import Dataset
+from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.files import UserError, read_json, reading, write_array, write_json
 from digit_recognizer.results import submission
 from digit_recognizer.results.out_of_fold import covered_rows, out_of_fold
@@ -107,7 +107,8 @@ def write(run: Run, dataset: Dataset, predictions: Sequence[Prediction], weights
 
 def _mean_out_of_fold(predictions: Sequence[Prediction], weights: np.ndarray) -> np.ndarray:
     """Returns the weighted mean of the predictions that cover a row, float32 (rows, 10), NaN in the other rows."""
-    total, shares = 0.0, 0.0
+    rows = len(predictions[0].oof)
+    total, shares = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
     for weight, prediction in zip(weights, predictions, strict=True):
         covered = covered_rows(prediction.oof)[:, None]
         total = total + weight * np.where(covered, prediction.oof, 0)
@@ -143,7 +144,8 @@ def oof_weights(predictions: Sequence[Prediction], labels: np.ndarray) -> np.nda
         bounds=[(0, 1)] * count,
         constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
     )
-    weights = np.round(np.clip(result.x, 0, 1), _DECIMALS)  # the search may end a little outside of the bounds
+    # the search may end a little outside of the bounds
+    weights = np.round(np.clip(result.x, 0, 1), _DECIMALS)
     return weights / weights.sum()
 
 

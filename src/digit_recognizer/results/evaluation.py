@@ -1,4 +1,4 @@
-"""What a run predicts, and the numbers of its report, which `report.py` describes."""
+"""What a run predicts, and the numbers of its report, which cv_report.md describes."""
 
 import functools
 import hashlib
@@ -101,9 +101,8 @@ def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluat
     members = [member for member in all_members if member.folder.resolve() in weights]
     others = [member for member in all_members if member not in members]
     oof = out_of_fold.out_of_fold(members, rows) if unfinished else out_of_fold.load_oof(run, rows)
-    return Evaluation(
-        run, dataset, members, [weights[member.folder.resolve()] for member in members], others, oof
-    )
+    shares = [weights[member.folder.resolve()] for member in members]
+    return Evaluation(run, dataset, members, shares, others, oof)
 
 
 def _about_run(evaluation: Evaluation) -> dict[str, Any]:
@@ -162,29 +161,22 @@ def _about_training_rows(evaluation: Evaluation) -> dict[str, Any]:
     covered = covered_rows(oof)
     labels, probabilities = all_labels[covered], oof[covered]
     predicted = probabilities.argmax(axis=1)
-    matrix = confusion_matrix(labels, predicted, labels=range(CLASSES))
+    wrong = pd.DataFrame({"label": labels, "predicted": predicted})[labels != predicted]
+    confusions = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False, kind="stable")
     overall = scores(labels, probabilities)
     errors, rows = overall["errors"], overall["rows"]
     return {
         "overall": overall | {"rows_of_train_csv": len(covered)},
         "interval": out_of_fold.accuracy_interval(errors, rows),
         "expected_test_accuracy": out_of_fold.expected_accuracy(errors, rows, len(evaluation.dataset.ids)),
-        "confusion_matrix": matrix.tolist(),
-        "worst_confusions": _worst_confusions(matrix),
+        "confusion_matrix": confusion_matrix(labels, predicted, labels=range(CLASSES)).tolist(),
+        "worst_confusions": confusions.head(_WORST).reset_index(name="rows").to_dict("records"),
         "per_digit": _per_digit(labels, predicted),
         "calibration": out_of_fold.calibration(labels, probabilities),
         "confident_errors": out_of_fold.confident_errors(all_labels, oof, evaluation.votes),
         "likely_mislabelled": overall["accuracy"] >= _RIGHT_ON_NEARLY_ALL,
         "gain": out_of_fold.gain(evaluation.members, evaluation.weights, all_labels),
     }
-
-
-def _worst_confusions(matrix: np.ndarray) -> list[dict[str, int]]:
-    """Returns the most frequent errors of a confusion matrix int (10, 10)."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_WORST].tolist()
-    pairs = [(*divmod(index, CLASSES), int(wrong.flat[index])) for index in order]
-    return [{"label": label, "predicted": other, "rows": rows} for label, other, rows in pairs if rows]
 
 
 def _per_digit(labels: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:

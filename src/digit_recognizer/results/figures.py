@@ -46,7 +46,8 @@ def draw_curves(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
         rate.plot(history["epoch"], history["learning_rate"], alpha=0.8, **style)
     loss.set(ylabel="loss", title="loss (dashed: training)")
     accuracy.set(ylabel="accuracy", title="accuracy (dashed: training)")
-    rate.set(ylabel="learning rate", title="learning rate", yscale="log")
+    has_rate = any((history["learning_rate"] > 0).any() for history in histories.values())
+    rate.set(ylabel="learning rate", title="learning rate", yscale="log" if has_rate else "linear")
     for axes in (loss, accuracy, rate):
         axes.set(xlabel="epoch")
         axes.grid(alpha=0.3)

@@ -17,7 +17,6 @@ from digit_recognizer.results.templating import Item, probabilities_text, render
 from digit_recognizer.runs.plan import make_recipe
 
 _MOST_PICTURES = 2000  # in a gallery: 2 MB
-_FIELDS = [option.name for option in dataclasses.fields(Recipe)]
 
 
 def write_page(evaluation: Evaluation, refresh: int | None = None) -> None:
@@ -37,7 +36,7 @@ def _values(evaluation: Evaluation) -> dict[str, Any]:
     values = {
         "report": report,
         "folder": evaluation.run.folder.resolve().name,
-        "facts": _facts(settings),
+        "settings": settings,
         "recipe": _recipe_lines(settings),
         "command": command(settings),
         "curves": charts.learning_curves(
@@ -101,26 +100,15 @@ def _test_items(evaluation: Evaluation) -> list[Item]:
     return items
 
 
-def _facts(settings: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns what recipe.json holds beside the recipe: versions, hardware, data."""
-    facts = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            facts += [(f"{name}: {key}", str(entry)) for key, entry in value.items()]
-        elif name not in _FIELDS:
-            facts.append((name, str(value)))
-    return facts
-
-
-def _recipe_lines(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Returns each field of the recipe, its value, and its value in the named recipe if that differs."""
+def _recipe_lines(settings: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Returns the value of each field of the recipe, and its value in the named recipe if that differs."""
     named = named_recipes.RECIPES.get(str(settings.get("name")))
-    lines = []
-    for name in _FIELDS:
-        if name in settings:
-            value = format_value(settings[name])
-            default = format_value(getattr(named, name)) if named else value
-            lines.append((name, value, default if default != value else ""))
+    lines = {}
+    for option in dataclasses.fields(Recipe):
+        if option.name in settings:
+            value = format_value(settings[option.name])
+            default = format_value(getattr(named, option.name)) if named else value
+            lines[option.name] = value, default if default != value else ""
     return lines
 
 

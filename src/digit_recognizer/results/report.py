@@ -47,14 +47,11 @@ def _table(report: dict[str, Any]) -> pd.DataFrame:
 
 def _format_table(report: dict[str, Any]) -> pd.DataFrame:
     table = _table(report)
-    text = table.astype(object)
     for name in METRICS:
-        decimals = 5 if name in ("accuracy", "log_loss") else 0
-        text[name] = table[name].map(f"{{:,.{decimals}f}}".format)
-        if not decimals:  # the mean of whole numbers is not a whole number
-            for line in ("mean", "standard deviation"):
-                text.loc[line, name] = f"{table.loc[line, name]:,.1f}"
-    return text.where(table.notna(), "")
+        decimals = (5, 5) if name in ("accuracy", "log_loss") else (0, 1)  # of whole and of other numbers
+        texts = [f"{value:,.{decimals[value % 1 > 0]}f}" for value in table[name]]
+        table[name] = pd.Series(texts, table.index).where(table[name].notna(), "")
+    return table
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -90,14 +87,14 @@ def _format_scores(report: dict[str, Any]) -> str:
     return "\n".join(lines + report["warnings"])
 
 
-def show(run: Run | Path | str) -> None:
-    """Displays the essentials of a run's report in a notebook: its table, its scores and its pictures.
+def show(folder: Path | str) -> None:
+    """Displays the essentials of the report of the run in `folder`, in a notebook: table, scores and pictures.
 
     Raises UserError if `report.py` has not run yet, or if cv_report.json is damaged.
     """
     from IPython.display import HTML, Image, display
 
-    run = run if isinstance(run, Run) else Run(Path(run))
+    run = Run(Path(folder))
     if not run.cv_report_json.exists():
         raise UserError(f"{run.folder} has no report yet: run scripts/report.py --output {run.folder}")
     advice = "run scripts/report.py again"

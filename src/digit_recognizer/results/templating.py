@@ -14,6 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from digit_recognizer.data.digits import SIDE
 from digit_recognizer.results import charts
 
 _MOST_CLASSES = 3  # whose probabilities a caption has
@@ -40,7 +41,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"number": number, "p": p_value}
+    environment.filters["number"] = number
     environment.globals["charts"] = charts
     return environment
 
@@ -69,13 +70,13 @@ class Item:
     @property
     def image(self) -> str:
         """The picture as a data URI."""
-        return _data_uri(self.pixels.tobytes(), self.pixels.shape)
+        return _data_uri(self.pixels.tobytes())
 
 
 @functools.lru_cache(maxsize=10_000)  # a page that is written again has mostly the same pictures
-def _data_uri(pixels: bytes, shape: tuple[int, ...]) -> str:
+def _data_uri(pixels: bytes) -> str:
     """Returns a PNG with dark ink on white paper as a data URI."""
-    image = 255 - np.frombuffer(pixels, np.uint8).reshape(shape)
+    image = 255 - np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -107,8 +108,3 @@ def _percent(share: float) -> str:
     elif rounded == "100.0" and share < 1:
         rounded = ">99.9"
     return f"{rounded}\N{NO-BREAK SPACE}%"
-
-
-def p_value(p: float) -> str:
-    """Returns a p value with its sign of comparison, such as = 0.031 or < 0.0001."""
-    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.results.compare import format_comparison
@@ -32,11 +33,8 @@ def watch_run(run: Run, dataset: Dataset, seconds: float = SECONDS) -> None:
         finished, unfinished = len(evaluation.members), len(evaluation.others)
         write_page(evaluation, refresh=max(1, round(seconds)) if unfinished else None)
         epochs = sum(len(history) for history in evaluation.histories().values())
-        print(
-            f"{finished} of {finished + unfinished} members finished, {epochs} epochs in all: "
-            f"{run.report / 'index.html'}",
-            flush=True,
-        )
+        count = f"{finished} of {finished + unfinished} members finished, {epochs} epochs in all"
+        print(f"{count}: {run.report / 'index.html'}", flush=True)
         if not unfinished:
             return
 
@@ -61,12 +59,8 @@ def _has(run: Run, pattern: str) -> bool:
 
     Raises UserError for a folder that only holds other runs.
     """
-    settings = run.settings()
-    if settings is None:
-        if run.child_runs():
-            run.require_settings()
-        return False
-    return any(run.folder.glob("ensemble.json" if is_blend(settings) else pattern))
+    settings = run.require_settings() if run.child_runs() else run.settings()
+    return settings is not None and any(run.folder.glob("ensemble.json" if is_blend(settings) else pattern))
 
 
 def _changes(runs: Sequence[Run], is_started: Callable[[], bool], seconds: float) -> Iterator[set[str]]:
@@ -89,10 +83,7 @@ def _changes(runs: Sequence[Run], is_started: Callable[[], bool], seconds: float
 def _state(runs: Sequence[Run]) -> dict[str, int]:
     """Returns when each watched file was last written, in nanoseconds."""
     state = {}
-    for run in runs:
-        for path in [path for pattern in _WATCHED for path in run.folder.glob(pattern)]:
-            try:
-                state[str(path)] = path.stat().st_mtime_ns
-            except FileNotFoundError:  # removed since, as --overwrite does
-                continue
+    for path in [path for run in runs for pattern in _WATCHED for path in run.folder.glob(pattern)]:
+        with suppress(FileNotFoundError):  # removed since, as --overwrite does
+            state[str(path)] = path.stat().st_mtime_ns
     return state
