@@ -111,6 +111,14 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def all(self, selector: str, expression: str = "e.textContent") -> list[Any]:
+        """Returns an expression's value for each element e of a CSS selector."""
+        return self.value(f"[...document.querySelectorAll({selector!r})].map(e => {expression})")
+
+    def text(self, selector: str) -> str:
+        """Returns the text of the first element of a CSS selector."""
+        return self.all(selector)[0]
+
     def wait_for(self, expression: str) -> None:
         """Waits until an expression is true, even while the page is being loaded."""
         deadline = time.monotonic() + TIMEOUT

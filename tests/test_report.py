@@ -26,7 +26,7 @@ from digit_recognizer.results import figures, out_of_fold, report, watch
 from digit_recognizer.results.compare import compare_runs, format_comparison
 from digit_recognizer.results.comparison_page import write_comparison
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.page import command, write_page
+from digit_recognizer.results.page import command
 from digit_recognizer.results.report import format_report, show, write_report
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
@@ -56,11 +56,10 @@ def test_report_adds_up(run, dataset):
 
     labels, oof = dataset.train_labels, np.load(run.oof_probabilities)
     predicted = oof.argmax(axis=1)
-    wrong = predicted != labels
-    assert result["overall"]["errors"] == wrong.sum() > 0
-    assert result["overall"]["accuracy"] == pytest.approx(1 - wrong.mean())
+    wrong, overall = predicted != labels, result["overall"]
+    assert overall["errors"] == wrong.sum() > 0 and overall["accuracy"] == pytest.approx(1 - wrong.mean())
     loss = log_loss(labels, oof / oof.sum(axis=1, keepdims=True, dtype=float))
-    assert result["overall"]["log_loss"] == pytest.approx(loss, abs=1e-6)
+    assert overall["log_loss"] == pytest.approx(loss, abs=1e-6)
     accuracies = [fold["accuracy"] for fold in result["folds"]]
     assert result["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
     assert result["standard_deviation"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
@@ -74,49 +73,39 @@ def test_report_adds_up(run, dataset):
     for name, expected in zip(("precision", "recall", "f1", "rows"), scores, strict=True):
         assert [line[name] for line in result["per_digit"]] == pytest.approx(expected)
     # both repeats averaged are the ensemble
-    assert [line["splits"] for line in result["gain"]] == [1, 2]
-    assert result["gain"][0]["errors"] == sum(fold["errors"] for fold in result["folds"][:2])
-    assert result["gain"][1]["errors"] == wrong.sum()
+    first = sum(fold["errors"] for fold in result["folds"][:2])
+    assert [(line["splits"], line["errors"]) for line in result["gain"]] == [(1, first), (2, wrong.sum())]
     tests = [np.load(member.folder / "test_probabilities.npy") for member in members_of(run, dataset)]
     votes = np.argmax(tests, axis=2) == np.mean(tests, axis=0).argmax(axis=1)
     assert result["dissenters"] == np.bincount(4 - votes.sum(axis=0), minlength=5).tolist()
-    sure = [line["probability"] for line in result["least_sure"]]
-    assert len(sure) == 20 and sure == sorted(sure)
+    confidence = [line["probability"] for line in result["least_sure"]]
+    assert len(confidence) == 20 and confidence == sorted(confidence)
     assert sum(result["labels"]["predicted"]) == 20 and result["labels"]["train"] == [8] * 10
 
 
-def test_every_entry_of_cv_report_is_described(run, labelled, dataset, recipe, tmp_path):
+def test_every_entry_of_cv_report_is_described(run, dataset):
     write_json(run.submissions_json, [{"time": "then", "sha256": "0"}])
-    with_labels = blended(made_up(labelled, recipe, tmp_path / "labelled"), labelled)
     described = {}
     for line in Path(report.__file__).with_name("cv_report.md").read_text().splitlines():
         if line.startswith("| `"):
             names, text = line.strip("| ").split(" | ", 1)
-            inner = set(re.findall(r"`(\w+)`", text))
-            described |= dict.fromkeys(re.findall(r"`(\w+)(?:\[\])?`", names), inner)
-    for result in (write_report(run, dataset), write_report(with_labels, labelled)):
-        assert set(result) == set(described)
-        for name, value in result.items():
-            entries = value if isinstance(value, list) else [value]
-            if name == "calibration":
-                entries += value["bins"]
-            keys = {key for entry in entries if isinstance(entry, dict) for key in entry}
-            assert keys <= described[name] | (
-                set(METRICS) if name in ("mean", "standard_deviation") else set()
-            )
+            keys = set(re.findall(r"`(\w+)`", text))
+            described |= dict.fromkeys(re.findall(r"`(\w+)(?:\[\])?`", names), keys)
+    for name in ("mean", "standard_deviation"):
+        described[name] |= set(METRICS)
+    result = write_report(run, dataset)
+    assert set(result) == set(described)
+    for name, value in (*result.items(), ("calibration", result["calibration"]["bins"])):
+        entries = value if isinstance(value, list) else [value]
+        assert {key for entry in entries if isinstance(entry, dict) for key in entry} <= described[name]
 
 
 def test_doubtful_accuracies_are_told(run, dataset, recipe, tmp_path):
     """If the scored rows chose the epochs, and if training is far better than the rest."""
-    flatters, wrong = (
-        "(kept_epoch=best), which flatters.",
-        "Something is wrong: the accuracy is 0.99 in training and",
-    )
-    settings = read_json(run.recipe_json)
-    assert settings["kept_epoch"] == "best"
-    result = write_report(run, dataset)
-    assert format_report(result).endswith(flatters) and flatters in page_of(run)
-    assert wrong not in format_report(result)
+    flatters, wrong = "(kept_epoch=best), which flatters.", "the accuracy is 0.99 in training and"
+    assert read_json(run.recipe_json)["kept_epoch"] == "best"
+    text = format_report(write_report(run, dataset))
+    assert text.endswith(flatters) and flatters in page_of(run) and wrong not in text
 
     last = made_up(dataset, recipes.change(recipe, {"kept_epoch": "last"}), tmp_path / "last", sharpness=0)
     for member in members_of(last, dataset):
@@ -128,7 +117,10 @@ def test_doubtful_accuracies_are_told(run, dataset, recipe, tmp_path):
 
 
 def test_files_of_a_report(run, dataset):
+    path = run.folder / "fold_01" / "metrics.json"
+    write_json(path, read_json(path) | {"device": "another machine"})
     result = write_report(run, dataset)
+    assert [fold["device"] for fold in result["folds"]] == ["", "another machine", "", ""]
     table = pd.read_csv(run.cv_report_csv, index_col="fold")
     names = [f"fold_{index:02d}" for index in range(4)]
     assert list(table.index) == [*names, "out-of-fold", "mean", "standard deviation"]
@@ -142,8 +134,7 @@ def test_files_of_a_report(run, dataset):
 
 def test_unfinished_members_are_named(run, dataset):
     unfinish(run, "fold_01", "fold_03")
-    result = write_report(blended(run, dataset), dataset)
-    members = members_of(run, dataset)
+    result, members = write_report(blended(run, dataset), dataset), members_of(run, dataset)
     uncovered = set(members[1].validation_rows) & set(members[3].validation_rows)
     assert result["overall"]["rows"] == 80 - len(uncovered)
     assert result["missing"] == ["fold_01", "fold_03"] and not result["finished"]
@@ -159,8 +150,7 @@ def test_members_that_were_finished_since_are_named(run, second, dataset, tmp_pa
     blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
     blended(run, dataset)
     assert write_report(blend, dataset)["missing"] == ["../run/fold_02"]
-    for path, data in contents.items():
-        path.write_bytes(data)
+    restore(contents)
     for home, name in ((run, "fold_02"), (blend, "../run/fold_02")):
         result = write_report(home, dataset)
         assert (result["missing"], result["finished_since"], result["finished"]) == ([], [name], False)
@@ -170,25 +160,17 @@ def test_members_that_were_finished_since_are_named(run, second, dataset, tmp_pa
         assert f"<b>Finished since, and not included:</b> {text}</p>" in page_of(home)
 
 
-def test_each_member_has_its_own_device(run, dataset):
-    path = run.folder / "fold_01" / "metrics.json"
-    write_json(path, read_json(path) | {"device": "another machine"})
-    devices = {fold["member"]: fold["device"] for fold in write_report(run, dataset)["folds"]}
-    assert devices["fold_01"] == "another machine" != devices["fold_00"]
-
-
 def test_the_public_score_is_of_the_present_submission(run, dataset):
     record = {"time": "then", "message": "first", "status": "complete", "public_score": 0.98765}
     sent = record | {"sha256": hashlib.sha256(run.submission.read_bytes()).hexdigest()}
-    for records, is_shown in (([record, sent], True), ([sent, record | {"sha256": 64 * "0"}], False)):
+    for records, is_shown in (([record, sent], True), ([sent, record], False)):
         write_json(run.submissions_json, records)
         write_report(run, dataset)
         assert ('id="public-score"' in page_of(run)) == is_shown and page_of(run).count("<td>first</td>") == 2
 
 
 def test_report_of_blends(run, second, dataset, recipe, tmp_path):
-    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
-    result = write_report(blend, dataset)
+    result = write_report(blended(Run(tmp_path / "blend"), dataset, [run, second]), dataset)
     assert len(result["folds"]) == 6 and len(result["gain"]) == 3
     assert result["gain"][-1]["errors"] == result["overall"]["errors"]
 
@@ -203,31 +185,26 @@ def test_report_of_blends(run, second, dataset, recipe, tmp_path):
     assert table["rows"].tolist() == [80, 80] and sorted(table["per_row"]) == [1, 2]
 
     write_array(blend.oof_probabilities, np.full((80, 10), np.nan, np.float32))
-    message = r"both/oof_probabilities.npy has no row that a member predicted: run scripts/ensemble.py again"
     for use in (lambda: write_report(blend, dataset), lambda: compare_runs([blend, run], dataset)):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(
+            UserError, match=r"both/oof_probabilities.npy has no row that a member predicted: run"
+        ):
             use()
 
 
 def test_a_run_that_only_harms_has_no_part_in_the_report(dataset, recipe, csvs, tmp_path, call):
-    runs = [
-        made_up(dataset, recipe, tmp_path / name, sharpness, seed)
-        for seed, (name, sharpness) in enumerate({"good": 2, "harmful": -4, "other": 2}.items())
-    ]
+    runs = [made_up(dataset, recipe, tmp_path / name, size) for name, size in (("good", 2), ("bad", -4))]
     blend = blended(Run(tmp_path / "blend"), dataset, runs, "oof")
-    weights = [line["weight"] for line in read_json(blend.ensemble_json)["members"]]
-    assert weights[2:4] == [0, 0] and min(weights[0], weights[4]) > 0
+    assert [line["weight"] for line in read_json(blend.ensemble_json)["members"]] == [0.5, 0.5, 0, 0]
     outcome = call("report", "--input", csvs, "--output", blend.folder)
     assert (outcome.code, outcome.error) == (0, "")
-    result = read_json(blend.cv_report_json)
-    names = [f"../{name}/fold_0{index}" for name in ("good", "other") for index in range(2)]
-    assert [fold["member"] for fold in result["folds"]] == names and len(result["gain"]) == 2
+    folds = read_json(blend.cv_report_json)["folds"]
+    assert [fold["member"] for fold in folds] == ["../good/fold_00", "../good/fold_01"]
 
 
 def test_report_of_a_perfect_single_fold(dataset, recipe, tmp_path):
     single = recipes.change(recipe, {"holdout": 0.5})
-    run = blended(made_up(dataset, single, tmp_path / "run", sharpness=99), dataset)
-    result = write_report(run, dataset)
+    result = write_report(blended(made_up(dataset, single, tmp_path / "run", sharpness=99), dataset), dataset)
     assert result["overall"]["errors"] == 0 and result["overall"]["rows"] == 40
     assert result["standard_deviation"]["accuracy"] is None and result["gain"] == []
     assert "most frequent mistakes: none" in format_report(result)
@@ -236,10 +213,9 @@ def test_report_of_a_perfect_single_fold(dataset, recipe, tmp_path):
 def test_test_rows_with_labels_are_scored_by_the_weights_of_the_ensemble(labelled, recipe, tmp_path):
     runs = [made_up(labelled, recipe, tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
     blend = blended(Run(tmp_path / "blend"), labelled, runs, "oof")
-    result = write_report(blend, labelled)
-    weights = [line["weight"] for line in read_json(blend.ensemble_json)["members"]]
-    tests = [np.load(run.folder / f"fold_0{i}/test_probabilities.npy") for run in runs for i in range(2)]
-    mean = np.average(tests, axis=0, weights=weights)
+    result, members = write_report(blend, labelled), read_json(blend.ensemble_json)["members"]
+    tests = [np.load(blend.folder / line["member"] / "test_probabilities.npy") for line in members]
+    mean = np.average(tests, axis=0, weights=[line["weight"] for line in members])
     errors = int((mean.argmax(axis=1) != labelled.test_labels).sum())
     loss = log_loss(labelled.test_labels, mean, labels=range(10))
     assert (result["test"]["errors"], result["test"]["rows"]) == (errors, 20)
@@ -250,50 +226,31 @@ def test_test_rows_with_labels_are_scored_by_the_weights_of_the_ensemble(labelle
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "message"),
+    ("name", "message"),
     [
-        ("fold_01/metrics.json", ('"rows": ', '"rows": "<b>", "": '), "fold_01/metrics.json is damaged"),
-        (
-            "fold_01/metrics.json",
-            None,
-            "fold_01 of the ensemble is not finished: run scripts/ensemble.py again",
-        ),
-        ("fold_01/history.csv", ("loss", "l"), "fold_01/history.csv is damaged"),
-        ("ensemble.json", ("weight", "w"), "ensemble.json is damaged"),
-        ("ensemble.json", ('"members": ', '"members": 5, "": '), "ensemble.json is damaged"),
-        ("ensemble.json", None, "run scripts/ensemble.py first"),
-        ("submissions.json", ("[", "{"), "submissions.json is damaged"),
-        ("submissions.json", ("{}", "5"), "submissions.json is damaged"),
-        ("oof_probabilities.npy", ("NUMPY", "numpy"), "oof_probabilities.npy is damaged"),
-        ("oof_probabilities.npy", None, "oof_probabilities.npy is missing: run scripts/ensemble.py again"),
+        ("fold_01/metrics.json", "fold_01 of the ensemble is not finished: run scripts/ensemble.py again"),
+        ("fold_01/history.csv", "fold_01/history.csv is missing: delete .*metrics.json and train again"),
+        ("ensemble.json", "has no ensemble yet: run scripts/ensemble.py first"),
+        ("oof_probabilities.npy", "oof_probabilities.npy is missing: run scripts/ensemble.py again"),
     ],
 )
-def test_missing_and_damaged_files_are_named(run, dataset, name, change, message):
-    write_json(run.submissions_json, [{}])
-    path = run.folder / name
-    damaged = change and path.read_bytes().replace(*(text.encode() for text in change))
-    path.unlink()
-    if change:
-        path.write_bytes(damaged)
-    with pytest.raises(UserError, match=message):
-        write_report(run, dataset)
-    assert not run.cv_report_json.exists()
-
-
-def test_a_report_is_of_the_pictures_that_were_learned(run, dataset):
+def test_missing_files_are_named(run, dataset, name, message):
     other = dataclasses.replace(dataset, train_images=dataset.train_images[:, ::-1])
     with pytest.raises(UserError, match="give the --input that it was trained on"):
         write_report(run, other)
+    (run.folder / name).unlink()
+    with pytest.raises(UserError, match=message):
+        write_report(run, dataset)
+    assert not run.cv_report_json.exists()
 
 
 # ---- pictures
 
 
 def test_curves_show_the_histories():
-    table = pd.DataFrame({"epoch": [1, 2, 3], "learning_rate": [0.1, 0.2, 0.05], "seconds": 1.0})
-    table = table.assign(
-        accuracy=[0.5, 0.8, 0.9], val_accuracy=[0.6, 0.9, 0.95], loss=[2, 1, 0.5], val_loss=[1, 0.5, 0.4]
-    )
+    table = pd.DataFrame({"epoch": [1, 2, 3], "learning_rate": [0.1, 0.2, 0.05]})
+    table = table.assign(accuracy=[0.5, 0.8, 0.9], val_accuracy=[0.6, 0.9, 0.95])
+    table = table.assign(loss=[2, 1, 0.5], val_loss=[1, 0.5, 0.4])
     loss, accuracy, rate = figures.draw_curves({"fold_00": table, "a$b": table / 2}).axes
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         training, validation, *others = axes.lines
@@ -315,8 +272,7 @@ def test_the_matrix_shows_its_numbers():
 
 
 def test_the_errors_are_shown_with_the_most_confident_first(run, dataset):
-    evaluation = evaluate(run, dataset)
-    shown = [axes for axes in figures.draw_errors(evaluation).axes if axes.images]
+    shown = [axes for axes in figures.draw_errors(evaluate(run, dataset)).axes if axes.images]
     oof, labels = np.load(run.oof_probabilities), dataset.train_labels
     wrong = np.flatnonzero(oof.argmax(axis=1) != labels)
     wrong = wrong[np.argsort(-oof[wrong].max(axis=1), kind="stable")]
@@ -327,49 +283,37 @@ def test_the_errors_are_shown_with_the_most_confident_first(run, dataset):
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_a_finished_member_without_an_epoch_has_no_curve(run, dataset, count):
+@pytest.mark.parametrize("has_epoch", [False, True])
+def test_members_without_an_epoch_or_that_diverged(run, dataset, count, has_epoch):
+    infinite = {name: np.nan for name in ("loss", "accuracy", "val_accuracy")}
+    infinite |= {"val_loss": np.inf, "learning_rate": 0}
     for member in members_of(run, dataset)[:count]:
-        write_history(member)
+        write_history(member, *([infinite] if has_epoch else []))
     write_report(run, dataset)
-    assert {path.name for path in run.report.glob("*.png")} == PICTURES - (
-        {"curves.png"} if count == 4 else set()
-    )
-
-
-@pytest.mark.parametrize("count", [1, 4])
-def test_members_that_diverged_are_shown(run, dataset, count):
-    for member in members_of(run, dataset)[:count]:
-        write_history(
-            member, dict(loss=np.nan, accuracy=np.nan, val_loss=np.inf, val_accuracy=np.nan, learning_rate=0)
-        )
-    write_report(run, dataset)
-    assert "NaN" not in page_of(run) and "nan" not in page_of(run)
+    assert (run.report / "curves.png").exists() == (has_epoch or count == 1)
+    assert "nan" not in page_of(run).lower()
 
 
 # ---- numbers
 
 
 def test_intervals():
-    # Wilson's, from Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20
-    for right, rows, expected in (
-        (81, 263, (0.2553, 0.3662)),
-        (15, 148, (0.0624, 0.1605)),
-        (0, 20, (0, 0.1611)),
-    ):
+    # Wilson's, from Newcombe (1998), table I
+    for right, rows, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
         interval = out_of_fold.accuracy_interval(rows - right, rows)
-        assert (interval["low"], interval["high"]) == pytest.approx(expected, abs=5e-5)
+        assert interval == pytest.approx({"low": low, "high": high}, abs=5e-5)
     # if there are many training rows, only the chance in the new rows is left: that of a binomial distribution
-    expected = out_of_fold.expected_accuracy(10**7, 10**9, 2000)
     low, high = binom.ppf([0.025, 0.975], 2000, 0.99) / 2000
-    assert expected == pytest.approx({"low": low, "high": high})
+    interval = out_of_fold.expected_accuracy(10**7, 10**9, 2000)
+    assert interval == pytest.approx({"low": low, "high": high})
 
 
 def test_calibration_is_the_distance_of_confidence_and_accuracy():
     probabilities = np.full((100, 10), 0.1 / 9)
     probabilities[:, 3] = 0.9
     result = out_of_fold.calibration(np.where(np.arange(100) < 80, 3, 5), probabilities)
-    assert result["ece"] == pytest.approx(0.1) and len(result["bins"]) == 1
-    assert result["bins"][0]["rows"] == 100 and result["bins"][0]["accuracy"] == 0.8
+    [bin] = result["bins"]
+    assert result["ece"] == pytest.approx(0.1) and (bin["rows"], bin["accuracy"]) == (100, 0.8)
 
 
 def test_confident_errors_are_those_that_all_members_make():
@@ -383,25 +327,23 @@ def test_confident_errors_are_those_that_all_members_make():
 
 
 @pytest.mark.parametrize(("wrong", "is_likely"), [(1, True), (5, False)])
-def test_labels_are_doubted_by_networks_that_are_right_on_nearly_all_rows(recipe, tmp_path, wrong, is_likely):
+def test_only_networks_that_are_right_on_nearly_all_rows_doubt_labels(recipe, tmp_path, wrong, is_likely):
     """Others are often wrong with confidence, which says nothing about the labels."""
-    random, labels = np.random.default_rng(0), np.arange(400).astype(np.uint8) % 10
-    images = random.integers(0, 256, (420, 28, 28), dtype=np.uint8)
-    dataset = Dataset(images[:400], labels, images[400:], None, np.arange(20).astype(str))
+    images = np.random.default_rng(0).integers(0, 256, (420, 28, 28), dtype=np.uint8)
+    labels, ids = np.arange(400).astype(np.uint8) % 10, np.arange(20).astype(str)
+    dataset = Dataset(images[:400], labels, images[400:], None, ids)
     run = made_up(dataset, recipe, tmp_path / "run", sharpness=99)
     for member in members_of(run, dataset):
-        path = member.folder / "validation_probabilities.npy"
-        is_wrong = np.isin(member.validation_rows, range(wrong))
-        write_array(path, np.where(is_wrong[:, None], np.roll(np.load(path), 1, axis=1), np.load(path)))
+        probabilities = member.validation_probabilities().copy()
+        is_wrong = member.validation_rows < wrong
+        probabilities[is_wrong] = np.roll(probabilities[is_wrong], 1, axis=1)
+        write_array(member.folder / "validation_probabilities.npy", probabilities)
     result = write_report(blended(run, dataset), dataset)
     assert sorted(error["row"] for error in result["confident_errors"]) == list(range(wrong))
-    assert result["likely_mislabelled"] == is_likely
+    assert result["likely_mislabelled"] == is_likely == ("Likely mislabelled" in page_of(run))
     name = "likely mislabelled training rows" if is_likely else "confident errors"
     assert f"{name}: {wrong};" in format_report(result)
-    assert ("Likely mislabelled" in page_of(run), "Confident errors" in page_of(run)) == (
-        is_likely,
-        not is_likely,
-    )
+    assert ("Confident errors" in page_of(run)) != is_likely
     assert page_of(run).count("<em>label?</em>") == wrong * is_likely
 
 
@@ -422,8 +364,8 @@ def test_pairs_are_compared_on_the_rows_that_both_predicted(dataset, recipe, tmp
     assert (pair["only_first"], pair["only_second"]) == (only_first, only_second)
     assert pair["difference"] == wrong[1].sum() - wrong[0].sum() > 0
     assert 0 < pair["low"] < pair["difference"] < pair["high"] and pair["loss_low"] > 0
-    discordant = only_first + only_second
-    assert pair["p"] == pytest.approx(min(1, 2 * binom.cdf(only_first, discordant, 0.5)))
+    p = 2 * binom.cdf(only_first, only_first + only_second, 0.5)
+    assert pair["p"] == pytest.approx(min(1, p))
     losses = [-np.log(probabilities[np.arange(40), labels[rows]]) for probabilities in oof]
     assert pair["loss_difference"] == pytest.approx((losses[1] - losses[0]).mean(), abs=1e-6)
     table = comparison.runs
@@ -439,29 +381,25 @@ def test_the_bootstrap_interval_is_that_of_the_mean_whatever_else_is_compared(da
     assert list(zip(three.pairs["first"], three.pairs["second"], strict=True)) == list(combinations("abc", 2))
     pd.testing.assert_frame_equal(three.pairs.tail(1).reset_index(drop=True), two.pairs)
     b, c = (-np.log(two.oof[name].astype(float)[np.arange(80), dataset.train_labels]) for name in "bc")
-    line = two.pairs.iloc[0]
-    deviation = (c - b).std() / np.sqrt(80)
-    assert line["loss_high"] - line["loss_low"] == pytest.approx(2 * 1.96 * deviation, rel=0.15)
+    [width] = two.pairs["loss_high"] - two.pairs["loss_low"]
+    assert width == pytest.approx(2 * 1.96 * (c - b).std() / np.sqrt(80), rel=0.15)
 
 
-def test_runs_without_a_row_in_common(dataset, recipe, tmp_path):
-    runs = [made_up(dataset, recipe, tmp_path / name) for name in "ab"]
-    for run, name in zip(runs, ("fold_00", "fold_01"), strict=True):
-        unfinish(run, name)
-    comparison = write_comparison(Run(tmp_path / "both"), runs, dataset)
-    assert comparison.pairs.loc[0, "rows"] == 0 and comparison.runs["common_errors"].isna().all()
-    assert "no row in common" in page_of(Run(tmp_path / "both"))
-    assert "0 rows that both predicted" in format_comparison(comparison)
-
-
-def test_what_cannot_be_compared(run, second, dataset):
+def test_what_cannot_be_compared(run, second, dataset, recipe, tmp_path):
     with pytest.raises(UserError, match="takes two runs or more"):
         compare_runs([run], dataset)
     with pytest.raises(UserError, match="is given twice"):
         compare_runs([run, Run(run.folder / ".." / "run")], dataset)
     with pytest.raises(UserError, match="holds a run: give the comparison an --output of its own"):
         write_comparison(run, [run, second], dataset)
-    unfinish(second, "fold_00", "fold_01")
+    other, both = made_up(dataset, recipe, tmp_path / "other"), Run(tmp_path / "both")
+    unfinish(second, "fold_00")
+    unfinish(other, "fold_01")
+    comparison = write_comparison(both, [second, other], dataset)  # no row in common
+    assert comparison.pairs.loc[0, "rows"] == 0 and comparison.runs["common_errors"].isna().all()
+    assert "no row in common" in page_of(both)
+    assert "0 rows that both predicted" in format_comparison(comparison)
+    unfinish(second, "fold_01")
     with pytest.raises(UserError, match="no finished fold yet"):
         compare_runs([run, second], dataset)
 
@@ -473,25 +411,26 @@ def test_comparison_by_the_script(dataset, recipe, csvs, tmp_path, call):
         made_up(dataset, recipe, folder, seed=seed)
     refused = call("report", *runs, "--input", csvs)
     assert refused.code == 2 and "give --output DIR" in refused.error
-    outcome = call("report", *runs, "--input", csvs, "--output", tmp_path / "both")
+    outcome, both = (
+        call("report", *runs, "--input", csvs, "--output", tmp_path / "both"),
+        Run(tmp_path / "both"),
+    )
     assert (outcome.code, outcome.error) == (0, "")
     assert "y/run against x/run, 80 rows that both predicted" in outcome.out
-    folder = tmp_path / "both" / "report"
-    assert list(pd.read_csv(folder / "runs.csv")["rows"]) == [80, 80]
-    assert pd.read_csv(folder / "pairs.csv").loc[0, "rows"] == 80
-    assert page_of(Run(tmp_path / "both")).count("Rows are numbered from 0, as in folds.csv.") == 1
+    assert list(pd.read_csv(both.report / "runs.csv")["rows"]) == [80, 80]
+    assert pd.read_csv(both.report / "pairs.csv").loc[0, "rows"] == 80
+    assert page_of(both).count("Rows are numbered from 0, as in folds.csv.") == 1
 
 
 # ---- while a training continues
 
 
 @pytest.fixture
-def while_asleep(monkeypatch):
-    """Calls the functions in a list, one after the other, when the watch sleeps; fails if it sleeps once more."""
+def asleep(monkeypatch):
+    """A list of functions: each sleep of the watch calls the next one. To sleep once more is a failure."""
     actions = []
-    monkeypatch.setattr(
-        watch.time, "sleep", lambda seconds: actions.pop(0)() if actions else pytest.fail("it waits")
-    )
+    sleep = lambda seconds: actions.pop(0)() if actions else pytest.fail("it waits")  # noqa: E731
+    monkeypatch.setattr(watch.time, "sleep", sleep)
     return actions
 
 
@@ -500,85 +439,70 @@ def restore(contents):
         path.write_bytes(data)
 
 
-def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, while_asleep, capsys):
-    run = made_up(dataset, recipe, tmp_path / "run")
-    contents = [unfinish(run, name) for name in ("fold_00", "fold_01")]
-    settings, pages = run.recipe_json.read_bytes(), []
+def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, asleep, capsys):
+    run, pages = made_up(dataset, recipe, tmp_path / "run"), []
+    hidden = [unfinish(run, name) for name in ("fold_00", "fold_01")]
+    hidden.insert(0, {run.recipe_json: run.recipe_json.read_bytes()})
     run.recipe_json.unlink()
 
-    def act(action):
+    def act():
         pages.append(page_of(run) if run.report.exists() else "")
-        action()
+        restore(hidden[len(pages) - 1])
 
-    while_asleep += [
-        lambda: act(lambda: run.recipe_json.write_bytes(settings)),
-        lambda: act(lambda: restore(contents[0])),
-        lambda: act(lambda: restore(contents[1])),
-    ]
+    asleep += [act, act, act]
     watch.watch_run(run, dataset, seconds=3)
     assert pages[0] == "" and "No member is finished yet" in pages[1]
     assert "fold_00 (1 epoch), fold_01 (1 epoch)" in pages[1] and 'data-refresh="3"' in pages[1]
     assert "fold_01 (1 epoch)" in pages[2] and "Unfinished." in pages[2]
     assert "Unfinished." not in page_of(run) and not run.cv_report_json.exists()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("waiting for") and lines[-1].startswith(
-        "2 of 2 members finished, 2 epochs in all"
-    )
+    assert lines[0].startswith("waiting for")
+    assert lines[-1].startswith("2 of 2 members finished, 2 epochs in all")
 
 
-def test_watching_reads_and_encodes_only_what_is_new(dataset, recipe, tmp_path, while_asleep, monkeypatch):
+def test_watching_reads_and_encodes_only_what_is_new(dataset, recipe, tmp_path, asleep, monkeypatch):
     images = {name: 255 - getattr(dataset, name) for name in ("train_images", "test_images")}
     dataset = dataclasses.replace(dataset, **images)  # pictures that no other test has encoded
     run = made_up(dataset, recipe, tmp_path / "run", sharpness=2)
-    contents = [unfinish(run, "fold_01")]
-    member, calls, counts = members_of(run, dataset)[1], [], []
+    contents, member, calls, counts = unfinish(run, "fold_01"), members_of(run, dataset)[1], [], []
     load, encode = np.load, PIL.Image.fromarray
     monkeypatch.setattr(
-        np, "load", lambda path, **options: calls.append(path.parent.name) or load(path, **options)
+        np, "load", lambda path, **kwargs: calls.append(path.parent.name) or load(path, **kwargs)
     )
     monkeypatch.setattr(PIL.Image, "fromarray", lambda image: calls.append("PNG") or encode(image))
 
-    def count(action=lambda: None):
+    def count():
         counts.append({name: calls.count(name) for name in calls})
         calls.clear()
-        action()
 
-    while_asleep += [
-        lambda: count(lambda: write_history(member, {}, {}, {})),
-        lambda: count(lambda: restore(contents[0])),
-    ]
+    asleep += [lambda: [count(), write_history(member, {}, {}, {})], lambda: [count(), restore(contents)]]
     watch.watch_run(run, dataset, seconds=3)
     count()
     assert [line.pop("PNG", 0) > 0 for line in counts] == [True, False, True]
     assert counts == [{"fold_00": 2}, {}, {"fold_01": 2}]
 
 
-def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_path, while_asleep):
+def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_path, asleep):
     runs = [made_up(dataset, recipe, tmp_path / name, seed=ord(name)) for name in "ab"]
-    contents = [unfinish(runs[1], name) for name in ("fold_00", "fold_01")]
+    hidden = [unfinish(runs[1], name) for name in ("fold_00", "fold_01")]
     home, pages = Run(tmp_path / "both"), []
-    while_asleep += [
-        lambda: restore(contents[0]),
-        lambda: [pages.append(page_of(home)), restore(contents[1])],
-    ]
+    asleep += [lambda: restore(hidden[0]), lambda: [pages.append(page_of(home)), restore(hidden[1])]]
     watch.watch_comparison(home, runs, dataset, seconds=1)
     assert "Unfinished." in pages[0] and "Unfinished." not in page_of(home)
     assert pd.read_csv(home.report / "pairs.csv").loc[0, "rows"] == 80
 
 
-def test_watch_of_a_blend_waits_for_nothing(run, second, dataset, tmp_path, while_asleep):
-    """A blend has no folds and no members of its own."""
-    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
+def test_watch_of_a_blend_or_of_a_folder_of_runs_waits_for_nothing(
+    run, second, dataset, tmp_path, asleep, capsys
+):
+    """A blend has no folds and no members of its own; a folder of runs never has any."""
+    blend, board = blended(Run(tmp_path / "blend"), dataset, [run, second]), Run(tmp_path / "board")
     watch.watch_run(blend, dataset)
     errors = evaluate(blend, dataset).report["overall"]["errors"]
     assert f'id="error-count">{errors}<' in page_of(blend) and "Unfinished." not in page_of(blend)
     watch.watch_comparison(Run(tmp_path / "both"), [blend, run], dataset)
     assert page_of(Run(tmp_path / "both"))
-
-
-def test_watch_of_several_recipes_runs_waits_for_nothing(run, dataset, tmp_path, while_asleep, capsys):
-    board = Run(tmp_path / "board")
-    while_asleep.append(lambda: shutil.copytree(run.folder, board.folder / "bn_cnn"))
+    asleep.append(lambda: shutil.copytree(run.folder, board.folder / "bn_cnn"))
     with pytest.raises(UserError, match="board holds no run"):
         watch.watch_run(board, dataset)
     assert "waiting for" in capsys.readouterr().out  # as long as there was nothing
@@ -592,32 +516,28 @@ from pathlib import Path
 from digit_recognizer.data import digits
 from digit_recognizer.results import comparison_page, evaluation, page
 from digit_recognizer.runs.directory import Run
-input, first, second, home = map(Path, sys.argv[1:])
-dataset = digits.load(input)
+dataset, runs = digits.load(Path(sys.argv[1])), [Run(Path(name)) for name in sys.argv[3:]]
 for _ in range(8):
-    page.write_page(evaluation.evaluate(Run(first), dataset, unfinished=True))
-    comparison_page.write_comparison(Run(home), [Run(first), Run(second)], dataset)
+    page.write_page(evaluation.evaluate(runs[0], dataset, unfinished=True))
+    comparison_page.write_comparison(Run(Path(sys.argv[2])), runs, dataset)
 """
 
 
 def test_two_processes_write_the_same_pages(run, second, csvs, tmp_path):
     """As two report.py --watch on one run, and two comparisons with one --output."""
     home = Run(tmp_path / "both")
-    line = [sys.executable, "-c", WRITER, csvs, run.folder, second.folder, home.folder]
-    processes = [
-        subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT / "src")})
-        for _ in range(2)
-    ]
+    line = [sys.executable, "-c", WRITER, csvs, home.folder, run.folder, second.folder]
+    options = {"stderr": subprocess.PIPE, "text": True, "env": {"PYTHONPATH": str(ROOT / "src")}}
+    processes = [subprocess.Popen(line, **options) for _ in range(2)]
     while any(process.poll() is None for process in processes):
         for path in [*run.report.glob("[!.]*"), *home.report.glob("[!.]*")]:
-            text = path.read_text()
-            assert text.endswith("</html>" if path.suffix == ".html" else "\n"), path
+            assert path.read_text().endswith("</html>" if path.suffix == ".html" else "\n"), path
         time.sleep(0.01)
     assert [process.communicate()[1] for process in processes] == ["", ""]
     assert {path.name for path in home.report.iterdir()} == {"index.html", "runs.csv", "pairs.csv"}
 
 
-# ---- a notebook, the command, and the page's size
+# ---- a notebook, and the command
 
 
 def test_show_displays_the_table_and_the_pictures(run, dataset, monkeypatch, capsys):
@@ -639,27 +559,8 @@ def test_show_displays_the_table_and_the_pictures(run, dataset, monkeypatch, cap
 
 def test_command_names_what_differs_from_the_named_recipe(recipe):
     settings = recipes.to_json(recipe) | {"threads": 2, "name": "bn_cnn"}
-    assert command(settings) == (
-        "python scripts/train.py --recipe bn_cnn --set folds=2 --set holdout=0.0 --set epochs=2 --set batch_size=16 "
-        "--threads 2"
-    )
+    fields = "--set folds=2 --set holdout=0.0 --set epochs=2 --set batch_size=16 --threads 2"
+    assert command(settings) == f"python scripts/train.py --recipe bn_cnn {fields}"
     assert command(settings | {"scaling": "; rm -rf ~"}).count("'scaling=; rm -rf ~'") == 1
     assert command(settings | {"name": "blend"}) is None
-    untouched = recipes.to_json(named_recipes.FAST) | {"data": "competition"}
-    assert command(untouched) == "python scripts/train.py --recipe fast"
-
-
-def test_a_page_of_25_members_and_500_errors_is_below_5_mb(recipe, tmp_path):
-    random = np.random.default_rng(1)
-    images = random.integers(0, 256, (1000, 28, 28), dtype=np.uint8)  # noise: the largest PNG
-    labels, ids = np.arange(1000).astype(np.uint8) % 10, np.arange(40).astype(str)
-    dataset = Dataset(images, labels, images[:40], None, ids)
-    run = made_up(dataset, dataclasses.replace(recipe, folds=5, repeats=5), tmp_path / "run", sharpness=0.6)
-    columns = ("accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")
-    for member in members_of(run, dataset):
-        lines = [dict(zip(columns, random.random(5), strict=True)) for _ in range(50)]
-        write_history(member, *lines)
-    evaluation = evaluate(blended(run, dataset), dataset)
-    assert evaluation.report["overall"]["errors"] > 500
-    write_page(evaluation)
-    assert (run.report / "index.html").stat().st_size < 5e6
+    assert command(recipes.to_json(named_recipes.FAST)) == "python scripts/train.py --recipe fast"
