@@ -1,14 +1,15 @@
 """Damaged data and pictures: refused in one line, or read as what they are. Longer with --campaign."""
 
+import functools
 import gzip
 import io
 
 import numpy as np
 import pytest
 from conftest import write_csvs, write_npz
-from damage import damaged_bytes, damaged_csv, damaged_gzip, damaged_zip, survives, try_damage
+from damage import contents, damaged_bytes, damaged_csv, damaged_gzip, damaged_zip, survives, try_damage
 from PIL import Image
-from test_formats import gzipped, write_idx, write_mnist_csvs
+from test_formats import gzipped, put, write_idx, write_mnist_csvs, zipped
 
 from digit_recognizer.data import digits
 from digit_recognizer.files import UserError
@@ -25,9 +26,8 @@ def number(cases: int, campaign: bool) -> int:
 @pytest.fixture(scope="module")
 def small(labelled):
     """Twelve labelled digits and four to predict."""
-    labels = labelled.labels
-    kept = digits.Labels(labels.train[::7], labels.test[:4], labels.ids[:4], labels.columns, labels.kind)
-    return digits.Dataset(labelled.train_images[::7], labelled.test_images[:4], kept)
+    train, test = (labelled.train_images[::7], labelled.train_labels[::7]), labelled.test_images[:4]
+    return digits.Dataset(*train, test, labelled.test_labels[:4], labelled.ids[:4], kind="mnist")
 
 
 @pytest.fixture
@@ -38,8 +38,10 @@ def folder(tmp_path, small, request):
         write_csvs(folder, small)
     elif request.param == "csv with ids":
         write_csvs(folder, small, columns=("id", "label"), test_ids=True, eol="\r\n")
+    elif request.param == "csv zipped":
+        put(folder, {"archive.zip": zipped(contents(write_csvs(tmp_path / "csvs", small)))})
     elif request.param == "mnist csv":
-        write_mnist_csvs(folder, small, [])
+        write_mnist_csvs(folder, small)
     elif request.param == "npz":
         write_npz(folder, small)
     elif request.param == "idx":
@@ -54,33 +56,29 @@ def read(folder):
     dataset = digits.load(folder)
     for images in (dataset.train_images, dataset.test_images):
         assert images.dtype == np.uint8 and images.shape == (len(images), 28, 28) and len(images)
-    labels = dataset
-    assert labels.train.dtype == np.uint8 and labels.train.max() <= 9
-    assert len(labels.train) == len(dataset.train_images) and len(labels.ids) == len(dataset.test_images)
-    assert len(set(labels.ids)) == len(labels.ids)
-    assert digits.load_labels(folder).fingerprint() == labels.fingerprint()
-    dataset.fingerprint
+    assert dataset.train_labels.dtype == np.uint8 and dataset.train_labels.max() <= 9
+    assert len(dataset.train_labels) == len(dataset.train_images)
+    assert len(set(dataset.ids)) == len(dataset.ids) == len(dataset.test_images)
+    assert dataset.fingerprint
 
 
-CSV, ARCHIVE, IDX = (
-    damaged_csv,
-    lambda data: damaged_zip(data, lambda _, each: damaged_bytes(each)),
-    damaged_bytes,
-)
+ARCHIVE = functools.partial(damaged_zip, member=lambda _, data: damaged_bytes(data))
 
 
 @pytest.mark.parametrize(
     ("folder", "name", "damaged", "cases"),
     [
-        ("csv", "train.csv", CSV, 900),
-        ("csv", "test.csv", CSV, 600),
-        ("csv", "sample_submission.csv", CSV, 600),
-        ("csv with ids", "test.csv", CSV, 500),
-        ("csv with ids", "sample_submission.csv", CSV, 400),
-        ("mnist csv", "mnist_train.csv", CSV, 400),
+        ("csv", "train.csv", damaged_csv, 900),
+        ("csv", "test.csv", damaged_csv, 600),
+        ("csv", "sample_submission.csv", damaged_csv, 600),
+        ("csv with ids", "test.csv", damaged_csv, 500),
+        ("csv with ids", "sample_submission.csv", damaged_csv, 400),
+        ("csv zipped", "archive.zip", ARCHIVE, 600),
+        ("csv zipped", "archive.zip", damaged_bytes, 600),
+        ("mnist csv", "mnist_train.csv", damaged_csv, 400),
         ("npz", "mnist.npz", ARCHIVE, 700),
-        ("idx", "train-images-idx3-ubyte", IDX, 400),
-        ("idx", "t10k-labels-idx1-ubyte", IDX, 200),
+        ("idx", "train-images-idx3-ubyte", damaged_bytes, 400),
+        ("idx", "t10k-labels-idx1-ubyte", damaged_bytes, 200),
         ("idx.gz", "train-labels-idx1-ubyte.gz", damaged_gzip, 400),
         ("idx.gz", "t10k-images-idx3-ubyte.gz", damaged_gzip, 400),
     ],
@@ -92,7 +90,6 @@ def test_damaged_data(folder, name, damaged, cases, campaign):
     def case(data):
         path.write_bytes(data)
         survives(lambda: read(folder), folder, f"{folder}")
-        survives(lambda: digits.load_labels(folder), folder, f"{folder}")
 
     try_damage(damaged(path.read_bytes()), case, number(cases, campaign), campaign)
 
@@ -128,7 +125,7 @@ def test_damaged_pictures(data, tmp_path, campaign):
     def look():
         pixels = read_picture(path)
         assert pixels.dtype == np.uint8 and pixels.shape[2] == 3 and max(pixels.shape) <= WORK_SIDE
-        for digit in find_digits(pixels):
+        for digit in find_digits(pixels)[0]:
             assert digit.image.shape == (28, 28) and digit.image.dtype == np.uint8
 
     try_damage(damaged_bytes(data), case, number(200, campaign), campaign)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import folds
 from digit_recognizer.files import UserError
+from digit_recognizer.runs.plan import make_members
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 40 + np.arange(10))).astype(np.uint8)
 
@@ -17,38 +19,42 @@ def recipe(**options):
     return recipes.change(named_recipes.named("mlp"), options)
 
 
+def members(table):
+    return make_members(table, Path("run"))
+
+
 def test_each_row_validates_once_a_repeat():
-    for fold in (members := folds.members(folds.split(LABELS, recipe(folds=5, repeats=3)))):
-        assert not set(fold.train_rows) & set(fold.validation_rows)
-        assert len(fold.train_rows) + len(fold.validation_rows) == len(LABELS)
-    assert [fold.index for fold in members] == list(range(15))
-    assert members[7].name == "fold_07" and (members[7].repeat, members[7].fold) == (1, 2)
+    every = members(folds.split(LABELS, recipe(folds=5, repeats=3)))
+    for member in every:
+        assert not set(member.train_rows) & set(member.validation_rows)
+        assert len(member.train_rows) + len(member.validation_rows) == len(LABELS)
+    assert [member.index for member in every] == list(range(15))
+    assert (every[7].repeat, every[7].fold, every[7].folder.name) == (1, 2, "fold_07")
     for repeat in range(3):
-        rows = np.concatenate([fold.validation_rows for fold in members if fold.repeat == repeat])
+        rows = np.concatenate([member.validation_rows for member in every if member.repeat == repeat])
         assert (np.sort(rows) == np.arange(len(LABELS))).all()
-    assert (members[0].validation_rows[:20] != members[5].validation_rows[:20]).any()
+    assert (every[0].validation_rows[:20] != every[5].validation_rows[:20]).any()
 
 
 def test_folds_are_stratified():
-    for fold in folds.members(folds.split(LABELS, recipe(folds=5))):
-        share = np.bincount(LABELS[fold.validation_rows]) / np.bincount(LABELS)
+    for member in members(folds.split(LABELS, recipe(folds=5))):
+        share = np.bincount(LABELS[member.validation_rows]) / np.bincount(LABELS)
         assert np.abs(share - 0.2).max() < 0.025  # one row of forty
 
 
 def test_holdout():
     table = folds.split(LABELS, recipe(folds=1, holdout=0.15, repeats=2))
     assert set(np.unique(table)) == {-1, 0}
-    first, second = folds.members(table)
+    first, second = members(table)
     assert len(first.validation_rows) == int(np.ceil(0.15 * len(LABELS)))
     assert set(first.train_rows) | set(first.validation_rows) == set(range(len(LABELS)))
     assert set(first.validation_rows) != set(second.validation_rows)
 
 
 def test_a_holdout_of_the_first_rows():
-    asked = recipe(holdout=1 / 6, holdout_rows="first", repeats=2)
-    table = folds.split(np.arange(60_000) % 10, asked)
+    table = folds.split(np.arange(60_000) % 10, recipe(holdout=1 / 6, holdout_rows="first", repeats=2))
     assert table.shape == (60_000, 2) and (table == table[:, :1]).all()
-    (member, _) = folds.members(table)
+    (member, _) = members(table)
     assert (member.validation_rows == np.arange(10_000)).all()
     assert (member.train_rows == np.arange(10_000, 60_000)).all()
 
@@ -78,30 +84,32 @@ def test_a_label_without_rows_is_said(capsys):
     [{"folds": 3, "repeats": 2}, {"holdout": 0.15}, {"holdout": 0.15, "holdout_rows": "first"}],
 )
 def test_csv_keeps_the_split(tmp_path, options):
-    asked = recipe(**options)
-    table = folds.split(LABELS, asked)
+    wanted = recipe(**options)
+    table = folds.split(LABELS, wanted)
     folds.to_csv(tmp_path / "folds.csv", table, LABELS)
     assert (tmp_path / "folds.csv").read_text().startswith("row,label,repeat_0")
     again = folds.from_csv(tmp_path / "folds.csv", LABELS)
     assert folds.fingerprint(again) == folds.fingerprint(table)
-    assert folds.adopt(asked, again, {*options}) == asked
-    # what was not asked for is as folds.csv has it; a holdout is known to a row
+    assert folds.adopt(wanted, again, {*options}) == wanted
+    # what was not given is as folds.csv has it; a holdout is known to a row
     adopted = folds.adopt(recipe(), again, set())
-    assert (adopted.folds, adopted.repeats) == (asked.folds, asked.repeats)
-    assert adopted.holdout_rows == asked.holdout_rows
-    assert adopted.holdout == pytest.approx(asked.holdout, abs=1 / len(LABELS))
+    assert (adopted.folds, adopted.repeats) == (wanted.folds, wanted.repeats)
+    assert adopted.holdout_rows == wanted.holdout_rows
+    assert adopted.holdout == pytest.approx(wanted.holdout, abs=1 / len(LABELS))
     with pytest.raises(UserError, match=r"folds.csv has folds="):
         folds.adopt(recipe(folds=7), again, {"folds"})
-    other = {"random": "first", "first": "random"}[asked.holdout_rows]
-    if asked.holdout:
-        with pytest.raises(UserError, match=rf"folds.csv has holdout_rows={asked.holdout_rows}, not {other}"):
-            folds.adopt(dataclasses.replace(asked, holdout_rows=other), again, {"holdout_rows"})
+    other = {"random": "first", "first": "random"}[wanted.holdout_rows]
+    if wanted.holdout:
+        with pytest.raises(
+            UserError, match=rf"folds.csv has holdout_rows={wanted.holdout_rows}, not {other}"
+        ):
+            folds.adopt(dataclasses.replace(wanted, holdout_rows=other), again, {"holdout_rows"})
 
 
 def test_rounding_is_no_other_holdout():
-    asked = recipe(holdout=0.55)  # of 100 rows, in floating point, a hair more than 55
-    table = folds.split(np.repeat(np.arange(10), 10), asked)
-    assert (table >= 0).sum() == 56 and folds.adopt(asked, table, {"holdout"}) == asked
+    wanted = recipe(holdout=0.55)  # of 100 rows, in floating point, a hair more than 55
+    table = folds.split(np.repeat(np.arange(10), 10), wanted)
+    assert (table >= 0).sum() == 56 and folds.adopt(wanted, table, {"holdout"}) == wanted
 
 
 @pytest.mark.parametrize(
@@ -109,13 +117,16 @@ def test_rounding_is_no_other_holdout():
     [
         (lambda text: "", "No columns"),
         (lambda text: text.replace("repeat_0", "fold"), "its columns are not"),
-        (lambda text: "\n".join(text.split("\n")[:-9]), "its labels differ from the training rows"),
-        (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels differ from the training rows"),
+        (lambda text: "\n".join(text.split("\n")[:-9]), "made for other training rows, its labels differ"),
+        (lambda text: text.replace("\n0,", "\n0,1", 1), "its labels differ: delete it and run"),
         (lambda text: text.replace(",1\n", ",7\n"), "repeat_0 has no row of fold 1"),
         (lambda text: re.sub(r",\d\n", ",-1\n", text), "repeat_0 has no row of fold 0"),
         (lambda text: re.sub(r",\d\n", ",0\n", text), "repeat_0 leaves no row to train on"),
         *(
-            (lambda text, cell=cell: text.replace(",1\n", f",{cell}\n", 1), "no whole number from -1 to 127")
+            (
+                lambda text, cell=cell: text.replace(",1\n", f",{cell}\n", 1),
+                "is not a whole number from -1 to 127",
+            )
             for cell in ("x", "", "1.5", "-2", "257", "1e400", "9" * 20, str(2**63), str(-(2**63)))
         ),
     ],
@@ -141,7 +152,7 @@ def test_rows_of_ones_own_folds_may_never_be_validated():
     table[::2] = -1
     adopted = folds.adopt(recipe(), table, set())
     assert (adopted.folds, adopted.holdout, adopted.holdout_rows) == (5, 0, "random")
-    for member in folds.members(table):
+    for member in members(table):
         assert set(range(0, len(LABELS), 2)) <= set(member.train_rows.tolist())
 
 

@@ -143,7 +143,7 @@ def quoted(text: str) -> str:
 def _to_uint8(cells: np.ndarray, limits: list[int]) -> np.ndarray:
     if (cells.view(np.uint64).max(axis=0) > limits).any():  # pandas may wrap a number beyond int64
         raise ValueError("out of range")
-    return cells.astype(np.uint8)
+    return cells.astype(np.uint8, order="C")
 
 
 def _whole_number(cell: str) -> int:

@@ -200,8 +200,8 @@ def find_files(input: Path) -> tuple[Format, list[DataFile]]:
     Raises UserError if there is no data, if a file is missing, or if there are several data sets.
     """
     if not input.exists():
-        link = f"is a link to {input.readlink()}, which" if input.is_symlink() else ""
-        raise UserError(f"{input} {link} does not exist: {_how_to_get(input)}")
+        link = f" is a link to {input.readlink()}, which" if input.is_symlink() else ""
+        raise UserError(f"{input}{link} does not exist: {_how_to_get(input)}")
     given = [] if input.is_dir() else list(_expand(input, input.parent))
     files = given or list(list_files(input))
     folders = data_folders(files)
@@ -241,7 +241,7 @@ def _missing(what: str, formats: Iterable[Format], files: list[DataFile], folder
         if file.problem:
             return UserError(f"{file} {file.problem}")
     wanted = "; or ".join(", ".join(format.files) for format in formats)
-    names = [file.original_name for file in files] or [path.name for path in folder.iterdir()]
+    names = [file.original_name for file in files] or [path.name for path in folder.iterdir() if not is_hidden(path)]
     holds = ", ".join(names[:_MAX_NAMES]) + f" and {len(names) - _MAX_NAMES} more" * (len(names) > _MAX_NAMES)
     advice = f"; {_how_to_get(folder)}" if FORMATS[0] in formats else ""
     return UserError(f"{what}: looked for {wanted}, found {holds or 'no file'}{advice}")
