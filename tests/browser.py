@@ -22,7 +22,6 @@ _OPTIONS = (
 
 
 def find() -> str | None:
-    """Returns the path of a Chromium, or None."""
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
@@ -30,7 +29,6 @@ class Browser:
     """One page of a new Chromium; its requests and its messages to the console are recorded."""
 
     def __init__(self, profile: Path):
-        """Starts Chromium with an empty profile in the folder `profile`."""
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
 
@@ -40,14 +38,9 @@ class Browser:
             os.dup2(100, 3)
             os.dup2(101, 4)
 
-        self.process = subprocess.Popen(
-            [find(), *_OPTIONS, f"--user-data-dir={profile}", "about:blank"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=connect,
-            close_fds=False,
-        )
+        line = [find(), *_OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        self.process = subprocess.Popen(line, preexec_fn=connect, close_fds=False, **quiet)
         os.close(commands)
         os.close(answers)
         self._rest, self._number, self._session = b"", 0, None
@@ -116,7 +109,6 @@ class Browser:
         return self.value(f"[...document.querySelectorAll({selector!r})].map(e => {expression})")
 
     def text(self, selector: str) -> str:
-        """Returns the text of the first element of a CSS selector."""
         return self.all(selector)[0]
 
     def wait_for(self, expression: str) -> None:
@@ -153,17 +145,14 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str, code: int) -> None:
-        """Presses a key on the keyboard, such as ("Enter", 13)."""
         text = {"text": "\r"} if key == "Enter" else {}
         common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def screenshot(self, path: Path) -> None:
-        """Writes a PNG of the whole page."""
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def pdf(self) -> bytes:
-        """Returns the page as it is printed."""
         return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])

@@ -132,8 +132,12 @@ def test_files_of_a_report(run, dataset):
     assert "test accuracy" not in text
 
 
-def test_unfinished_members_are_named(run, dataset):
-    unfinish(run, "fold_01", "fold_03")
+def test_unfinished_members_are_named_and_those_finished_since(run, second, dataset, tmp_path):
+    hidden, blend = unfinish(run, "fold_01", "fold_03"), Run(tmp_path / "blend")
+    assert write_report(blended(blend, dataset, [run, second]), dataset)["missing"] == [
+        "../run/fold_01",
+        "../run/fold_03",
+    ]
     result, members = write_report(blended(run, dataset), dataset), members_of(run, dataset)
     uncovered = set(members[1].validation_rows) & set(members[3].validation_rows)
     assert result["overall"]["rows"] == 80 - len(uncovered)
@@ -144,20 +148,16 @@ def test_unfinished_members_are_named(run, dataset):
     write_report(run, dataset)
     assert "fold_01 (1 epoch) and 1 member not started</p>" in page_of(run)
 
-
-def test_members_that_were_finished_since_are_named(run, second, dataset, tmp_path):
-    contents = unfinish(run, "fold_02")
-    blend = blended(Run(tmp_path / "blend"), dataset, [run, second])
-    blended(run, dataset)
-    assert write_report(blend, dataset)["missing"] == ["../run/fold_02"]
-    restore(contents)
-    for home, name in ((run, "fold_02"), (blend, "../run/fold_02")):
+    write_history(members[3], {})
+    restore(hidden)
+    for home, names in ((run, "fold_01, fold_03"), (blend, "../run/fold_01, ../run/fold_03")):
         result = write_report(home, dataset)
-        assert (result["missing"], result["finished_since"], result["finished"]) == ([], [name], False)
-        text = f"{name}: run scripts/ensemble.py again"
-        assert f"finished since, and not included: {text}" in format_report(result)
+        assert (result["missing"], ", ".join(result["finished_since"])) == ([], names) and not result[
+            "finished"
+        ]
+        text = f"inished since, and not included:{{}} {names}: run scripts/ensemble.py again"
+        assert text.format("") in format_report(result) and text.format("</b>") in page_of(home)
         assert "not finished" not in format_report(result) and "Not finished" not in page_of(home)
-        assert f"<b>Finished since, and not included:</b> {text}</p>" in page_of(home)
 
 
 def test_the_public_score_is_of_the_present_submission(run, dataset):
@@ -173,6 +173,11 @@ def test_report_of_blends(run, second, dataset, recipe, tmp_path):
     result = write_report(blended(Run(tmp_path / "blend"), dataset, [run, second]), dataset)
     assert len(result["folds"]) == 6 and len(result["gain"]) == 3
     assert result["gain"][-1]["errors"] == result["overall"]["errors"]
+
+    harmful = made_up(dataset, recipe, tmp_path / "harmful", sharpness=-4)
+    blend = blended(Run(tmp_path / "weighted"), dataset, [second, harmful], "oof")  # the weight is 0
+    folds = write_report(blend, dataset)["folds"]
+    assert [fold["member"] for fold in folds] == ["../second/fold_00", "../second/fold_01"]
 
     other = made_up(dataset, recipe, tmp_path / "other", sharpness=2)
     unfinish(second, "fold_00")
@@ -190,16 +195,6 @@ def test_report_of_blends(run, second, dataset, recipe, tmp_path):
             UserError, match=r"both/oof_probabilities.npy has no row that a member predicted: run"
         ):
             use()
-
-
-def test_a_run_that_only_harms_has_no_part_in_the_report(dataset, recipe, csvs, tmp_path, call):
-    runs = [made_up(dataset, recipe, tmp_path / name, size) for name, size in (("good", 2), ("bad", -4))]
-    blend = blended(Run(tmp_path / "blend"), dataset, runs, "oof")
-    assert [line["weight"] for line in read_json(blend.ensemble_json)["members"]] == [0.5, 0.5, 0, 0]
-    outcome = call("report", "--input", csvs, "--output", blend.folder)
-    assert (outcome.code, outcome.error) == (0, "")
-    folds = read_json(blend.cv_report_json)["folds"]
-    assert [fold["member"] for fold in folds] == ["../good/fold_00", "../good/fold_01"]
 
 
 def test_report_of_a_perfect_single_fold(dataset, recipe, tmp_path):
@@ -225,22 +220,21 @@ def test_test_rows_with_labels_are_scored_by_the_weights_of_the_ensemble(labelle
     assert pd.read_csv(blend.cv_report_csv, index_col="fold").loc["test", "errors"] == errors
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("fold_01/metrics.json", "fold_01 of the ensemble is not finished: run scripts/ensemble.py again"),
-        ("fold_01/history.csv", "fold_01/history.csv is missing: delete .*metrics.json and train again"),
-        ("ensemble.json", "has no ensemble yet: run scripts/ensemble.py first"),
-        ("oof_probabilities.npy", "oof_probabilities.npy is missing: run scripts/ensemble.py again"),
-    ],
-)
-def test_missing_files_are_named(run, dataset, name, message):
+def test_missing_files_and_other_data_are_named(run, dataset):
     other = dataclasses.replace(dataset, train_images=dataset.train_images[:, ::-1])
     with pytest.raises(UserError, match="give the --input that it was trained on"):
         write_report(run, other)
-    (run.folder / name).unlink()
-    with pytest.raises(UserError, match=message):
-        write_report(run, dataset)
+    for name, message in {
+        "oof_probabilities.npy": "oof_probabilities.npy is missing: run scripts/ensemble.py again",
+        "fold_01/history.csv": "fold_01/history.csv is missing: delete .*metrics.json and train again",
+        "fold_01/metrics.json": "fold_01 of the ensemble is not finished: run scripts/ensemble.py again",
+        "ensemble.json": "has no ensemble yet: run scripts/ensemble.py first",
+    }.items():
+        contents = {run.folder / name: (run.folder / name).read_bytes()}
+        (run.folder / name).unlink()
+        with pytest.raises(UserError, match=message):
+            write_report(run, dataset)
+        restore(contents)
     assert not run.cv_report_json.exists()
 
 
