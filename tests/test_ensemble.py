@@ -157,34 +157,24 @@ def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
 
 
 def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_path):
-    good, poor = (
-        ensemble.average_members(made_up(dataset, recipe, tmp_path / name, sharpness, seed=seed), dataset)
-        for seed, (name, sharpness) in enumerate({"good": 4, "poor": 1}.items())
-    )
-    labels = dataset.train_labels
+    """They have four decimals, and a run that only harms has the weight 0."""
+    runs = {
+        name: made_up(dataset, recipe, tmp_path / name, size)
+        for name, size in (("good", 4), ("poor", 1), ("bad", -4))
+    }
+    good, poor, bad = (ensemble.average_members(run, dataset) for run in runs.values())
+    rows, labels = np.arange(80), dataset.train_labels
 
     def loss(weight):
-        mean = weight * good.oof + (1 - weight) * poor.oof
-        return -np.log(mean[np.arange(80), labels]).mean()
+        return -np.log((weight * good.oof + (1 - weight) * poor.oof)[rows, labels]).mean()
 
-    weights = ensemble.oof_weights([good, poor], labels)
-    assert weights.sum() == pytest.approx(1) and weights[0] > weights[1] >= 0
-    assert loss(weights[0]) == pytest.approx(
-        min(loss(weight) for weight in np.linspace(0, 1, 1001)), abs=1e-6
-    )
+    weights = ensemble.oof_weights([good, poor, bad], labels)
+    assert weights[0] > weights[1] >= weights[2] == 0
+    assert weights == pytest.approx(np.round(weights, 4), abs=1e-12) and weights.sum() == pytest.approx(1)
+    assert loss(weights[0]) == pytest.approx(min(map(loss, np.linspace(0, 1, 1001))), abs=1e-6)
     nothing = dataclasses.replace(good, oof=np.full_like(good.oof, np.nan))
     with pytest.raises(UserError, match="no validated row in common"):
         ensemble.oof_weights([good, nothing], labels)
-
-
-def test_oof_weights_have_four_decimals_and_are_0_for_a_run_that_harms(dataset, recipe, tmp_path):
-    predictions = [
-        ensemble.average_members(made_up(dataset, recipe, tmp_path / name, sharpness, seed), dataset)
-        for seed, (name, sharpness) in enumerate({"good": 2, "other": 2, "harmful": -4}.items())
-    ]
-    weights = ensemble.oof_weights(predictions, dataset.train_labels)
-    assert weights[2] == 0 and (weights[:2] > 0).all()
-    assert weights == pytest.approx(np.round(weights, 4), abs=1e-12) and weights.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
