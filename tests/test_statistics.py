@@ -1,0 +1,95 @@
+"""Networks predict what they have learned, however short the training: statistics of batch normalisation."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from conftest import train_member
+
+from digit_recognizer.data import digits, folds
+from digit_recognizer.files import UserError
+from digit_recognizer.named_recipes import named
+from digit_recognizer.recipes import change
+from digit_recognizer.runs.plan import make_members
+from digit_recognizer.training import backend, networks, statistics
+
+NARROW = {"fast": (8, 16, 16, 32, 32), "residual": (8, 16, 32), "bn_cnn": (16, 24, 32)}
+
+
+def rows_of_the_sample(rows):
+    """That many training rows of the sample, the first ones again if it has fewer."""
+    whole = digits.sample()
+    chosen = np.arange(rows) % len(whole.train_images)
+    return dataclasses.replace(
+        whole, train_images=whole.train_images[chosen], train_labels=whole.train_labels[chosen]
+    )
+
+
+def accuracy_with_large_batches(model, images, labels):
+    """The accuracy of a network's weights with the statistics of one batch of all these pictures."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in layers:
+        layer.momentum = 0.0
+    for _ in layers:  # each time one more layer has its statistics
+        model(images, training=True)
+    return (model.predict(images, verbose=0).argmax(axis=1) == labels).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "batch_size", "epochs", "precision"),
+    [
+        ("fast", 300, 16, 2, "float32"),
+        ("fast", 1300, 512, 4, "float32"),
+        ("fast", 2600, 2048, 10, "bfloat16"),
+        ("residual", 300, 64, 3, "bfloat16"),
+        ("residual", 1300, 128, 2, "float32"),
+        ("bn_cnn", 300, 32, 10, "float32"),
+        ("bn_cnn", 1300, 1024, 3, "bfloat16"),
+    ],
+)
+def test_a_network_predicts_what_it_has_learned(name, rows, batch_size, epochs, precision, tmp_path):
+    try:
+        backend.compute_dtype(precision)
+    except UserError:
+        pytest.skip(f"{precision} is refused here")
+    options = {"filters": NARROW[name], "dropout": 0.0, "batch_size": batch_size, "epochs": epochs}
+    recipe = change(named(name), options | {"precision": precision, "folds": 2, "tta_views": 0})
+    dataset = rows_of_the_sample(rows)
+    member = make_members(folds.split(dataset.train_labels, recipe), tmp_path)[0]
+    train_member(recipe, dataset, member, tmp_path)
+    images, labels = dataset.train_images[member.train_rows], dataset.train_labels[member.train_rows]
+    model = networks.build(recipe)
+    model.load_weights(tmp_path / "model.keras")
+    accuracy = (model.predict(images, verbose=0).argmax(axis=1) == labels).mean()
+    assert accuracy >= accuracy_with_large_batches(model, images, labels) - 0.02
+
+
+def test_a_short_training_of_the_sample_is_of_use(tmp_path):
+    """As the default recipe learns it in a few steps, with the moving averages it predicts noise."""
+    dataset, accuracies = digits.sample(), {}
+    for kind in ("recomputed", "moving"):
+        options = {"filters": NARROW["fast"], "batch_size": 64, "epochs": 6, "folds": 2}
+        recipe = change(named("fast"), options | {"batchnorm_statistics": kind})
+        member = make_members(folds.split(dataset.train_labels, recipe), tmp_path / kind)[0]
+        accuracies[kind] = train_member(recipe, dataset, member, tmp_path / kind)["accuracy"]
+    assert accuracies["recomputed"] > 0.95 > 0.93 > accuracies["moving"]
+
+
+def test_the_statistics_are_those_of_the_pictures():
+    """The mean and the variance of all pictures, whatever the number of batches; the same seed draws the same."""
+    recipe = change(named("fast"), {"filters": NARROW["fast"], "tta_views": 0})
+    model = networks.build(recipe)
+    images = digits.sample().train_images
+    statistics.BatchStatistics(recipe, networks.KERAS, "float32").update(model, images, seed=0)
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+    before = keras.Model(model.input, first.input)
+    values = before.predict(images, verbose=0).reshape(-1, NARROW["fast"][0])
+    assert keras.ops.convert_to_numpy(first.moving_mean) == pytest.approx(values.mean(axis=0), abs=1e-3)
+    assert keras.ops.convert_to_numpy(first.moving_variance) == pytest.approx(values.var(axis=0), rel=1e-2)
+    views = change(recipe, {"tta_views": 2})
+    found = []
+    for seed in (1, 1, 2):
+        statistics.BatchStatistics(views, networks.XLA, "float32").update(model, images[:64], seed)
+        found.append(keras.ops.convert_to_numpy(first.moving_mean))
+    assert (found[0] == found[1]).all() and (found[0] != found[2]).any()
