@@ -19,6 +19,7 @@ from digit_recognizer.kaggle import public_score, records, submissions
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import make_plan
 from digit_recognizer.training import session
+from digit_recognizer.training.session import TrainingOptions
 from digit_recognizer.training.fold import FoldTrainer
 
 DAY = 86400  # seconds
@@ -144,7 +145,7 @@ def test_memory_and_file_descriptors_stay_level(dataset, campaign, tmp_path, mon
 
     monkeypatch.setattr(FoldTrainer, "train", watched)
     options = {"folds": folds, "repeats": repeats, "epochs": 2, "batch_size": 16}
-    session.train(tmp_path, dataset, ["dropout_mlp"], options, threads=THREADS)
+    session.train(tmp_path, dataset, ["dropout_mlp"], options, TrainingOptions(threads=THREADS))
     assert len(memory) == folds * repeats == len(make_plan(Run(tmp_path), dataset, None, {}).members)
     growth = (memory[-1] - memory[warm]) / 1e6 / (len(memory) - warm)
     tell(

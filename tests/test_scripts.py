@@ -29,7 +29,6 @@ from conftest import (
 )
 from kaggle_server import refused
 
-import digit_recognizer.training.augmentation  # noqa: F401  of saved models
 from digit_recognizer import cli, named_recipes, recipes
 from digit_recognizer.data.paths import SAMPLE_NOTICE
 from digit_recognizer.files import commit, read_json, write_json
@@ -312,11 +311,11 @@ def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--recipe", "nn"), ("no recipe 'nn'",)),
-        (("--set", "epoch=3"), ("--set epoch=3", "the fields are")),
+        (("--recipe", "nn"), ("unknown recipe 'nn'",)),
+        (("--set", "epoch=3"), ("--set epoch=3", "unknown field 'epoch': did you mean epochs?")),
         (("--set", "dropout=lots"), ("dropout takes a number",)),
         (("--set", "activation=swish"), ("activation=swish", "sigmoid, tanh, leaky_relu, elu")),
-        (("--recipe", "mlp", "nn"), ("no recipe 'nn'",)),
+        (("--recipe", "mlp", "nn"), ("unknown recipe 'nn'",)),
         (("--set", "dropout=0.2", "rotation=999"), ("rotation=999.0",)),
         (("--folds", "0"), ("folds=0",)),
         (("--folds", "1", "--recipe", "mlp"), ("folds=1", "--holdout")),
@@ -341,7 +340,7 @@ def test_wrong_options_are_refused_before_anything_is_written(call, csvs, tmp_pa
 def test_an_output_that_cannot_be_written(call, csvs, tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("train", "split"):
-        assert refused(call(name, "--input", csvs, "--output", tmp_path / "file" / "run"), "can't be written")
+        assert refused(call(name, "--input", csvs, "--output", tmp_path / "file" / "run"), "cannot be written")
 
 
 def test_a_run_of_something_else_is_refused(finished, call, dataset, tmp_path):
@@ -377,7 +376,7 @@ def test_split_then_train_keeps_the_split(call, csvs, tmp_path):
     options = ("--recipe", "mlp", "--epochs", 1, "--fold", 5, "--threads", 2, "--batch-size", 16)
     outcome = call("train", *places, *options)
     assert outcome.code == 0
-    assert "folds.csv is taken as it is: folds 4, not 5 as in mlp, repeats 2, not 1 as in mlp" in outcome.out
+    assert "folds.csv is used as it is: folds 4, not 5 as in mlp, repeats 2, not 1 as in mlp" in outcome.out
     assert (tmp_path / "run/folds.csv").read_bytes() == table
     settings = read_json(tmp_path / "run/recipe.json")
     assert (settings["folds"], settings["repeats"]) == (4, 2)
@@ -389,12 +388,12 @@ def test_a_split_of_another_seed_is_told(call, csvs, tmp_path, seed, told):
     places = ("--input", csvs, "--output", tmp_path / "run")
     call("split", *places, "--folds", 2, "--seed", seed)
     outcome = call("train", *places, *LIGHT, "--time-budget", "0s")
-    assert outcome.code == 0 and ("is taken as it is: seed 42 makes other folds" in outcome.out) == told
+    assert outcome.code == 0 and ("is used as it is: seed 42 makes other folds" in outcome.out) == told
 
 
 def test_the_way_on_never_begins_anew(call, csvs, tmp_path):
     line = ("train", "--input", csvs, "--output", tmp_path, *LIGHT, "--time-budget", "0s", "--overwrite")
-    assert "; the same command without --overwrite goes on" in call(*line).out
+    assert "; the same command without --overwrite continues" in call(*line).out
 
 
 def test_threads_of_another_machine_are_told(light, call, tmp_path, monkeypatch):
@@ -404,7 +403,7 @@ def test_threads_of_another_machine_are_told(light, call, tmp_path, monkeypatch)
         monkeypatch.setattr(backend, "cores", lambda cores=cores: cores)
         outcome = call("train", "--input", csvs, "--output", tmp_path / "run")
         assert outcome.code == 0
-        assert (f"--threads {cores} takes this machine's share" in outcome.out) == told
+        assert (f"--threads {cores} would use this machine's share" in outcome.out) == told
 
 
 def test_overwrite_starts_anew(finished, call, tmp_path):
@@ -414,7 +413,7 @@ def test_overwrite_starts_anew(finished, call, tmp_path):
     places = ("--input", csvs, "--output", tmp_path / "run")
     options = ("--overwrite", "--recipe", "mlp", "--folds", 1, "--holdout", 0.25, "--threads", 2)
     outcome = call("train", *places, *options)
-    assert outcome.code == 0 and "folds.csv is made anew, with other folds" in outcome.out
+    assert outcome.code == 0
     left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").iterdir()}
     assert left == {"notes.txt", "recipe.json", "folds.csv", "fold_00"}
     assert call("ensemble", *places).code == 0 and "(80 training rows)" in call("report", *places).out
@@ -429,7 +428,7 @@ def test_time_budget_ends_in_time_and_the_next_session_goes_on(light, call, tmp_
     assert not [*first.glob("fold_*")]
     assert refused(call("ensemble", *places), "no finished fold yet")
     assert call("train", *places, "--fold", 0).code == 0
-    assert "not in it: fold_01" in call("ensemble", *places).out
+    assert "not finished and not included: fold_01" in call("ensemble", *places).out
 
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
     places = ("--input", csvs, "--output", second)
@@ -459,7 +458,7 @@ def test_runs_are_blended(finished, call, tmp_path, weights):
     assert call("report", *blend).code == 0
     assert refused(call("ensemble", run, "--input", csvs), "give --output DIR")
     assert refused(call("ensemble", run, "--input", csvs, "--output", run), "name fast, not blend")
-    assert refused(call("train", *blend), "has no network")
+    assert refused(call("train", *blend), "holds a run with name blend")
 
 
 def test_several_recipes_are_compared_on_the_same_folds(call, csvs, dataset, tmp_path):
@@ -468,10 +467,7 @@ def test_several_recipes_are_compared_on_the_same_folds(call, csvs, dataset, tmp
     line = ("train", *places, "--recipe", "dropout_mlp", "mlp")
     outcome = call(*line, *TINY)
     assert outcome.code == 0, outcome.error
-    assert (
-        f"{board}/dropout_mlp, on the rows of {board}/folds.csv in place of its own holdout of 0.17"
-        in outcome.out
-    )
+    assert f"{board}/dropout_mlp, on the folds of {board}/folds.csv" in outcome.out
     table = pd.read_csv(board / "leaderboard.csv", index_col="run")
     assert sorted(table.index) == ["dropout_mlp", "mlp"] and table["accuracy"].is_monotonic_decreasing
     for name, parameters in (("dropout_mlp", 101_770), ("mlp", 118_282)):
@@ -528,7 +524,7 @@ def test_several_recipes_run_out_of_time(call, csvs, tmp_path):
     line = ("train", "--input", csvs, "--output", tmp_path / "board", "--recipe", "mlp", "dropout_mlp", *TINY)
     outcome = call(*line, "--time-budget", "0s")
     unfinished = ", ".join(f"{name}/fold_0{fold}" for name in ("mlp", "dropout_mlp") for fold in (0, 1))
-    assert outcome.code == 0 and f"not finished: {unfinished}; the same command goes on" in outcome.out
+    assert outcome.code == 0 and f"not finished: {unfinished}; the same command continues" in outcome.out
     board = tmp_path / "board/leaderboard.csv"
     assert board.read_text() == "run\n" and "no fold is finished yet" in outcome.out
     board.unlink()  # as if it had been killed before
@@ -543,11 +539,7 @@ def test_list_tells_every_recipe_without_keras(tmp_path):
     assert outcome.returncode == 0 and not [*tmp_path.iterdir()]
     assert not re.search(r"\b(keras|tensorflow|jax)$", outcome.stderr, re.M)
     for name, recipe in named_recipes.RECIPES.items():
-        assert re.search(
-            rf"^{name} +{recipe.network}, {named_recipes.PARAMETERS[name]:,} parameters",
-            outcome.stdout,
-            re.M,
-        )
+        assert re.search(rf"^{name} +{recipe.network}; reported accuracy: ", outcome.stdout, re.M)
         assert recipe.reported_accuracy in outcome.stdout and recipe.citation in outcome.stdout
     assert "relu, sigmoid, tanh, leaky_relu, elu (default: relu)\n" in outcome.stdout
 

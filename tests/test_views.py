@@ -40,18 +40,6 @@ def centres(recipe, disc):
     return np.array([centre(apply(view, disc)[0]) for view in views_of(recipe)])
 
 
-def test_the_mean_over_the_picture_and_its_neighbours():
-    images = np.zeros((2, 28, 28), np.uint8)
-    images[0, :3, :3] = np.arange(90, 180, 10).reshape(3, 3)
-    found = predict_with_tta(Corner(), images)
-    assert found[:, 0] == pytest.approx([90 / 255, 0])
-    # of the first's nine, itself, its right and lower neighbours are inside; of the second it is sure
-    images[1, :2, 1] = 255
-    found = predict_with_tta(Corner(), images, views_of(change(PLAIN, {"tta_views": 0, "tta_shift": 1})))
-    assert found[:, 0] == pytest.approx([(90 + 100 + 120 + 130) / 255 / 9, 0])
-    assert found.sum(axis=1) == pytest.approx(1)
-
-
 def test_the_mean_over_distorted_views(dataset):
     """Views of uncertain pictures, in whatever company."""
     images = np.maximum(dataset.test_images, 60)  # no corner is sure

@@ -108,9 +108,6 @@ class Recipe:
     tta_views: int = _number(
         0, "test-time augmentation: mean over this many views, distorted half as much as in training", 0, 256
     )
-    tta_shift: int = _number(
-        0, "test-time augmentation: mean over the picture and its 8 neighbours this many pixels away", 0, 3
-    )
 
     # the learning rate over the epochs
     schedule: str = _text(

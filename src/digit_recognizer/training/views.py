@@ -5,7 +5,6 @@ the picture: it is kept as a sparse matrix, which a processor applies to thousan
 """
 
 import functools
-import itertools
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -20,24 +19,17 @@ RANGE = 0.5  # how far views are distorted, as a part of training's range
 
 
 def views_of(recipe: Recipe) -> list[csr_array]:
-    """Returns the recipe's views, each a float32 (784, 784) that makes a view's pixels of a picture's.
+    """Returns the recipe's views, each a float32 (784, 784) that computes a view's pixels from a picture's.
 
-    They are the picture moved by `tta_shift` pixels in each direction, itself included, and `tta_views` times the
-    picture distorted with random numbers half as large as in training. Needs `backend.start`.
+    A view is distorted with random numbers half as large as in training. Needs `backend.start`.
     """
-    return [*_moved(recipe.tta_shift), *_distorted(recipe.tta_views, *recipe.augmentation.items())]
+    return _distorted(recipe.tta_views, *recipe.augmentation.items())
 
 
 def apply(view: csr_array, images: np.ndarray) -> np.ndarray:
     """Returns the view of each picture; both are uint8 (n, 28, 28)."""
     pixels = view @ images.reshape(-1, PIXELS).T.astype(np.float32)
     return np.rint(pixels.T).astype(np.uint8).reshape(-1, SIDE, SIDE)
-
-
-@functools.cache
-def _moved(pixels: int) -> list[csr_array]:
-    layer, directions = RandomDistortion(shift=pixels / SIDE), itertools.product((-1, 0, 1), repeat=2)
-    return [_matrix(layer, np.array([0, 0, 0, down, right, 0])) for down, right in directions if pixels]
 
 
 @functools.cache
