@@ -1,6 +1,8 @@
 """What the scripts share: the parser, the types of options, and exit codes."""
 
 import argparse
+import io
+import logging
 import os
 import re
 import sys
@@ -55,6 +57,9 @@ def main(command: Callable[[], None], kept: str = "nothing is half written") -> 
     script = Path(sys.argv[0]).name
     # Pictures go to files. A command in a notebook is told the notebook's backend, which another Python lacks.
     os.environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that is read-only
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the output cannot
     try:
         command()
         sys.stdout.flush()

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from digit_recognizer import SIDE
 from digit_recognizer.data.input_files import DataFile
 from digit_recognizer.files import UserError
 
-SIDE = 28  # pixels of a picture, in each direction
 PIXELS = SIDE * SIDE
 CLASSES = 10
 

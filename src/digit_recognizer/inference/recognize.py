@@ -1,26 +1,30 @@
 """Reads a person's own pictures of digits with the ensemble of a run."""
 
-from contextlib import nullcontext
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from digit_recognizer.data import paths
-from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.data.paths import Locations
-from digit_recognizer.files import UserError
-from digit_recognizer.inference.show import PhotoResult, format_results, write_results
+from digit_recognizer.files import UserError, atomic, reading
+from digit_recognizer.inference import show
+from digit_recognizer.inference.show import PictureResult
 from digit_recognizer.pictures.find import find_digits
-from digit_recognizer.pictures.load import read_picture
+from digit_recognizer.pictures.load import ENDINGS, read_picture
 from digit_recognizer.results.ensemble import trained_models
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend
 
-ENDINGS = (".png", ".jpg", ".pdf", ".svg")  # of the picture to write
+SAVE_ENDINGS = (".png", ".jpg", ".pdf", ".svg")  # of the picture to write
 
 
 def find_trained_run(output: Path | None) -> Run:
-    """Returns the run in the folder `output`; where that is None the default run, else the sample's.
+    """Returns the run in the folder `output`; if that is None, the default run, else the sample's.
 
     No data is looked for: a trained run needs none to predict.
 
@@ -40,45 +44,124 @@ def find_trained_run(output: Path | None) -> Run:
     return run
 
 
-def print_predictions(run: Run, paths: list[Path], save: Path | None = None) -> None:
-    """Prints what the ensemble of `run` reads in pictures, and writes that to `save`, else report/predictions.png.
+def print_predictions(
+    run: Run,
+    pictures: Sequence[Path],
+    save: Path | None = None,
+    csv: Path | None = None,
+    as_json: bool = False,
+) -> None:
+    """Prints what the ensemble of `run` reads in pictures, and writes a picture of it if there are digits.
 
-    Raises UserError if a network or a picture can't be read, before anything is predicted or written.
+    Args:
+        run: a trained run or a blend.
+        pictures: files, and folders with pictures.
+        save: the picture to write, by default report/predictions.png; with `as_json` there is no default.
+        csv: a table to write, too.
+        as_json: whether stdout gets the records as JSON, and the text for people goes to stderr.
+
+    Raises UserError if a network, a folder or all of the pictures cannot be read, or if a file cannot be written. A picture
+    that cannot be read is a note if another one can be read.
     """
     models, settings = trained_models(run), run.require_settings()
-    if save:
-        _check_save(save, paths)
-    pixels = [read_picture(path) for path in paths]
-    sample = settings.get("data") == "sample"
-    target = save or run.predictions
-    with Locations(None if sample else run.folder, run.folder).announced():
-        with nullcontext() if save else run.lock():
-            results = _predict(models, paths, pixels, settings.get("threads") or backend.cores())
-            print(format_results(results))
-            write_results(results, target)
-        print(f"{target}: what was found, and what the network saw")
+    files = _list_files(pictures)
+    target = save or (None if as_json else run.predictions)
+    for option, path in (("--save", save), ("--csv", csv)):
+        if path:
+            _check_option(option, path, files)
+    for option, path in (("--save", target), ("--csv", csv)):
+        if path:
+            _check_writable(option, path)
+    results = _look(files)
+    is_sample = settings.get("data") == "sample"
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with Locations(None if is_sample else run.folder, run.folder).announced():
+            results = _predict(models, results, settings.get("threads") or backend.cores())
+            print(show.format_results(results))
+            if target and any(result.digits for result in results):
+                show.write_picture(results, target)
+                print(f"{target}: what was found, and what the network saw")
+            if csv:
+                with atomic(csv, several_writers=True) as file:
+                    show.to_table(results).to_csv(file, index=False, errors="backslashreplace")
+                print(f"{csv}: {sum(len(result.digits) for result in results)} digits")
+    if as_json:
+        print(show.to_json(results))
 
 
-def _check_save(save: Path, paths: list[Path]) -> None:
-    """Raises UserError if `save` can't be written, or is one of the pictures."""
-    if save.suffix not in ENDINGS:
-        raise UserError(f"--save {save}: its name has to end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
-    if not save.parent.is_dir():
-        raise UserError(f"--save {save}: there is no folder {save.parent}: make it first")
-    if save.resolve() in [path.resolve() for path in paths]:
-        raise UserError(f"--save {save}: that is a picture to read: take another name")
+def _list_files(pictures: Sequence[Path]) -> list[Path]:
+    """Returns the files, and the picture files below the folders, sorted; raises UserError for a folder without any."""
+    files = []
+    for path in pictures:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        with reading(path, "name the pictures in it"):
+            inside = [file for file in sorted(path.rglob("*")) if not _is_hidden(file.relative_to(path))]
+        inside = [file for file in inside if file.suffix.lower() in ENDINGS and file.is_file()]
+        if not inside:
+            raise UserError(f"{path} holds no pictures: their names have to end in {', '.join(ENDINGS)}")
+        files += inside
+    return list(dict.fromkeys(files))
 
 
-def _predict(models: dict[Path, float], paths: list[Path], pixels: list[np.ndarray], threads: int) -> list[PhotoResult]:
-    """Returns the digits of each picture with their probabilities; starts Keras only if there is a digit."""
-    digits = [find_digits(each) for each in pixels]
-    images = [digit.image for each in digits for digit in each]
-    probabilities = np.empty((0, CLASSES))
-    if images:
-        backend.start(threads)
-        # with Keras, which is imported once there is something to predict
-        from digit_recognizer.training.predict import predict_ensemble
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
-        probabilities = predict_ensemble(models, np.array(images))
-    shares = np.split(probabilities, np.cumsum([len(each) for each in digits])[:-1])
-    return [PhotoResult(*each) for each in zip(paths, pixels, digits, shares, strict=True)]
+
+def _check_option(option: str, path: Path, pictures: list[Path]) -> None:
+    """Raises UserError if the option's value is a picture to read, or the name of no file that can be written."""
+    if option == "--save" and path.suffix not in SAVE_ENDINGS:
+        raise UserError(
+            f"--save {path}: its name has to end in {', '.join(SAVE_ENDINGS[:-1])} or {SAVE_ENDINGS[-1]}"
+        )
+    if path.is_dir():
+        raise UserError(f"{option} {path}: that is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {path.parent}: make it first")
+    if path.resolve() in [picture.resolve() for picture in pictures]:
+        raise UserError(f"{option} {path}: that is a picture to read: take another name")
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Raises UserError if `path` cannot be written: only trying finds a read-only file system."""
+    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): name a file in another folder with {option} FILE"
+        ) from None
+
+
+def _look(files: list[Path]) -> list[PictureResult]:
+    """Returns the digits of each picture, without probabilities yet; raises UserError if no picture can be read."""
+    results = []
+    for path in files:
+        try:
+            picture = read_picture(path)
+        except UserError as error:
+            results.append(PictureResult(path, error=str(error)))
+            continue
+        digits, notes = find_digits(picture.pixels)
+        # the pixels of thousands of photos would fill the memory
+        pixels = picture.pixels if len(results) < show.MOST_PICTURES else None
+        results.append(PictureResult(path, pixels, picture.scale, digits, notes=notes))
+    if all(result.error for result in results):
+        others = f" (nor can the other {len(files) - 1} pictures)" if len(files) > 1 else ""
+        raise UserError(results[0].error + others)
+    return results
+
+
+def _predict(models: dict[Path, float], results: list[PictureResult], threads: int) -> list[PictureResult]:
+    """Returns the results with probabilities; starts Keras only if there is a digit."""
+    images = [digit.image for result in results for digit in result.digits]
+    if not images:
+        return results
+    backend.start(threads)
+    # with Keras, which is imported once there is something to predict
+    from digit_recognizer.training.predict import predict_ensemble
+
+    probabilities = predict_ensemble(models, np.array(images))
+    shares = np.split(probabilities, np.cumsum([len(result.digits) for result in results])[:-1])
+    return [replace(result, probabilities=share) for result, share in zip(results, shares, strict=True)]

@@ -1,21 +1,26 @@
-"""Shows what the ensemble reads in a person's own pictures: a table for the terminal, and a picture."""
+"""Shows what the ensemble reads in a person's own pictures: a table, records for programs, and a picture."""
 
+import json
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from digit_recognizer.data.digits import CLASSES, SIDE
+from digit_recognizer import SIDE
+from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.files import write_figure
-from digit_recognizer.pictures.find import FoundDigit
+from digit_recognizer.pictures.find import Digit
 
-NO_INK = "no digit: nothing stands out from the paper as ink does"
 TOO_WIDE = "wider than a digit is: do several touch? They are read as one"
+MOST_PICTURES = 50  # drawn, with what was found in them
 
+_DOUBTFUL = 0.6  # probability of the best class, below which a note says so
 _COLUMNS = 3  # of digits beside a picture
 _MIN_ROWS = 4  # of digits beside a picture, so that it is not too small
 _CELL = (86, 40)  # a digit of 28 x 28 and its probabilities: width and height in the digit's pixels
@@ -24,44 +29,102 @@ _INCHES = 0.021  # a pixel of a cell
 _DPI, _MOST_PIXELS = 110, 65_000  # JPEG holds no more than 65,535 of height
 
 
-@dataclass(frozen=True)
-class PhotoResult:
-    """A picture, uint8 (height, width, 3), the digits in it, and their probabilities, float (digits, 10)."""
+@dataclass(frozen=True, eq=False)  # arrays do not compare
+class PictureResult:
+    """What was found in a picture, or the `error` that says why it cannot be read."""
 
     path: Path
-    pixels: np.ndarray
-    digits: list[FoundDigit]
-    probabilities: np.ndarray
+    pixels: np.ndarray | None = None  # uint8 (height, width, 3), None if it is not drawn
+    scale: float = 1.0  # pixels of the file for one of them
+    digits: Sequence[Digit] = ()
+    probabilities: np.ndarray = field(default_factory=lambda: np.empty((0, CLASSES)))  # float (digits, 10)
+    notes: Sequence[str] = ()
+    error: str = ""
+
+    def digit_note(self, index: int) -> str:
+        """Returns what is doubtful about a digit, or ""."""
+        if self.digits[index].is_too_wide:
+            return TOO_WIDE
+        first, second = _best_two(self.probabilities[index])
+        if self.probabilities[index, first] >= _DOUBTFUL:
+            return ""
+        shares = [f"{label} ({self.probabilities[index, label]:.2f})" for label in (first, second)]
+        return f"doubtful: {' or '.join(shares)}"
 
 
-def format_results(results: list[PhotoResult]) -> str:
+def _best_two(probabilities: np.ndarray) -> np.ndarray:
+    return np.argsort(-probabilities, kind="stable")[:2]
+
+
+def format_results(results: list[PictureResult]) -> str:
     """Returns a line for each digit, in reading order, with the two most probable classes; then notes."""
     rows, notes = [], []
     for result in results:
-        if not result.digits:
-            notes.append(f"{result.path}: {NO_INK}")
-        for number, (digit, probabilities) in enumerate(
-            zip(result.digits, result.probabilities, strict=True), start=1
-        ):
-            first, second = np.argsort(-probabilities, kind="stable")[:2]
-            best, other = f"{probabilities[first]:.4f}", f"{second} ({probabilities[second]:.4f})"
-            rows.append((result.path, number, first, best, other))
-            if digit.too_wide:
-                notes.append(f"{result.path}: number {number} is {TOO_WIDE}")
+        notes += [result.error] if result.error else [f"{result.path}: {note}" for note in result.notes]
+        for index, probabilities in enumerate(result.probabilities):
+            first, second = _best_two(probabilities)
+            other = f"{second} ({probabilities[second]:.4f})"
+            rows.append((result.path, index + 1, first, f"{probabilities[first]:.4f}", other))
+            if note := result.digit_note(index):
+                notes.append(f"{result.path}: number {index + 1} is {note}")
     table = pd.DataFrame(rows, columns=["file", "number", "digit", "probability", "second best"])
     return "\n".join([table.to_string(index=False), *notes] if rows else notes)
 
 
-def write_results(results: list[PhotoResult], path: Path) -> None:
+def to_records(results: list[PictureResult]) -> list[dict[str, Any]]:
+    """Returns a record for each digit, and one without a digit for a picture that has none or cannot be read.
+
+    `box` is (top, left, bottom, right) in pixels of the file, upright, the last two exclusive. `probabilities` are
+    those of 0 to 9. `notes` are of the digit and of its picture.
+    """
+    records = []
+    for result in results:
+        file, notes = str(result.path), [result.error] if result.error else list(result.notes)
+        if not result.digits:
+            nothing = {"number": None, "box": None, "digit": None, "probabilities": None}
+            records.append({"file": file, **nothing, "notes": notes})
+        for index, (digit, probabilities) in enumerate(zip(result.digits, result.probabilities, strict=True)):
+            records.append(
+                {
+                    "file": file,
+                    "number": index + 1,
+                    "box": [round(edge * result.scale) for edge in digit.box],
+                    "digit": int(probabilities.argmax()),
+                    "probabilities": [round(float(share), 6) for share in probabilities],
+                    "notes": [note for note in (result.digit_note(index), *notes) if note],
+                }
+            )
+    return records
+
+
+def to_json(results: list[PictureResult]) -> str:
+    """Returns the records as JSON."""
+    return json.dumps(to_records(results), indent=1)
+
+
+def to_table(results: list[PictureResult]) -> pd.DataFrame:
+    """Returns the records as a table, with a column for each edge of the box and each probability."""
+    rows = []
+    for record in to_records(results):
+        edges = zip(("top", "left", "bottom", "right"), record["box"] or [None] * 4, strict=True)
+        shares = enumerate(record["probabilities"] or [None] * CLASSES)
+        row = {"file": record["file"], "number": record["number"], **dict(edges), "digit": record["digit"]}
+        row |= {f"probability_{label}": share for label, share in shares}
+        rows.append(row | {"notes": "; ".join(record["notes"])})
+    whole = ["number", "top", "left", "bottom", "right", "digit"]
+    return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
+
+
+def write_picture(results: list[PictureResult], path: Path) -> None:
     """Writes the picture of `draw` to `path`, in the format that its ending names."""
     path.parent.mkdir(exist_ok=True)
-    figure = draw(results)
+    figure = draw([result for result in results if result.pixels is not None])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in letters that the font lacks
         write_figure(path, figure, min(_DPI, int(_MOST_PIXELS / figure.get_figheight())))
 
 
-def draw(results: list[PhotoResult]) -> matplotlib.figure.Figure:
+def draw(results: list[PictureResult]) -> matplotlib.figure.Figure:
     """Returns each picture with its digits framed; beside it what the network saw and the probabilities."""
     heights = [_rows(result) * _CELL[1] * _INCHES + 0.3 for result in results]
     figure = matplotlib.figure.Figure(figsize=(11, sum(heights)), layout="constrained")
@@ -72,23 +135,26 @@ def draw(results: list[PhotoResult]) -> matplotlib.figure.Figure:
     return figure
 
 
-def _rows(result: PhotoResult) -> int:
+def _rows(result: PictureResult) -> int:
     return max(_MIN_ROWS, -(-len(result.digits) // _COLUMNS))
 
 
-def _draw_picture(axes: Axes, result: PhotoResult) -> None:
+def _draw_picture(axes: Axes, result: PictureResult) -> None:
     axes.imshow(result.pixels)
     for number, digit in enumerate(result.digits, start=1):
         top, left, bottom, right = digit.box
         frame = ([left, right, right, left, left], [top, top, bottom, bottom, top])
         axes.plot(*frame, color="tab:red", linewidth=0.8)
         axes.text(left, top, number, color="tab:red", fontsize=7, va="bottom")
-    title = result.path.name if result.digits else f"{result.path.name}: {NO_INK}"
+    name = result.path.name.encode(
+        "utf-8", "backslashreplace"
+    ).decode()  # bytes of another encoding are no text
+    title = name if result.digits else f"{name}: {result.notes[0]}"
     axes.set_title(title, fontsize=8, parse_math=False)  # a name may hold $
     axes.axis("off")
 
 
-def _draw_digits(axes: Axes, result: PhotoResult) -> None:
+def _draw_digits(axes: Axes, result: PictureResult) -> None:
     """Draws the digits as the network takes them, each with a bar for the probability of each class."""
     width, height = _CELL
     unit = (width - SIDE - 3 * _GAP) / CLASSES  # of a bar

@@ -1,97 +1,105 @@
 """How much each pixel of a picture is ink: its difference from the paper around it.
 
-Nothing is assumed of colours, only that most of the picture, or of its rim, is paper.
+Nothing is assumed about the colours, only that ink makes strokes and that paper is wider than they are.
 """
 
 import numpy as np
-from skimage.filters import gaussian, rank, threshold_otsu
+from scipy.ndimage import distance_transform_edt, grey_closing, grey_opening, uniform_filter
+from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label, regionprops
-from skimage.morphology import disk, erosion, opening
 from skimage.transform import resize
 
-_PAPER_SIDE = 64  # pixels, to estimate the paper in: light changes slowly
+_MIN_CONTRAST = 0.1  # of ink, as a part of what the paper's brightness allows
+_SMALL = 300  # pixels, of the picture in which strokes are looked for first
+_WIDEST = 0.4  # of a stroke, as a part of its length: a bold 1
+_GAPS = (0.9, 0.3, 0.1)  # between strokes, as parts of the picture, that are tried
+_NARROW = 0.35  # of a stroke's width, as a part of the paper's
 
 
 def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the contrast and the darkness of each pixel of uint8 (height, width, 3), two float (height, width).
 
     The contrast is 0 for paper and up to about 1 for ink. The darkness is the same measure with the paper
-    left in, so shadows are dark too.
+    left in: shadows are dark, too. Light ink on dark paper counts as dark.
 
     Ink may have any colour. The difference from the paper is taken along the line through the colours in
-    which the picture differs most, towards the side where the values have their tail.
+    which neighbouring pixels differ most.
     """
-    height, width, _ = pixels.shape
-    colours = gaussian(pixels / np.float32(255), min(1.0, max(height, width) / 400), channel_axis=2)
-    paper = _paper_colour(colours)
-    # a shadow dims paper and ink alike
-    difference = ((colours - paper) / np.maximum(paper, 1 - paper)).reshape(-1, 3)
-    line = np.linalg.eigh(difference.T @ difference)[1][:, -1]
+    colours = gaussian(pixels / np.float32(255), min(1.0, max(pixels.shape) / 400), channel_axis=2)
+    scale = min(1.0, _SMALL / max(pixels.shape))
+    shape = [max(1, round(length * scale)) for length in colours.shape[:2]]
+    small = resize(colours, shape, anti_aliasing=True) if scale < 1 else colours
+    side = max(shape)
+    local = (small - uniform_filter(small, (side // 4, side // 4, 0))).reshape(-1, 3)
+    line = np.linalg.eigh(local.T @ local)[1][:, -1]
     line /= np.abs(line).sum()
-    contrast = difference @ line
-    if (contrast**3).sum() < 0:
-        contrast, line = -contrast, -line
-    return contrast.reshape(height, width), colours @ line
+    tries = []
+    for direction in (line, -line):
+        measured = [
+            _measure_strokes(_top_hat(small, direction, round(part * side)), part * side) for part in _GAPS
+        ]
+        # ink looks the same beside any wide paper; what looks like ink beside narrow paper alone may be paper
+        total = sum(np.sqrt(part) * squares for part, (squares, _) in zip(_GAPS, measured, strict=True))
+        tries.append((total, max(measured)[1], direction))
+    _, width, line = max(tries, key=lambda each: each[0])
+    if not width:  # a digit as bold as it is high: the rim of the picture is paper
+        grey, rim = (
+            small @ line,
+            np.concatenate([small[[0, -1]].reshape(-1, 3), small[:, [0, -1]].reshape(-1, 3)]),
+        )
+        line, width = line * np.sign(((grey - np.median(rim @ line)) ** 3).sum() or 1), side / 4
+    contrast = _top_hat(colours, line, round(3 * width / scale))
+    return contrast, colours @ line
 
 
-def _paper_colour(colours: np.ndarray) -> np.ndarray:
-    """Returns the colour that each pixel of float (height, width, 3) would have without ink.
+def least_contrast(contrast: np.ndarray) -> float:
+    """Returns the contrast of the faintest ink that noise does not hide."""
+    noise = 1.4826 * np.median(np.abs(contrast))  # the standard deviation, were it normal
+    return max(_MIN_CONTRAST, 6 * noise)
 
-    The median of a wide window comes first. A narrow window then follows light and shadow, whose regions
-    are broad; pixels that differ from the first median in strokes do not count in it.
+
+def ink_threshold(contrast: np.ndarray) -> float:
+    """Returns the contrast at the border of ink: half of what the darkest of it has.
+
+    Ruled lines are paler than what is written on them.
     """
-    height, width, _ = colours.shape
-    scale = min(1.0, _PAPER_SIDE / max(height, width))
-    small = resize(colours, (max(1, round(height * scale)), max(1, round(width * scale))), anti_aliasing=True)
-    small, side = np.uint8(small * 255), max(small.shape)
-    wide = _window_medians(small, side // 3, np.ones(small.shape[:2], np.uint8))
-    off = np.abs(small - wide.astype(float)).max(axis=2)
-    off = off > threshold_otsu(off)
-    strokes = off & ~opening(off, disk(max(1, side // 8)))
-    narrow = _window_medians(small, max(1, side // 8), np.uint8(~strokes))
-    return resize(np.where(narrow > 0, narrow, wide) / 255, colours.shape, order=1)
+    least = least_contrast(contrast)
+    candidates = contrast[contrast > least]
+    if not len(candidates):
+        return least
+    return max(least, candidates[candidates >= threshold_otsu(candidates)].mean() / 2)
 
 
-def _window_medians(image: np.ndarray, reach: int, mask: np.ndarray) -> np.ndarray:
-    """Returns the median of each pixel's window, uint8 (height, width, 3).
+def _top_hat(colours: np.ndarray, line: np.ndarray, side: int) -> np.ndarray:
+    """Returns the contrast, float (height, width), of all that is darker along `line` and narrower than `side` pixels.
 
-    Args:
-        image: uint8 (height, width, 3).
-        reach: pixels from the middle of a window to its border.
-        mask: uint8 (height, width), 1 for the pixels that count; a window without any has the median 0.
+    The paper is what is left of the picture without that: shadows stay in it, with edges as sharp as they are. A
+    shadow dims paper and ink alike, so the difference is divided by what the paper's brightness allows.
     """
-    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    # beyond the border of the picture its outermost pixels go on
-    padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-    mask = np.pad(mask, reach, mode="edge")
-    medians = [rank.median(padded[..., channel], window, mask=mask) for channel in range(3)]
-    return np.stack(medians, axis=2)[reach:-reach, reach:-reach]
+    contrast = np.zeros(colours.shape[:2], np.float32)
+    for channel, share in enumerate(line):
+        values = colours[..., channel]
+        paper = (grey_opening if share > 0 else grey_closing)(values, size=(side, side))
+        contrast += (values - paper) / np.maximum(paper, 1 - paper) * share
+    return contrast - np.median(contrast)
 
 
-def paint_over_table(pixels: np.ndarray) -> np.ndarray | None:
-    """Returns uint8 (height, width, 3) with the table around a page in the page's colour; None if no page is seen.
+def _measure_strokes(contrast: np.ndarray, gap: float) -> tuple[float, float]:
+    """Returns how many squares the strokes of a picture would fill, and the width of the widest one in pixels.
 
-    A page is convex, meets no side of the picture, fills at least a fifth of it and is mostly paper.
+    A stroke is long beside its width, and narrow beside the `gap`: what is as wide as the paper may be is
+    probably a piece of paper between strokes of the other brightness.
     """
-    height, width, _ = pixels.shape
-    step = max(1, max(height, width) // 200)
-    small = pixels[::step, ::step].astype(float)
-    colours = small.reshape(-1, 3) - small.mean(axis=(0, 1))
-    grey = (colours @ np.linalg.eigh(colours.T @ colours)[1][:, -1]).reshape(small.shape[:2])
-    light = grey > threshold_otsu(grey)
-    for region in (each for mask in (light, ~light) for each in regionprops(label(mask))):
-        if (
-            region.area_filled > 0.2 * grey.size
-            and region.area > 0.7 * region.area_filled
-            and region.area_filled > 0.95 * region.area_convex
-            and not sides_met(region.bbox, grey.shape)
-        ):
-            inside = np.zeros(grey.shape, bool)
-            inside[region.slice] = erosion(np.pad(region.image_filled, 2), disk(2))[2:-2, 2:-2]
-            inside = np.kron(inside, np.ones((step, step), bool))[:height, :width, None]
-            page_colour = np.median(small[light == light[*region.coords[0]]], axis=0)
-            return np.where(inside, pixels, np.uint8(page_colour))
-    return None
+    ink = contrast > ink_threshold(contrast)
+    distance = distance_transform_edt(np.pad(ink, 1))[1:-1, 1:-1]
+    squares, widths = 0.0, {True: [], False: [0.0]}
+    for region in regionprops(label(ink, connectivity=2), np.dstack([distance, contrast])):
+        width, size = 2 * region.intensity_max[0], max(region.image.shape)
+        if width < min(_WIDEST * size, _NARROW * gap) and size >= 0.02 * max(ink.shape):
+            squares += region.area * region.intensity_mean[1] / width**2
+            widths[sides_met(region.bbox, ink.shape) < 2].append(width)
+    # a scanner's edge or a table's meets more sides than one; so do lines with digits on them
+    return squares, max(widths[True] or widths[False])
 
 
 def sides_met(box: tuple[int, int, int, int], shape: tuple[int, int]) -> int:

@@ -1,96 +1,144 @@
-"""Finds the digits in a picture, and makes each into what MNIST's digits are.
+"""Finds the digits in a picture, and makes each into what MNIST's digits are: START HERE.
 
 Digits have to stand apart: digits that touch are found as one.
 """
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
-from skimage.filters import threshold_otsu
+from PIL import Image
+from scipy.ndimage import binary_dilation, distance_transform_edt
 from skimage.measure import label, regionprops
 
-from digit_recognizer.pictures.contrast import ink_contrast, paint_over_table, sides_met
-from digit_recognizer.pictures.normalize import BOX, normalize_digit
+from digit_recognizer import SIDE
+from digit_recognizer.pictures.contrast import ink_contrast, ink_threshold, least_contrast, sides_met
+from digit_recognizer.pictures.normalize import BOX, mnist_image, normalize_digit
+from digit_recognizer.pictures.pieces import Box, box_of, join_pieces, reading_order, size_of, weighted_median
+from digit_recognizer.pictures.walls import find_walls
 
-_MIN_CONTRAST = 0.1  # of ink, as a part of what the paper's brightness allows
+_MIN_SIDE = 280  # pixels; smaller pictures are scaled up: gaps of a pixel close
 _MIN_SIZE = 0.01  # of a digit, as a part of the picture: 3 mm on a photographed page of A4
-_MAX_HOLES = 4  # in a digit: an 8 has two, and noise may make more; squared paper has many
+_MIN_HEIGHT = 0.35  # of a digit, as a part of what most digits of the picture have
 
-Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels, the last two exclusive
+# why ink is left out
+_LINE, _SHADOW = "in lines or frames", "with a soft border, as shadows have"
+_EDGE, _SMALL = "along the edge of the picture", "far smaller than a digit"
 
 
-@dataclass(frozen=True)
-class FoundDigit:
+@dataclass(frozen=True, eq=False)  # arrays do not compare
+class Digit:
     """A digit in a picture: its `box`, and the `image` that a network takes, uint8 (28, 28)."""
 
     box: Box
     image: np.ndarray
 
     @property
-    def too_wide(self) -> bool:
+    def is_too_wide(self) -> bool:
         """True if no digit is as wide: probably several digits touch."""
         top, left, bottom, right = self.box
         return right - left > 1.3 * (bottom - top)
 
 
-def find_digits(pixels: np.ndarray) -> list[FoundDigit]:
-    """Returns the digits in a picture, uint8 (height, width, 3), in reading order; none without ink."""
-    page = paint_over_table(pixels)
-    # what looked like a page may be a thick stroke
-    return (_find_on_paper(page) if page is not None else []) or _find_on_paper(pixels)
+def find_digits(pixels: np.ndarray) -> tuple[list[Digit], list[str]]:
+    """Returns the digits in a picture, uint8 (height, width, 3), in reading order, and notes on ink that is no digit.
 
-
-def _find_on_paper(pixels: np.ndarray) -> list[FoundDigit]:
-    contrast, darkness = ink_contrast(pixels)
-    noise = 1.4826 * np.median(np.abs(contrast))  # the standard deviation, were it normal
-    least = max(_MIN_CONTRAST, 6 * noise)
-    candidates = contrast[contrast > least]
-    if not len(candidates):
-        return []
-    # Ruled lines are paler than what is written on them: half of what is darkest is the border.
-    strong = candidates[candidates >= threshold_otsu(candidates)]
-    regions = regionprops(label(contrast > max(least, strong.mean() / 2), connectivity=2))
-    found = []
-    for points in _select_digits(regions, darkness, least / 2):
-        box = _box(points)
-        found.append(FoundDigit(box, normalize_digit(contrast, least, points, _margin(box))))
-    order = _reading_order(np.array([digit.box for digit in found])) if found else []
-    return [found[index] for index in order]
-
-
-def _select_digits(regions: list, darkness: np.ndarray, step: float) -> list[np.ndarray]:
-    """Returns the pixels, int (n, 2), of each digit among scikit-image's connected regions of ink.
-
-    Specks, lines, shadows and frames are left out. `darkness` is float (height, width); ink differs from the
-    paper beside it by a `step` of it at least.
+    A picture of 28 x 28 in MNIST's form is one digit, as it is. Without a digit, a note says why.
     """
-    least = max(4, _MIN_SIZE * max(darkness.shape))
-    pieces = [
-        region
-        for region in regions
-        if _size(region.bbox) >= least
-        and 1 - region.euler_number <= _MAX_HOLES
-        and _stands_out(region, darkness, step)
-    ]
-    # A ruled line or a scanner's edge meets more than one side of the picture; a digit only where the
-    # picture is cut to it.
-    pieces = [piece for piece in pieces if sides_met(piece.bbox, darkness.shape) < 2] or [
-        piece for piece in pieces if _size(piece.bbox) > max(darkness.shape) / 2
-    ]
-    digits = [np.concatenate([piece.coords for piece in group]) for group in _join_pieces(pieces)]
-    digits = [points for points in digits if not _is_line(_box(points))]
-    if not digits:
-        return []
-    sizes = np.array([_size(_box(points)) for points in digits])
-    # the size of the digit that has the middle one of all pixels of ink, sorted by size
-    usual = np.sort(np.repeat(sizes, [len(points) for points in digits]))[sum(map(len, digits)) // 2]
-    return [points for points, size in zip(digits, sizes, strict=True) if size >= usual / 4]
+    image = mnist_image(pixels)
+    if image is not None:
+        return [Digit((0, 0, SIDE, SIDE), image)], []
+    scale = max(1.0, _MIN_SIDE / max(pixels.shape))
+    if scale > 1:
+        height, width, _ = pixels.shape
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    contrast, darkness = ink_contrast(pixels)
+    contrast, walls = _without_walls(contrast)
+    least = least_contrast(contrast)
+    regions = regionprops(label(contrast > ink_threshold(contrast), connectivity=2))
+    groups, left_out = _select_digits(regions, darkness, least / 2)
+    digits = []
+    for points in groups:
+        box = box_of(points)
+        image = normalize_digit(contrast, least, points, _margin(box))
+        digits.append(Digit(tuple(round(edge / scale) for edge in box), image))
+    if digits:
+        del left_out[_LINE]  # they are on the paper
+        digits = [digits[index] for index in reading_order(np.array([digit.box for digit in digits]))]
+    else:
+        left_out[_LINE] += walls
+    return digits, _notes(bool(digits), left_out)
 
 
-def _stands_out(region, darkness: np.ndarray, step: float) -> bool:
+def _notes(has_digits: bool, left_out: Counter) -> list[str]:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+    if has_digits:
+        return [f"ink was left out: {reasons}"] if reasons else []
+    return [
+        f"no digit: ink was left out: {reasons}" if reasons else "no digit: nothing stands out from the paper"
+    ]
+
+
+def _without_walls(contrast: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns the contrast, float (height, width), with walls and ruled lines as paper, and the number of them.
+
+    They are looked for among paler ink, too: a wall may be printed unevenly.
+    """
+    ink = contrast > max(least_contrast(contrast), ink_threshold(contrast) / 2)
+    walls = find_walls(ink)
+    soft_edges = binary_dilation(walls, iterations=2) & ~(ink & ~walls)
+    return np.where(soft_edges, 0, contrast), label(walls, connectivity=2).max()
+
+
+def _select_digits(regions: list[Any], darkness: np.ndarray, step: float) -> tuple[list[np.ndarray], Counter]:
+    """Returns the pixels, int (n, 2), of each digit, and how many pieces of ink were left out for which reason.
+
+    Args:
+        regions: scikit-image's regions of connected ink.
+        darkness: float (height, width).
+        step: of darkness, from paper to ink beside it.
+    """
+    shape, left_out = darkness.shape, Counter()
+
+    def keep(reason: str, items: list[Any], is_kept: Callable[[Any], bool]) -> list[Any]:
+        kept_items = [item for item in items if is_kept(item)]
+        left_out[reason] += len(items) - len(kept_items)
+        return kept_items
+
+    least = max(4, _MIN_SIZE * max(shape))
+    pieces = [region for region in regions if size_of(region.bbox) >= least]
+    if not pieces:
+        left_out[_SMALL] = len(regions)
+    pieces = keep(_LINE, pieces, lambda piece: not _encloses_any(piece, pieces))
+    pieces = keep(_SHADOW, pieces, lambda piece: _stands_out(piece, darkness, step))
+    # a scanner's edge meets more than one side of the picture; a digit only if the picture is cut to it
+    large = [piece for piece in pieces if size_of(piece.bbox) > max(shape) / 2]
+    pieces = keep(_EDGE, pieces, lambda piece: sides_met(piece.bbox, shape) < 2) or large
+    digits = keep(_LINE, join_pieces(pieces), lambda points: not _is_line(box_of(points)))
+    if digits:
+        heights = [np.ptp(points[:, 0]) + 1 for points in digits]
+        least = _MIN_HEIGHT * weighted_median(heights, [len(points) for points in digits])
+        digits = keep(_SMALL, digits, lambda points: np.ptp(points[:, 0]) + 1 >= least)
+    return digits, left_out
+
+
+def _encloses_any(frame: Any, pieces: list[Any]) -> bool:
+    """Returns whether a region encloses one of the pieces that is not small beside it."""
+    if frame.euler_number > 0:  # no holes
+        return False
+    top, left, bottom, right = frame.bbox
+    for piece in pieces:
+        y, x = piece.coords[0]
+        is_inside = top < y < bottom and left < x < right and frame.image_filled[y - top, x - left]
+        if is_inside and piece is not frame and size_of(piece.bbox) > size_of(frame.bbox) / 4:
+            return True
+    return False
+
+
+def _stands_out(region: Any, darkness: np.ndarray, step: float) -> bool:
     """Returns whether close by the paper is lighter by `step` on nearly all sides; not so at a shadow."""
     reach = _margin(region.bbox)
     distance, nearest = distance_transform_edt(~np.pad(region.image, reach), return_indices=True)
@@ -105,64 +153,9 @@ def _stands_out(region, darkness: np.ndarray, step: float) -> bool:
 
 def _margin(box: Box) -> int:
     """Returns the pixels from a digit's border, where its ink is half as dark, to paper."""
-    return 1 + _size(box) // BOX
-
-
-def _size(box: Box) -> int:
-    top, left, bottom, right = box
-    return max(bottom - top, right - left)
+    return 1 + size_of(box) // BOX
 
 
 def _is_line(box: Box) -> bool:
     top, left, bottom, right = box
     return right - left > 5 * (bottom - top)
-
-
-def _box(points: np.ndarray) -> Box:
-    return (*points.min(axis=0).tolist(), *(points.max(axis=0) + 1).tolist())
-
-
-def _join_pieces(pieces: list) -> list[list]:
-    """Returns regions in groups, one a digit: a gap in a stroke, or the bar of a 5, makes pieces of one."""
-    if not pieces:
-        return []
-    top, left, bottom, right = np.array([piece.bbox for piece in pieces]).T
-    height, area = bottom - top, np.array([piece.area for piece in pieces])
-    # of each pair
-    reach = 0.15 * np.maximum.outer(height, height)
-    down = np.maximum.outer(top, top) - np.minimum.outer(bottom, bottom)  # a gap where positive
-    across = np.maximum.outer(left, left) - np.minimum.outer(right, right)
-    part = np.divide.outer(area, area)
-    fragment = (np.divide.outer(height, height) < 0.5) & (part > 0.02)
-    half = height < right - left  # whole digits of two close lines are taller than wide
-    stacked = (
-        np.logical_and.outer(half, half)
-        & (down > -0.1 * reach)
-        & (-across > np.minimum.outer(right - left, right - left) / 2)
-    )
-    near = (np.maximum(down, across) <= reach) & (fragment | fragment.T | stacked)
-    for one, other in np.argwhere(np.triu(near, 1)):
-        gap = KDTree(pieces[one].coords).query(pieces[other].coords)[0].min()
-        near[one, other] = gap <= reach[one, other]
-    count, group = connected_components(np.triu(near, 1), directed=False)
-    return [
-        [piece for piece, of in zip(pieces, group, strict=True) if of == number] for number in range(count)
-    ]
-
-
-def _reading_order(boxes: np.ndarray) -> np.ndarray:
-    """Returns the indices of the boxes, int (n, 4), by rows, from left to right; rows may all slope alike."""
-    top, left, bottom, right = boxes.T
-    y, x, height = (top + bottom) / 2, (left + right) / 2, np.median(bottom - top)
-    # the slope from each box to the next one on its right that stands beside it
-    slopes = []
-    for index in range(len(boxes)):
-        beside = np.flatnonzero((x > x[index]) & (np.abs(y - y[index]) < height / 2))
-        if len(beside):
-            other = beside[np.argmin(x[beside])]
-            slopes.append((y[other] - y[index]) / (x[other] - x[index]))
-    level = y - x * np.median(slopes) if slopes else y
-    order = np.argsort(level)
-    row = np.zeros(len(boxes), int)
-    row[order[1:]] = np.cumsum(np.diff(level[order]) > height / 2)
-    return np.lexsort((x, row))

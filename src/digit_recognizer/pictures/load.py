@@ -1,53 +1,73 @@
 """Reads a picture file of any usual kind as RGB pixels."""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from digit_recognizer.files import UserError
+from digit_recognizer.files import UserError, reading
+
+try:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+except ImportError:
+    pass
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM")  # others start programs, or are rare
+_IF_INSTALLED = ("AVIF", "HEIF")  # with Pillow 11.3, with pillow-heif
+ENDINGS = [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"]
 WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it
-_MIN_SIDE = 280  # pixels; smaller ones, such as MNIST's own, are scaled up: gaps of a pixel close
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Returns the picture in a file as uint8 (height, width, 3).
+@dataclass(frozen=True)
+class Picture:
+    """A picture, upright: its `pixels`, uint8 (height, width, 3), at most WORK_SIDE high and wide.
 
-    It is upright, on white where it is transparent, and at most WORK_SIDE high and wide.
+    `scale` is how many pixels of the file, in each direction, one of them shows.
+    """
 
-    Raises UserError for anything but a whole picture.
+    pixels: np.ndarray
+    scale: float
+
+
+def read_picture(path: Path) -> Picture:
+    """Returns the picture in a file; raises UserError for anything but a whole picture.
+
+    A transparent picture lies on a ground that shows its ink.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder: name the pictures in it, such as {path / '*.jpg'}")
-    if not path.is_file():
-        raise UserError(f"{path} is missing: name a picture that is there")
-    try:
+        raise UserError(f"{path} is a folder: name a picture in it")
+    with reading(path, "copy or save it again"):
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty: copy or save it again")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as file:
-                picture = _on_white(_reduce(file))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        most = Image.MAX_IMAGE_PIXELS // 10**6
-        raise UserError(f"{path} has more than {most} million pixels: save it smaller") from None
-    except Image.UnidentifiedImageError:
-        known = ", ".join(FORMATS)
-        raise UserError(f"{path} is no picture that can be read: save it as one of {known}") from None
-    except PermissionError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): change its permissions") from None
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged ({what}): copy or save it again") from None
-    if max(picture.size) < _MIN_SIDE:
-        picture = ImageOps.contain(picture, (_MIN_SIDE, _MIN_SIDE))
-    return np.asarray(picture)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd metadata
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                Image.init()
+                formats = [name for name in FORMATS + _IF_INSTALLED if name in Image.OPEN]
+                with Image.open(path, formats=formats) as file:
+                    longest = max(file.size)
+                    pixels = np.asarray(_on_ground(_reduce(file)))
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            most = Image.MAX_IMAGE_PIXELS // 10**6
+            raise UserError(f"{path} has more than {most} million pixels: save it smaller") from None
+        except Image.UnidentifiedImageError:
+            raise UserError(_refusal(path)) from None
+    return Picture(pixels, longest / max(pixels.shape))
+
+
+def _refusal(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:] != b"avif":
+        return (
+            f"{path} is a HEIC picture, which needs pillow-heif: pip install pillow-heif, or save it as JPEG"
+        )
+    return f"{path} is no picture that can be read: save it as one of {', '.join(FORMATS)}"
 
 
 def _reduce(file: Image.Image) -> Image.Image:
@@ -82,9 +102,19 @@ def _eight_bits(file: Image.Image) -> Image.Image:
     return Image.fromarray(((blocks - blocks.min()) * (255 / span)).astype(np.uint8))
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Returns a picture of any mode as RGB, on white where it is transparent."""
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
+def _on_ground(picture: Image.Image) -> Image.Image:
+    """Returns a picture of any mode as RGB.
+
+    If less than half of it is opaque, what is opaque is ink: dark ink lies on white, light ink on black. Otherwise it
+    is paper, and what is transparent gets the paper's colour.
+    """
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    opacity = np.asarray(picture.getchannel("A")) / 255
+    if opacity.mean() > 0.5:
+        ground = tuple(np.uint8(np.median(np.asarray(picture)[opacity > 0.5][:, :3], axis=0)).tolist())
+    else:
+        light = (np.asarray(picture.convert("L")) * opacity).sum() > 127 * opacity.sum()
+        ground = (0, 0, 0) if light else (255, 255, 255)
+    return Image.alpha_composite(Image.new("RGBA", picture.size, (*ground, 255)), picture).convert("RGB")

@@ -5,10 +5,33 @@ from scipy.ndimage import center_of_mass, distance_transform_edt
 from skimage.morphology import skeletonize
 from skimage.transform import resize
 
-from digit_recognizer.data.digits import SIDE
+from digit_recognizer import SIDE
 
 BOX = 20  # pixels: MNIST scales a digit into a box of 20 x 20 in its 28 x 28
 _MIN_STROKE = 2.0  # pixels in that box; MNIST's strokes are two to three wide, a pen's often less than one
+
+
+_PLAIN = (
+    32  # grey values: what MNIST's form may differ from black or white beside the digit, or in its colours
+)
+_OFF_CENTRE = 4  # pixels, of the mass of a digit in MNIST's form at most
+
+
+def mnist_image(pixels: np.ndarray) -> np.ndarray | None:
+    """Returns a picture, uint8 (height, width, 3), as MNIST's uint8 (28, 28) if it has that form, else None.
+
+    That is a grey digit in the middle of 28 x 28, light on black or dark on white.
+    """
+    if pixels.shape[:2] != (SIDE, SIDE) or np.ptp(pixels.astype(int), axis=2).max() > _PLAIN:
+        return None
+    image = pixels[..., 1]
+    rim = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    if np.median(rim) > 127:
+        image, rim = 255 - image, 255 - rim
+    if np.mean(rim > _PLAIN) > 0.2 or image.max() < 128:
+        return None
+    off = np.subtract(center_of_mass(image), (SIDE - 1) / 2)
+    return image if np.abs(off).max() <= _OFF_CENTRE else None
 
 
 def normalize_digit(contrast: np.ndarray, least: float, points: np.ndarray, margin: int) -> np.ndarray:
