@@ -19,37 +19,28 @@ from digit_recognizer.files import UserError
 
 SECONDS = 10  # of the processor, that a case may take
 
-NASTY = (
-    *("", " ", "-1", "-0", "+1", "1.0", "1e400", "256", "9" * 30, "9" * 5000, "0x1", "nan", "inf", "None"),
-    *(
-        "'",
-        '"',
-        '""',
-        "\x00",
-        "\r",
-        "\n\n",
-        ",",
-        ",,,",
-        "é",
-        "\ufeff",
-        "٣",
-        "²",
-        "1_0",
-        "<script>",
-        "{{7*7}}",
-    ),
-)
+NASTY = ["", " ", "-1", "-0", "+1", "1.0", "1e400", "256", "9" * 30, "9" * 5000, "0x1", "nan", "inf", "None"]
+NASTY += [
+    "'",
+    '"',
+    '""',
+    "\x00",
+    "\r",
+    "\n\n",
+    ",",
+    ",,,",
+    "é",
+    "\ufeff",
+    "٣",
+    "²",
+    "1_0",
+    "<script>",
+    "{{7*7}}",
+]
 
-_SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats()
-    | st.sampled_from(NASTY)
-    | st.text(max_size=5)
-)
+_SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.sampled_from(NASTY)
 _VALUES = st.recursive(
-    _SCALARS,
+    _SCALARS | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
@@ -61,10 +52,7 @@ class HangError(BaseException):
 
 @contextmanager
 def time_limit(seconds: float = SECONDS):
-    """Ends a block that hangs: that computes for longer, or that waits for ten times as long.
-
-    Other programs may have the processor for most of that.
-    """
+    """Ends a block that computes for longer, or that waits for ten times as long: other programs may be busy."""
 
     def stop(*_):
         raise HangError(f"more than {seconds} s")
@@ -79,45 +67,34 @@ def time_limit(seconds: float = SECONDS):
     try:
         yield
     finally:
-        for timer, _ in timers.values():
+        for number, (timer, _) in timers.items():
             signal.setitimer(timer, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, before[number])
 
 
 @st.composite
 def damaged_bytes(draw, data: bytes) -> bytes:
     """Bytes that were cut, changed, repeated, mixed up or filled with zeros in one to four places."""
-    damaged = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
-        size = len(damaged)
+        size = len(data)
         # the beginning and the end, where headers and directories are, as often as all the rest
-        start = draw(
-            st.integers(0, size) | st.integers(0, min(200, size)) | st.integers(max(0, size - 200), size)
-        )
-        length = draw(st.integers(0, 8) | st.integers(0, max(8, size)))
-        kind = draw(st.sampled_from(["cut", "flip", "insert", "delete", "repeat", "zeros", "text", "move"]))
-        part = slice(start, start + length)
-        if kind == "cut":
-            del damaged[start:]
-        elif kind == "flip" and start < size:
-            damaged[start] ^= draw(st.integers(1, 255))
-        elif kind == "insert":
-            damaged[start:start] = draw(st.binary(max_size=20))
-        elif kind == "delete":
-            del damaged[part]
-        elif kind == "repeat":
-            damaged[start:start] = damaged[part][:5000]
-        elif kind == "zeros":
-            damaged[part] = bytes(len(damaged[part]))
-        elif kind == "text":
-            text = draw(st.sampled_from(NASTY)).encode()
-            damaged[start : start + len(text)] = text
-        elif kind == "move":
-            taken = bytes(damaged[part])
-            del damaged[part]
-            damaged[:0] = taken
-    return bytes(damaged)
+        starts = st.integers(0, size) | st.integers(0, min(200, size)) | st.integers(max(0, size - 200), size)
+        start, length = draw(starts), draw(st.integers(0, 8) | st.integers(0, max(8, size)))
+        before, part, after = data[:start], data[start : start + length], data[start + length :]
+        text, inserted = draw(st.sampled_from(NASTY)).encode(), draw(st.binary(max_size=20))
+        changed = bytes(byte ^ draw(st.integers(1, 255)) for byte in data[start : start + 1])
+        kinds = [
+            before,  # cut
+            before + after,
+            before + part[:5000] + part + after,
+            before + bytes(len(part)) + after,
+            part + before + after,
+            before + inserted + part + after,
+            before + text + data[start + len(text) :],
+            before + changed + data[start + 1 :],
+        ]
+        data = draw(st.sampled_from(kinds))
+    return data
 
 
 @st.composite
@@ -127,24 +104,15 @@ def damaged_csv(draw, data: bytes) -> bytes:
         return draw(damaged_bytes(data))
     rows = [line.split(",") for line in data.decode().split("\n")]
     for _ in range(draw(st.integers(1, 3))):
-        row = draw(st.integers(0, len(rows) - 1))
-        column = draw(st.integers(0, 3) | st.integers(0, max(0, len(rows[row]) - 1)))
-        kind = draw(st.sampled_from(["cell", "cell", "cell", "drop", "add", "double", "swap", "empty"]))
-        if kind == "cell" and column < len(rows[row]):
-            rows[row][column] = draw(
-                st.sampled_from(NASTY) | st.text(max_size=4) | st.integers(-300, 300).map(str)
-            )
-        elif kind == "drop" and column < len(rows[row]):
-            del rows[row][column]
-        elif kind == "add":
-            rows[row].insert(column, draw(st.sampled_from(NASTY)))
-        elif kind == "double":
-            rows.insert(row, list(rows[row]))
-        elif kind == "swap":
-            other = draw(st.integers(0, len(rows) - 1))
-            rows[row], rows[other] = rows[other], rows[row]
-        elif kind == "empty":
-            rows[row] = []
+        row, other = (draw(st.integers(0, len(rows) - 1)) for _ in range(2))
+        cells = rows[row]
+        column = draw(st.integers(0, 3) | st.integers(0, max(0, len(cells) - 1)))
+        cell = draw(st.sampled_from(NASTY) | st.text(max_size=4) | st.integers(-300, 300).map(str))
+        before, after = cells[:column], cells[column + 1 :]
+        replaced = [[*before, cell, *after]]
+        added = [[*before, cell, *cells[column:]]]
+        kinds = [replaced, replaced, replaced, [before + after], added, [cells, cells], [rows[other]], [[]]]
+        rows[row : row + 1] = draw(st.sampled_from(kinds))
     return "\n".join(map(",".join, rows)).encode("utf-8", errors="surrogatepass")
 
 
@@ -153,24 +121,17 @@ def damaged_json(draw, data: bytes) -> bytes:
     """JSON in which one to three values are others, or gone; or with damaged bytes."""
     if draw(st.integers(0, 4)) == 0:
         return draw(damaged_bytes(data))
-    value = json.loads(data)
+    root = [json.loads(data)]
     for _ in range(draw(st.integers(1, 3))):
-        holder, places = [value], [0]
-        while True:  # down to a random place
-            own = holder[places[-1]]
-            keys = (
-                list(own) if isinstance(own, dict) else list(range(len(own))) if isinstance(own, list) else []
-            )
-            if not keys or draw(st.integers(0, 4)) == 0:
-                break
-            holder, places = own, [*places, draw(st.sampled_from(keys))]
-        if holder and len(places) > 1 and draw(st.integers(0, 3)) == 0:
-            del holder[places[-1]]
-        elif len(places) > 1:
-            holder[places[-1]] = draw(_VALUES)
+        holder, key = root, 0
+        while isinstance(holder[key], dict | list) and holder[key] and draw(st.integers(0, 4)):
+            holder = holder[key]
+            key = draw(st.sampled_from(list(holder) if isinstance(holder, dict) else range(len(holder))))
+        if holder is not root and draw(st.integers(0, 3)) == 0:
+            del holder[key]
         else:
-            value = draw(_VALUES)
-    return json.dumps(value, indent=draw(st.sampled_from([None, 2]))).encode()
+            holder[key] = draw(_VALUES)
+    return json.dumps(root[0], indent=draw(st.sampled_from([None, 2]))).encode()
 
 
 @st.composite
@@ -189,9 +150,8 @@ def damaged_zip(draw, data: bytes, member: Callable[[str, bytes], st.SearchStrat
     else:
         members[name], members[other] = members[other], members[name]
     made = io.BytesIO()
-    with zipfile.ZipFile(
-        made, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
-    ) as archive:
+    compression = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    with zipfile.ZipFile(made, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return made.getvalue()
@@ -239,14 +199,9 @@ def try_damage(
     """
     called, failures = 0, {}
 
-    @settings(
-        max_examples=number,
-        deadline=None,
-        database=None,
-        derandomize=not random,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    options = {"phases": [Phase.generate], "suppress_health_check": list(HealthCheck), "database": None}
+
+    @settings(max_examples=number, deadline=None, derandomize=not random, **options)
     @given(strategy)
     def run(data):
         nonlocal called
@@ -255,8 +210,8 @@ def try_damage(
             case(data)
         except (Exception, HangError) as error:
             frames = traceback.extract_tb(error.__traceback__)
-            own = [frame for frame in frames if "digit_recognizer" in frame.filename] or frames
-            place = (type(error).__name__, own[-1].filename, own[-1].lineno)
+            last = ([frame for frame in frames if "digit_recognizer" in frame.filename] or frames)[-1]
+            place = (type(error).__name__, last.filename, last.lineno)
             failures.setdefault(place, f"{''.join(traceback.format_exception(error))}{data[:3000]!r}")
 
     run()

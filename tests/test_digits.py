@@ -52,188 +52,68 @@ def test_another_competition_of_this_shape(dataset, tmp_path):
     assert same(digits.load(write_csvs(tmp_path, kannada, test_ids=True)), kannada)
 
 
-def cell(file, row, column, value):
-    """A change: that cell (row from 1, column from 0) of that file is `value`."""
-
-    def change(folder):
-        lines = (folder / file).read_text().split("\n")
-        cells = lines[row].split(",")
-        cells[column] = value
-        lines[row] = ",".join(cells)
-        (folder / file).write_bytes("\n".join(lines).encode())
-
-    return change
+def changed(folder, file, change):
+    """Changes the text of a file as the function `change` does."""
+    (folder / file).write_bytes(change((folder / file).read_text()).encode())
 
 
-def text(file, replace):
-    """A change of the text of a file."""
+def cell(row, column, value):
+    """A change: that cell (row from 1, column from 0) is `value`."""
 
-    def change(folder):
-        (folder / file).write_text(replace((folder / file).read_text()))
+    def change(text):
+        lines = [line.split(",") for line in text.split("\n")]
+        lines[row][column] = value
+        return "\n".join(map(",".join, lines))
 
     return change
 
 
-def rows(change_row, *files, header=None):
-    """A change of each line of the files: of its cells; `header` changes those of the first line instead."""
+def rows(change_row, header=None):
+    """A change of the cells of each line; `header` changes those of the first line instead."""
 
-    def change(folder):
-        for file in files or FILES:
-            lines = [line.split(",") for line in (folder / file).read_text().splitlines()]
-            changed = [(header or change_row)(lines[0]), *map(change_row, lines[1:])]
-            (folder / file).write_text("\n".join(map(",".join, changed)) + "\n")
+    def change(text):
+        first, *lines = [line.split(",") for line in text.splitlines()]
+        return "\n".join(map(",".join, [(header or change_row)(first), *map(change_row, lines)])) + "\n"
 
     return change
 
 
-def renamed(name):
-    """The header of pixels that are called as the function `name` of their number says."""
-    return lambda cells: [c if not c.startswith("pixel") else name(int(c[5:])) for c in cells]
+def header(name):
+    """A change: pixels are called as the function `name` of their number says."""
+    return rows(list, lambda cells: [c if c[:5] != "pixel" else name(int(c[5:])) for c in cells])
 
 
-CSVS = ("train.csv", "test.csv")
+ALL, PICTURES, TRAIN, TEST, SAMPLE = FILES, FILES[:2], FILES[:1], FILES[1:2], FILES[2:]
 
 READ = {
-    "semicolons": text("train.csv", lambda whole: whole.replace(",", ";")),
-    "tabs": text("sample_submission.csv", lambda whole: whole.replace(",", "\t")),
-    "spaces": rows(lambda cells: [f" {cell} " for cell in cells]),
-    "quoted": rows(lambda cells: [f'"{cell}"' for cell in cells]),
-    "quoted after spaces": rows(lambda cells: [f' "{cell}"' for cell in cells]),
-    "trailing commas": rows(lambda cells: [*cells, ""]),
-    "whole numbers with a point": rows(lambda cells: [f"{c}.0" for c in cells], *CSVS, header=list),
-    "row numbers of pandas": rows(lambda cells: ["7", *cells], header=lambda cells: ["", *cells]),
-    "row numbers of pandas, twice": rows(lambda c: ["0", *c], header=lambda cells: ["Unnamed: 0", *cells]),
-    "row names of R": rows(lambda cells: ['"a"', *cells], *CSVS, header=lambda cells: ['""', *cells]),
-    "no header": text("train.csv", lambda whole: whole.split("\n", 1)[1]),
-    "label after the pixels": rows(lambda cells: [*cells[1:], cells[0]], "train.csv"),
-    "pixels from 1": rows(list, *CSVS, header=renamed(lambda i: f"pixel{i + 1}")),
-    "other names of pixels": rows(list, *CSVS, header=renamed("Px_{}".format)),
-    "numbers as names": rows(list, *CSVS, header=renamed(str)),
-    "MNIST's names": rows(list, *CSVS, header=renamed(lambda i: f"{i // 28 + 1}x{i % 28 + 1}")),
-    "capital letters": rows(list, "train.csv", header=lambda cells: [cell.upper() for cell in cells]),
-    "leading zeros": rows(lambda cells: ["0" * 5000 + cells[0], *cells[1:]], "train.csv", header=list),
-    "ids called id": text(
-        "test.csv",
-        lambda whole: "\n".join(f"{i or 'id'},{line}" for i, line in enumerate(whole.splitlines())),
-    ),
+    "semicolons": (TRAIN, lambda text: text.replace(",", ";")),
+    "tabs": (SAMPLE, lambda text: text.replace(",", "\t")),
+    "spaces": (ALL, rows(lambda cells: [f" {cell} " for cell in cells])),
+    "quoted": (ALL, rows(lambda cells: [f'"{cell}"' for cell in cells])),
+    "quoted after spaces": (ALL, rows(lambda cells: [f' "{cell}"' for cell in cells])),
+    "trailing commas": (ALL, rows(lambda cells: [*cells, ""])),
+    "whole numbers with a point": (PICTURES, rows(lambda cells: [f"{c}.0" for c in cells], list)),
+    "row numbers of pandas": (ALL, rows(lambda cells: ["7", *cells], lambda cells: ["", *cells])),
+    "row numbers of pandas, twice": (ALL, rows(lambda cells: ["0", *cells], lambda c: ["Unnamed: 0", *c])),
+    "row names of R": (ALL, rows(lambda cells: ['"a"', *cells], lambda cells: ['""', *cells])),
+    "no header": (PICTURES, lambda text: text.split("\n", 1)[1]),
+    "label after the pixels": (TRAIN, rows(lambda cells: [*cells[1:], cells[0]])),
+    "pixels from 1": (PICTURES, header(lambda i: f"pixel{i + 1}")),
+    "other names of pixels": (PICTURES, header("Px_{}".format)),
+    "numbers as names": (PICTURES, header(str)),
+    "MNIST's names": (PICTURES, header(lambda i: f"{i // 28 + 1}x{i % 28 + 1}")),
+    "capital letters": (PICTURES, rows(list, lambda cells: [cell.upper() for cell in cells])),
+    "leading zeros": (TRAIN, rows(lambda cells: ["0" * 5000 + cells[0], *cells[1:]], list)),
+    "ids": (TEST, lambda text: "\n".join(f"{i or 'id'},{row}" for i, row in enumerate(text.split()))),
 }
 
 
 @pytest.mark.parametrize("kind", READ)
 def test_reads_as_people_write(csvs, dataset, kind):
-    READ[kind](csvs)
+    files, change = READ[kind]
+    for file in files:
+        changed(csvs, file, change)
     assert same(digits.load(csvs), dataset)
-
-
-def unlink(file):
-    return lambda folder: (folder / file).unlink()
-
-
-def overwrite(file, content):
-    return lambda folder: (folder / file).write_bytes(content)
-
-
-def pixels(count):
-    return rows(
-        lambda cells: cells[: count + 1], "train.csv", header=lambda cells: [*cells, "pixel784"][: count + 1]
-    )
-
-
-def copy(source, target):
-    return lambda folder: (folder / target).write_bytes((folder / source).read_bytes())
-
-
-IN_ORDER = ": they have to be in order"
-
-FAULTS = {
-    "missing": (unlink("train.csv"), "train.csv is missing: .*found sample_submission.csv, test.csv"),
-    "no sample submission": (unlink("sample_submission.csv"), "sample_submission.csv is missing"),
-    "empty": (overwrite("train.csv", b""), "train.csv is empty"),
-    "blank": (overwrite("test.csv", b"\n\n"), "test.csv is empty"),
-    "header alone": (text("train.csv", lambda t: t.split("\n")[0] + "\n"), "has a header and no rows"),
-    "a zip archive": (overwrite("train.csv", b"PK\x03\x04\xff\0"), "train.csv is a zip archive or an Excel"),
-    "a web page": (overwrite("test.csv", b"\n <!DOCTYPE html>\n<html>"), "test.csv is a web page"),
-    "a pointer": (
-        overwrite("test.csv", b"version https://git-lfs.github\n"),
-        "pointer of Git LFS .*: run git lfs",
-    ),
-    "a picture": (
-        overwrite("sample_submission.csv", b"\x89PNG\n\xff"),
-        "first line is .*, not two names such as",
-    ),
-    "a comment first": (
-        text("train.csv", lambda t: "# of 2026, mine\n" + t),
-        "its first line is '# of 2026,mine', not the header label,pixel0,...,pixel783: column 1 is '# of 2026'",
-    ),
-    "a sample without header": (
-        text("sample_submission.csv", lambda t: t.split("\n", 1)[1]),
-        "'1,0', not a header",
-    ),
-    "a wrong name": (
-        text("train.csv", lambda t: t.replace("pixel5,", "pixle5,")),
-        "'pixle5' as pixel 6" + IN_ORDER,
-    ),
-    "another order": (
-        rows(list, "train.csv", header=renamed(lambda i: f"pixel{783 - i}")),
-        "'pixel783' as pixel 1:",
-    ),
-    "a name too long": (
-        text("train.csv", lambda t: t.replace("pixel5,", "p" + "5" * 5000 + ",")),
-        "column 7 is 'p5",
-    ),
-    "783 pixels": (pixels(783), "0 id, 1 label, 783 pixel columns, not 784 pixel columns"),
-    "785 pixels": (pixels(785), "785 pixel columns, not 784"),
-    "pixels of 0 and 1": (
-        rows(lambda cells: [str(int(cell != "0")) for cell in cells], "test.csv", header=list),
-        "test.csv: its greatest pixel is 1: pixels of 0 to 1 have to be multiplied by 255",
-    ),
-    "two open quotes": (
-        lambda folder: [cell("train.csv", row, 3, '"5')(folder) for row in (2, 5)],
-        "row 2 .*column pixel2: '\"5'",
-    ),
-    "a zero byte": (cell("train.csv", 2, 3, "5\0"), r"row 2 \(line 3\) holds a zero byte"),
-    "a blank line": (
-        text("train.csv", lambda t: t.replace("\n3,", "\n\n3,", 1)),
-        r"is blank: remove that line",
-    ),
-    "a long row": (
-        text("train.csv", lambda t: t[:-1] + ",1\n"),
-        r"row 80 \(line 81\) has 786 columns, not 785$",
-    ),
-    "a comma after every row": (
-        rows(lambda cells: [*cells, ""], "test.csv", header=list),
-        r"row 1 \(line 2\) has 785 columns, not 784",
-    ),
-    "a short row and a long one": (
-        text("test.csv", lambda t: ",1\n".join(t.replace(",0\n", "\n", 1).rsplit("\n", 1))),
-        r"row 1 \(line 2\) has 783 columns, not 784",
-    ),
-    "truncated": (text("train.csv", lambda t: t[:-100]), "row 80 .* columns, not 785: is the file cut off"),
-    "one label": (
-        text("train.csv", lambda t: "\n".join([*t.split("\n")[:1], *["3" + ",0" * 784] * 9, ""])),
-        r"train.csv: all rows \(9\) have the label 3: nothing can be learned",
-    ),
-    "train as test": (
-        copy("train.csv", "test.csv"),
-        "test.csv has labels: is it train.csv, or MNIST's test file",
-    ),
-    "test as train": (
-        copy("test.csv", "train.csv"),
-        "train.csv: no column is called 'Label': is it test.csv",
-    ),
-    "another column": (text("train.csv", lambda t: t.replace("label", "digit")), "column 1 is 'digit'"),
-    "fewer test rows": (text("test.csv", lambda t: t[: t[:-1].rindex("\n") + 1]), "19 rows.*has 20"),
-    "three columns": (text("sample_submission.csv", lambda t: t.replace(",", ",a,")), "its first line"),
-    "a cut sample": (
-        text("sample_submission.csv", lambda t: t[:-4] + "\n"),
-        "row 20 .* has 1 columns, not 2",
-    ),
-    "an id twice": (
-        text("sample_submission.csv", lambda t: t.replace("\n5,", "\n4,")),
-        "an id is there twice",
-    ),
-    "no ids": (overwrite("sample_submission.csv", b"ImageId,Label\n"), "no rows"),
-}
 
 
 def check_refusal(folder, message):
@@ -242,11 +122,76 @@ def check_refusal(folder, message):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_refuses(csvs, fault):
-    spoil, message = FAULTS[fault]
-    spoil(csvs)
-    check_refusal(csvs, message)
+@pytest.mark.parametrize("file", FILES)
+def test_refuses_a_missing_file(csvs, file):
+    (csvs / file).unlink()
+    check_refusal(
+        csvs, f"{file} is missing: looked for .*, found .*csv, .*csv; run python scripts/download.py"
+    )
+
+
+ORDER = ": they have to be in order"
+SCALE = "pixels of 0 to 1 have to be multiplied by 255"
+COMMENT = (
+    "its first line is '# of 2026,mine', not the header label,pixel0,...,pixel783: column 1 is '# of 2026'"
+)
+
+FAULTS = {
+    "train.csv": {
+        "empty": (lambda text: "", "is empty"),
+        "blank": (lambda text: "\n \n", "is empty"),
+        "header alone": (lambda text: text.split("\n")[0] + "\n", "has a header and no rows"),
+        "a zip archive": (lambda text: "PK\x03\x04\x0f\0", "is a zip archive or an Excel workbook"),
+        "a web page": (lambda text: "\n <!DOCTYPE html>\n<html>", "is a web page"),
+        "a pointer": (lambda text: "version https://git-lfs.github", "pointer of Git LFS .*: run git lfs"),
+        "a comment first": (lambda text: "# of 2026, mine\n" + text, COMMENT),
+        "a wrong name": (lambda text: text.replace("pixel5,", "pixle5,"), "'pixle5' as pixel 6" + ORDER),
+        "another order": (header(lambda i: f"pixel{783 - i}"), "'pixel783' as pixel 1" + ORDER),
+        "a name too long": (lambda text: text.replace("pixel5,", "p" + "5" * 5000 + ","), "column 7 is 'p5"),
+        "783 pixels": (rows(lambda cells: cells[:-1]), "0 id, 1 label, 783 pixel columns, not 784"),
+        "785 pixels": (rows(lambda cells: [*cells, "0"], lambda c: [*c, "pixel784"]), "785 pixel columns"),
+        "another column": (lambda text: text.replace("label", "digit"), "column 1 is 'digit'"),
+        "test.csv": (rows(lambda cells: cells[1:]), "no column is called 'Label': is it test.csv"),
+        "a zero byte": (cell(2, 3, "5\0"), r"row 2 \(line 3\) holds a zero byte"),
+        "a blank line": (lambda text: text.replace("\n", "\n\n", 2), r"row 1 \(line 2\) is blank: remove"),
+        "a long row": (lambda text: text[:-1] + ",1\n", r"row 80 \(line 81\) has 786 columns, not 785$"),
+        "truncated": (lambda text: text[:-100], "row 80 .* columns, not 785: is the file cut off"),
+        "one label": (rows(lambda cells: ["3", *cells[1:]], list), r"all rows \(80\) have the label 3: noth"),
+        "two open quotes": (lambda text: cell(5, 3, '"5')(cell(2, 3, '"5')(text)), "row 2 .*'\"5', not"),
+    },
+    "test.csv": {
+        "0 and 1": (rows(lambda cells: [str(int(c != "0")) for c in cells], list), "pixel is 1: " + SCALE),
+        "commas after rows": (rows(lambda cells: [*cells, ""], list), r"row 1 \(line 2\) has 785 columns"),
+        "a short row and a long one": (
+            lambda text: text.replace(",0\n", "\n", 1)[:-1] + ",1\n",
+            "row 1 .*has 783 col",
+        ),
+        "labels": (
+            rows(lambda c: ["1", *c], lambda c: ["label", *c]),
+            "has labels: is it train.csv, or MNIST",
+        ),
+        "fewer rows": (lambda text: text[: text[:-1].rindex("\n") + 1], "19 rows.*has 20"),
+        "other ids": (
+            rows(lambda c: ["3", *c], lambda c: ["id", *c]),
+            "column ImageId: '3', but sample.*'1'",
+        ),
+    },
+    "sample_submission.csv": {
+        "a picture": (lambda text: "\x89PNG\n\xff", "first line is .*, not two names such as"),
+        "no header": (lambda text: text.split("\n", 1)[1], "'1,0', not a header"),
+        "three columns": (lambda text: text.replace(",", ",a,"), "its first line"),
+        "cut": (lambda text: text[:-4] + "\n", "row 20 .* has 1 columns, not 2"),
+        "an id twice": (lambda text: text.replace("\n5,", "\n4,"), "an id is there twice"),
+        "no ids": (lambda text: "ImageId,Label\n", "no rows"),
+    },
+}
+
+
+@pytest.mark.parametrize(("file", "fault"), [(file, fault) for file in FAULTS for fault in FAULTS[file]])
+def test_refuses(csvs, file, fault):
+    change, message = FAULTS[file][fault]
+    changed(csvs, file, change)
+    check_refusal(csvs, rf"{file}\b.*{message}")
 
 
 BAD = ["x", "-1", "-0", "+5", "256", "1000", "12.5", "1e2", "0x1f", "True", "NaN", '"5', "1 2", "1\r2"]
@@ -255,41 +200,27 @@ BAD += ["\ufeff1", "\u0665", "9" * 20, str(2**64 - 1), "1" * 40]
 
 @pytest.mark.parametrize("value", BAD)
 def test_refuses_a_pixel(csvs, value):
-    cell("test.csv", 7, 3, value)(csvs)
+    changed(csvs, "test.csv", cell(7, 3, value))
     shown = re.escape(repr(value))
-    check_refusal(
-        csvs, rf"test.csv: row 7 \(line 8\), column pixel3: {shown}, not a whole number from 0 to 255$"
-    )
+    check_refusal(csvs, rf"row 7 \(line 8\), column pixel3: {shown}, not a whole number from 0 to 255$")
 
 
 @pytest.mark.parametrize(
-    ("file", "column", "value", "message"),
+    ("column", "value", "message"),
     [
-        ("train.csv", 784, "", "column pixel783: empty, not"),
-        ("test.csv", 0, "", "column pixel0: empty, not"),
-        ("train.csv", 2, "   ", "column pixel1: empty, not"),
-        ("train.csv", 2, "1" * 5000, r"column pixel1: '1{40}\.\.\.', not"),
-        (
-            "test.csv",
-            2,
-            "0.5",
-            "'0.5', not a whole number from 0 to 255: pixels of 0 to 1 have to be multiplied by 255",
-        ),
-        ("train.csv", 0, "10", "column label: '10', not a whole number from 0 to 9$"),
-        ("train.csv", 0, "0.5", "column label: '0.5', not a whole number from 0 to 9$"),
-        ("train.csv", 0, "one", "column label: 'one', not"),
-        ("train.csv", 0, "", "column label: empty, not"),
+        (784, "", "column pixel783: empty, not"),
+        (2, "   ", "column pixel1: empty, not"),
+        (2, "1" * 5000, r"column pixel1: '1{40}\.\.\.', not"),
+        (2, "0.5", f"'0.5', not a whole number from 0 to 255: {SCALE}"),
+        (0, "10", "column label: '10', not a whole number from 0 to 9$"),
+        (0, "0.5", "column label: '0.5', not a whole number from 0 to 9$"),
+        (0, "one", "column label: 'one', not"),
+        (0, "", "column label: empty, not"),
     ],
 )
-def test_refuses_a_cell(csvs, file, column, value, message):
-    cell(file, 9, column, value)(csvs)
-    check_refusal(csvs, rf"{file}: row 9 \(line 10\), .*{message}")
-
-
-def test_refuses_ids_that_differ(dataset, tmp_path):
-    write_csvs(tmp_path, dataset, test_ids=True)
-    cell("sample_submission.csv", 3, 0, "77")(tmp_path)
-    check_refusal(tmp_path, r"test.csv: row 3, column ImageId: '3', but sample_submission.csv has '77'")
+def test_refuses_a_cell(csvs, column, value, message):
+    changed(csvs, "train.csv", cell(9, column, value))
+    check_refusal(csvs, rf"train.csv: row 9 \(line 10\), .*{message}")
 
 
 def test_sample_looks_like_the_competition():
