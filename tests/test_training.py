@@ -25,7 +25,7 @@ from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, Vali
 from digit_recognizer.training.checkpoint import Checkpoint
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.predict import predict_with_tta
-from digit_recognizer.training.views import views_of
+from digit_recognizer.training.predict import views_of
 
 
 class Death(BaseException):

@@ -9,8 +9,7 @@ from keras import ops
 
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
-from digit_recognizer.training.predict import predict_with_tta
-from digit_recognizer.training.views import apply, views_of
+from digit_recognizer.training.predict import apply, predict_with_tta, views_of
 
 PLAIN = change(named("fast"), dict.fromkeys(("rotation", "zoom", "shift", "shear", "elastic"), 0.0))
 

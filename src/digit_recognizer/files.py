@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-ROOT = (
-    _CHECKOUT if (_CHECKOUT / "scripts").is_dir() else Path.cwd()
-)  # of the checkout; else the package is installed
+ROOT = _CHECKOUT if (_CHECKOUT / "scripts").is_dir() else Path.cwd()  # of the checkout; else the package is installed
 
 _LONGEST_MESSAGE, _MESSAGE_END = 1000, 300  # characters; the end of a message says what to do
 

@@ -45,9 +45,7 @@ class Recipe:
     folds: int = _number(5, "folds of the cross-validation; 1: a single split, which needs a holdout", 1, 100)
     repeats: int = _number(1, "how often the rows are split anew", 1, 100)
     holdout: float = _number(0.0, "part of the rows to validate on, with folds=1; 0: k-fold", 0, 0.9)
-    holdout_rows: str = _text(
-        "random", "rows of the holdout: random (stratified), or the first ones", "first"
-    )
+    holdout_rows: str = _text("random", "rows of the holdout: random (stratified), or the first ones", "first")
     seed: int = _number(42, "seed of the split and of all random numbers in training", 0, 2**32 - 1)
 
     # the network
@@ -120,9 +118,7 @@ class Recipe:
     )
     decay: float = _number(0.9, "exponential: factor after each epoch", 0, 1, above=True)
     warmup: float = _number(0.3, "one_cycle: part of all steps in which the rate rises", 0, 0.9, above=True)
-    plateau_patience: int = _number(
-        3, "plateau: epochs without a val_accuracy better by 0.0001 before it falls", 1
-    )
+    plateau_patience: int = _number(3, "plateau: epochs without a val_accuracy better by 0.0001 before it falls", 1)
     plateau_factor: float = _number(0.5, "plateau: factor by which it falls", 0, 0.99, above=True)
     min_learning_rate: float = _number(1e-5, "plateau: lowest learning rate", 0)
 
@@ -132,9 +128,7 @@ class Recipe:
         "early stopping: after stopping_patience epochs without a better value, or at the first fall",
         "fall",
     )
-    stopping_monitor: str = _text(
-        "val_loss", "value that early stopping watches", "val_accuracy", "loss", "accuracy"
-    )
+    stopping_monitor: str = _text("val_loss", "value that early stopping watches", "val_accuracy", "loss", "accuracy")
     stopping_patience: int = _number(0, "epochs without a better value before training stops; 0: never", 0)
 
     def __post_init__(self):
@@ -242,9 +236,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     name, equals, text = setting.partition("=")
     fields = settable_fields()
     if not equals:
-        raise UserError(
-            f"--set {setting}: expected FIELD=VALUE, such as dropout=0.4 (--list explains the fields)"
-        )
+        raise UserError(f"--set {setting}: expected FIELD=VALUE, such as dropout=0.4 (--list explains the fields)")
     if name not in fields:
         raise UserError(f"--set {setting}: unknown field {name!r}{did_you_mean(name, fields)}")
     kind: Any = fields[name].type
@@ -257,8 +249,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """Returns the recipe's fields as JSON has them; `from_json` makes the same recipe of them."""
     return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(recipe).items()
+        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(recipe).items()
     }
 
 

@@ -80,18 +80,20 @@ class Run:
         """Returns the contents of recipe.json; raises UserError if it is missing or damaged."""
         settings = self.settings()
         if settings is None:
-            raise UserError(
-                f"{self.folder} holds no run (no recipe.json): run scripts/train.py, or give --output"
-            )
+            raise UserError(f"{self.folder} holds no run (no recipe.json): run scripts/train.py, or give --output")
         return settings
+
+    def holds_one_recipe(self) -> bool:
+        """Returns whether this is the run directory of one recipe: neither a blend nor the folder of several."""
+        settings = self.settings()
+        return settings is not None and not is_blend(settings)
 
     def child_runs(self) -> list["Run"]:
         """Returns the runs directly below this folder that have a finished member, sorted by name.
 
         `train.py` makes them if it trains several recipes. In the run directory of one recipe there are none.
         """
-        settings = self.settings()
-        if settings and not is_blend(settings):
+        if self.holds_one_recipe():
             return []
         folders = {path.parents[1] for path in self.folder.glob("*/fold_*/metrics.json")}
         return [Run(folder) for folder in sorted(folders)]

@@ -90,9 +90,7 @@ def refuse_other_members(run: Run, own: str, advice: str = _ANOTHER_OUTPUT) -> N
             raise UserError(f"{path.parent} was trained with another recipe, split or data: {advice}")
 
 
-def make_recipe(
-    settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], is_sample: bool
-) -> Recipe:
+def make_recipe(settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], is_sample: bool) -> Recipe:
     """Returns the recipe of a run.
 
     Args:

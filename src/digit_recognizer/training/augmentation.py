@@ -31,14 +31,12 @@ class RandomDistortion(keras.layers.Layer):
     """
 
     def __init__(self, rotation=0.0, zoom=0.0, shift=0.0, shear=0.0, elastic=0.0, **kwargs):
-        """See the class."""
         super().__init__(**kwargs)
         self.rotation, self.zoom, self.shift, self.shear = rotation, zoom, shift, shear
         self.elastic = elastic
         self.seed_generator = keras.random.SeedGenerator()
 
     def call(self, images, training=False):
-        """See the class."""
         if not training:
             return images
         batch, vectors = ops.shape(images)[0], None

@@ -37,9 +37,7 @@ def choose() -> str:
     if named and named not in BACKENDS:
         raise UserError(f"KERAS_BACKEND={named}: this program runs on {' and '.join(BACKENDS)}")
     if not installed or (named and named not in installed) or not importlib.util.find_spec("keras"):
-        raise UserError(
-            f"keras with {named or 'tensorflow'} is not installed: pip install -r requirements.txt"
-        )
+        raise UserError(f"keras with {named or 'tensorflow'} is not installed: pip install -r requirements.txt")
     on_tpu = "jax" in installed and importlib.util.find_spec("libtpu")
     return named or ("jax" if on_tpu else installed[0])
 
@@ -116,36 +114,14 @@ def compute_dtype(precision: str) -> str:
 
     auto is the half precision for which the device has instructions, else float32: without instructions half
     precision is many times slower. Needs `start`.
-
-    Raises UserError for a half precision in which TensorFlow cannot compute here.
     """
     if precision != "auto":
-        _check_onednn(precision)
         return precision
     accelerator = find_accelerator()
     if accelerator is None:  # JAX has no code for a processor's bfloat16 instructions
         return "bfloat16" if name() == "tensorflow" and processor.has_bfloat16() else "float32"
     # NVIDIA's GPUs have bfloat16 from compute capability 8 on; TPUs have no such number, and bfloat16
     return "float16" if accelerator.get("compute_capability", (8, 0)) < (8, 0) else "bfloat16"
-
-
-def _check_onednn(dtype: str) -> None:
-    """Raises UserError if oneDNN cannot compute in this number format; a matrix product would end the process.
-
-    TensorFlow looks at the processor's instructions and ignores ONEDNN_MAX_CPU_ISA.
-    """
-    if dtype == "float32" or name() != "tensorflow" or find_accelerator():
-        return
-    import tensorflow as tf
-
-    try:
-        tf.nn.conv2d(tf.zeros((1, 8, 8, 1), dtype), tf.zeros((3, 3, 1, 1), dtype), 1, "SAME")
-    except tf.errors.OpError as error:
-        limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT"
-        raise UserError(
-            f"precision={dtype}: oneDNN cannot compute in it with ONEDNN_MAX_CPU_ISA={limit}: "
-            "set precision=float32 or TF_ENABLE_ONEDNN_OPTS=0"
-        ) from error
 
 
 def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:

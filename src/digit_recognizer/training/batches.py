@@ -1,4 +1,4 @@
-"""What Keras is fed: the rows of each epoch in their order, the seeds of its random numbers, the data pipeline."""
+"""What Keras is fed: random numbers, the rows of each epoch in their order, the data pipeline, and the loop over it."""
 
 import weakref
 from typing import Any
@@ -9,37 +9,22 @@ import numpy as np
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.training import backend
+from digit_recognizer.training.backend import XlaScope
 
-# Purposes of random numbers: the order of the rows; weights, augmentation and dropout; the rows for statistics.
-_ROWS, _LAYERS, _STATISTICS = 0, 1, 2
+ROWS, LAYERS, STATISTICS = 0, 1, 2  # purposes of random numbers: order of the rows; weights and layers; statistics
 
 
 def random_numbers(recipe: Recipe, member: Member, epoch: int, purpose: int) -> np.random.Generator:
-    """Returns the generator that all randomness of a training comes from.
+    """Returns the generator of all randomness of a training.
 
-    It depends on (seed, repeat, fold, epoch, purpose) alone, so that nothing random has to be saved. Epochs
-    count from 1; 0 is before the first, for the initial weights.
+    It depends only on (seed, repeat, fold, epoch, purpose), so nothing random has to be saved. Epochs count from 1; 0
+    is before the first epoch.
     """
     return np.random.default_rng([recipe.seed, member.repeat, member.fold, epoch, purpose])
 
 
-def weights_seed(recipe: Recipe, member: Member) -> int:
-    """Returns the seed of the member's initial weights."""
-    return int(random_numbers(recipe, member, 0, _LAYERS).integers(2**31))
-
-
-def layer_seeds(recipe: Recipe, member: Member, epoch: int) -> np.random.Generator:
-    """Returns the generator of the seeds that augmentation and dropout have in that epoch, from 1."""
-    return random_numbers(recipe, member, epoch, _LAYERS)
-
-
-def statistics_random(recipe: Recipe, member: Member) -> np.random.Generator:
-    """Returns the generator that chooses the rows for the statistics of batch normalisation."""
-    return random_numbers(recipe, member, 0, _STATISTICS)
-
-
 def rows_of_epoch(recipe: Recipe, rows: int) -> int:
-    """Returns how many of the training `rows` an epoch takes: as many as fill whole batches."""
+    """Returns the number of training rows of an epoch: as many as fill whole batches."""
     batch_size = min(recipe.batch_size, rows)
     return rows // batch_size * batch_size
 
@@ -47,9 +32,9 @@ def rows_of_epoch(recipe: Recipe, rows: int) -> int:
 class ShuffledEpochs(keras.utils.PyDataset):
     """The training rows of a member, each epoch in its own order, all epochs in one sequence of chunks.
 
-    One item is a chunk of batches; the last chunk of an epoch may have fewer. Keras prefetches across epochs,
-    so item i must depend on i alone. The rows that do not fill a batch are left out, other ones each epoch,
-    as the tutorial does: so every step has one shape and is compiled once.
+    One item is a chunk of batches; the last chunk of an epoch may have fewer. Keras prefetches across epochs, so item i
+    depends only on i. The rows that do not fill a batch are left out, other ones in each epoch, as in the tutorial: so
+    every step has one shape and is compiled once.
     """
 
     def __init__(
@@ -61,15 +46,9 @@ class ShuffledEpochs(keras.utils.PyDataset):
         epochs_done: int = 0,
         batches: int = 1,
     ):
-        """Prepares the epochs that are still to train.
+        """Takes uint8 images (rows, 28, 28) and labels (rows,) of the member's training rows.
 
-        Args:
-            images: uint8 (rows, 28, 28), the training rows of the member alone.
-            labels: uint8 (rows,).
-            recipe: gives the epochs, the batch size and the seed.
-            member: whose order of rows this is.
-            epochs_done: epochs trained already.
-            batches: batches of a chunk.
+        `epochs_done` epochs are trained already; a chunk has `batches` batches.
         """
         super().__init__()
         self.images, self.labels, self.recipe, self.member = images, labels, recipe, member
@@ -80,16 +59,15 @@ class ShuffledEpochs(keras.utils.PyDataset):
         self._epoch, self._order = 0, np.empty(0, int)
 
     def __len__(self) -> int:
-        """Chunks in all epochs still to train."""
         return (self.recipe.epochs - self.epochs_done) * self.chunks
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 (rows, 28, 28) and labels uint8 (rows,) of a chunk."""
+        """Returns images uint8 (rows, 28, 28) and labels uint8 (rows,) of a chunk."""
         epoch, chunk = divmod(index, self.chunks)
         epoch += self.epochs_done + 1
         if epoch != self._epoch:
             self._epoch = epoch
-            order = random_numbers(self.recipe, self.member, epoch, _ROWS).permutation(len(self.images))
+            order = random_numbers(self.recipe, self.member, epoch, ROWS).permutation(len(self.images))
             self._order = order[: self._rows]
         rows = self._order[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows]
         return self.images[rows], self.labels[rows]
@@ -105,35 +83,82 @@ class Batches(keras.utils.PyDataset):
         self.rows = backend.prediction_batch_size()
 
     def __len__(self) -> int:
-        """Batches; the last may have fewer rows."""
         return -(-len(self.arrays[0]) // self.rows)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        """Images and labels, as they were given, of a batch."""
         return tuple(array[index * self.rows : (index + 1) * self.rows] for array in self.arrays)
 
 
 def stream(batches: keras.utils.PyDataset):
     """Returns `batches` as `fit`, `evaluate` and `predict` have to take them.
 
-    On TensorFlow that is a tf.data pipeline that does not tune itself. Of arrays and of a PyDataset, Keras
-    makes one that does: its tuning thread sleeps twice as long each time, up to a minute, and in TensorFlow
-    2.20 and 2.21 it is often not woken when the pipeline ends, which then waits for it with nothing to do.
+    On TensorFlow that is a tf.data pipeline without autotuning. Keras' own pipeline tunes itself, and in TensorFlow 2.20
+    and 2.21 its end often waits up to a minute for the sleeping tuning thread.
     """
     if keras.config.backend() != "tensorflow":
         return batches
     import tensorflow as tf
 
     parts = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]]
-    # TensorFlow keeps every generator until the process ends: the pipeline holds the rows, the generator must not.
+    # TensorFlow keeps every generator until the process ends: it must not hold the rows
     kept: Any = weakref.ref(batches)
     pipeline = tf.data.Dataset.from_generator(
         lambda: (kept()[index] for index in range(len(kept()))), output_signature=tuple(parts)
     )
     options = tf.data.Options()
     options.autotune.enabled = False
-    # without their number Keras warns, after the last, that it got too few
+    # without their number Keras warns after the last batch
     counted = pipeline.apply(tf.data.experimental.assert_cardinality(len(batches)))
     pipeline = counted.prefetch(1).with_options(options)
     pipeline.batches = batches
     return pipeline
+
+
+def batches_per_call(xla_scope: XlaScope, steps: int) -> int:
+    """Returns the number of batches that one call of the training function takes; an epoch has `steps`."""
+    # without XLA few enough that an interruption need not wait
+    return {"epoch": steps, "step": 1, "none": min(32, steps)}[xla_scope]
+
+
+class LoopModel(keras.Model):
+    """Trains on several batches in one call, so that the device does not wait for Python and the data pipeline.
+
+    Keras' `steps_per_execution` runs into the next epoch if the steps of an epoch do not divide by it. In a loop that
+    XLA compiles for a processor each operation runs on one core: a step of convolutions is compiled by itself there.
+    """
+
+    def __init__(self, network: keras.Model, batch_size: int):
+        """Shares the layers, weights and dtype policy of `network`, a functional model."""
+        super().__init__(network.input, network.output, name=network.name)
+        self.dtype_policy = network.dtype_policy  # with mixed_float16 `compile` adds the scaling of the loss
+        self.batch_size = batch_size
+
+    def train_step(self, *arguments):
+        """Trains on a chunk: (state, data) -> (logs, state) on JAX, else (data) -> logs."""
+        *state, data = arguments
+        batches = [
+            keras.ops.reshape(part, (-1, self.batch_size, *part.shape[1:]))
+            for part in data[:2]  # images and labels: there are no sample weights
+        ]
+        return self._scan(state[0], batches) if state else self._loop(batches)
+
+    def _scan(self, state, batches):
+        import jax
+
+        def step(state, batch):
+            logs, state = super(LoopModel, self).train_step(state, batch)
+            return state, logs
+
+        state, logs = jax.lax.scan(step, state, tuple(batches))
+        return {name: values[-1] for name, values in logs.items()}, state
+
+    def _loop(self, batches):
+        import tensorflow as tf
+
+        def step(number):
+            super(LoopModel, self).train_step(tuple(part[number] for part in batches))
+            return number + 1
+
+        count = tf.shape(batches[0])[0]
+        tf.while_loop(lambda number: number < count, step, [tf.constant(0)], parallel_iterations=1)
+        return self.get_metrics_result()

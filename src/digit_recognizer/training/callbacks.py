@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
-from digit_recognizer.training.batches import layer_seeds
+from digit_recognizer.training.batches import LAYERS, random_numbers
 
 
 def values(variables: list[keras.Variable]) -> list[np.ndarray]:
@@ -31,13 +31,11 @@ class Reseed(keras.callbacks.Callback):
     """
 
     def __init__(self, recipe: Recipe, member: Member):
-        """The member of the recipe's run that is trained."""
         super().__init__()
         self.recipe, self.member = recipe, member
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Sets the seeds."""
-        seeds = layer_seeds(self.recipe, self.member, epoch + 1)
+        seeds = random_numbers(self.recipe, self.member, epoch + 1, LAYERS)
         for layer in self.model.layers:
             if hasattr(layer, "seed_generator"):
                 layer.seed_generator.state.assign(seeds.integers(2**31, size=2))
@@ -99,7 +97,6 @@ class TimeBudget(keras.callbacks.Callback):
         self._began = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Notes how long the epoch took."""
         self.longest = max(self.longest, time.monotonic() - self._began)
 
 
@@ -117,7 +114,6 @@ class BatchBar(keras.callbacks.Callback):
         self.name, self.batches = name, batches
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Starts the bar of the epoch."""
         name = f"{self.name} epoch {epoch + 1}"
         self._bar = tqdm(total=self.batches, desc=name, unit="batch", leave=False)
 
@@ -127,5 +123,4 @@ class BatchBar(keras.callbacks.Callback):
         self._bar.update(min(-(-self.batches // calls), self.batches - self._bar.n))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Removes the bar of the epoch."""
         self._bar.close()

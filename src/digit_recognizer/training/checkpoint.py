@@ -82,9 +82,7 @@ class Checkpoint(keras.callbacks.Callback):
                 _check_arrays(those, saved[kind])
             _check_arrays(model.weights, saved["kept"])
             history = _checked_history(facts["history"])
-            states = [
-                {name: state[name] for name in self._STATE if name in state} for state in facts["rules"]
-            ]
+            states = [{name: state[name] for name in self._STATE if name in state} for state in facts["rules"]]
             stopped = bool(facts["stopped"])
         except Exception as error:  # a damaged file can raise nearly anything
             reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -103,7 +101,6 @@ class Checkpoint(keras.callbacks.Callback):
                 setattr(callback, name, value)
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes the time and the learning rate."""
         self._began = time.perf_counter()
         self._learning_rate = float(self.model.optimizer.learning_rate)
 
@@ -137,13 +134,10 @@ class Checkpoint(keras.callbacks.Callback):
                 for callback in self._schedule
             ],
         }
-        numbered = {
-            f"{kind}_{number}": array for kind, arrays in kinds.items() for number, array in enumerate(arrays)
-        }
+        numbered = {f"{kind}_{number}": array for kind, arrays in kinds.items() for number, array in enumerate(arrays)}
         write_arrays(self.path, facts=json.dumps(facts), **numbered)
 
     def write_history(self) -> None:
-        """Writes history.csv."""
         with atomic(self.path.with_name("history.csv")) as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, HISTORY)
             writer.writeheader()

@@ -101,7 +101,6 @@ class RayExecutor:
         return self
 
     def __exit__(self, *_):
-        """Stops Ray."""
         self._stack.close()
 
     def _share_out(self) -> None:
@@ -133,7 +132,7 @@ class RayExecutor:
     def facts(self, precision: str) -> dict[str, Any]:
         """Returns what recipe.json records of the worker that starts first.
 
-        Raises UserError if it cannot compute in that precision, and TimeoutError if none started in time.
+        Raises UserError if none can start, and TimeoutError if none started in time.
         """
         import ray
 
@@ -151,8 +150,6 @@ class RayExecutor:
             facts = ray.get(pending)
         except ray.exceptions.RayError as error:
             raise UserError(f"no worker starts: {_last_words(error)}") from None
-        if isinstance(facts, UserError):
-            raise facts
         self._compute_dtype = facts["compute_dtype"]
         return facts
 
@@ -188,9 +185,7 @@ class RayExecutor:
                     try:
                         metrics = result_of(reference)
                     except ray.exceptions.RayError as error:
-                        failures.append(
-                            f"{member.folder}: given up after {RETRIES} retries: {_last_words(error)}"
-                        )
+                        failures.append(f"{member.folder}: given up after {RETRIES} retries: {_last_words(error)}")
                         print_line(failures[-1])
                         continue
                     if metrics is None:
@@ -255,9 +250,7 @@ def _start_ray(options: ClusterOptions, threads: int, folder: str) -> None:
     if share and not gpus:
         raise UserError(f"--gpus-per-fold {share:g}: this machine has no GPU that Ray finds: leave it out")
     if share and workers > (gpus // share if share >= 1 else gpus * int(1 / share)):
-        raise UserError(
-            f"--gpus-per-fold {share:g}: {workers} workers do not fit on {gpus} GPUs: take fewer --workers"
-        )
+        raise UserError(f"--gpus-per-fold {share:g}: {workers} workers do not fit on {gpus} GPUs: take fewer --workers")
 
 
 def _last_words(error: Exception) -> str:

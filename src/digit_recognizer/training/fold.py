@@ -1,9 +1,8 @@
-"""Trains the members of a run, so that a session that dies loses at most the epoch it was in.
+"""Trains a member of a run. START HERE.
 
-What an epoch computes depends on the weights, the optimizer, the callbacks and (seed, repeat, fold, epoch)
-alone. The first three are saved after every epoch in one file, written whole or not at all; the order of the
-rows, augmentation and dropout follow from the last. So a member killed at any moment and started again ends
-with the same bytes as one left alone.
+What an epoch computes depends only on the weights, the optimizer, the callbacks and (seed, repeat, fold, epoch). The
+first three are saved after every epoch in one atomic step; the order of the rows, augmentation and dropout follow from
+the last. So a member that is killed at any moment and started again ends with the same bytes as one left alone.
 """
 
 import time
@@ -20,29 +19,29 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.training import backend, networks, statistics
 from digit_recognizer.training.batches import (
+    LAYERS,
+    STATISTICS,
     Batches,
+    LoopModel,
     ShuffledEpochs,
+    batches_per_call,
+    random_numbers,
     rows_of_epoch,
-    statistics_random,
     stream,
-    weights_seed,
 )
 from digit_recognizer.training.callbacks import Reseed, ValidationWeights, assign, values
 from digit_recognizer.training.checkpoint import MONITOR, Checkpoint, Row
-from digit_recognizer.training.loop import LoopModel, batches_per_call
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
-from digit_recognizer.training.predict import predict_with_tta
-from digit_recognizer.training.views import views_of
+from digit_recognizer.training.predict import predict_with_tta, views_of
 
 
 class FoldTrainer:
     """Trains members, one after the other, with one compiled network.
 
-    Each member begins with weights and an optimizer state of its own, and so owes nothing to those before
-    it. They share the network because a process never gives back what tracing and compiling take.
+    Each member begins with its own weights and optimizer state, and does not depend on the members before it. They
+    share the network because a process never frees the memory of tracing and compiling.
 
-    After an exception in `train` a trainer may be left without its variables (JAX takes them out): make a
-    new one then.
+    After an exception in `train` make a new trainer: JAX may have taken its variables.
 
     Attributes:
         network: the network of Keras' own layers that is saved and predicts; float32.
@@ -53,20 +52,15 @@ class FoldTrainer:
     def __init__(self, recipe: Recipe, train_rows: int):
         """Builds the networks for members with this number of training rows.
 
-        It clears Keras' session, so that layers have the same names in every process: networks that were
-        built before can't be trained on.
+        This clears Keras' session, so that layers have the same names in every process.
         """
         keras.utils.clear_session()
         self.recipe, self.rows = recipe, rows_of_epoch(recipe, train_rows)
         self.batches = self.rows // min(recipe.batch_size, self.rows)
         self.compute_dtype = backend.compute_dtype(recipe.precision)
-        self.xla_scope = backend.xla_scope(
-            self.compute_dtype, recipe.epochs * self.rows, recipe.has_convolutions
-        )
+        self.xla_scope = backend.xla_scope(self.compute_dtype, recipe.epochs * self.rows, recipe.has_convolutions)
         self.network = networks.build(recipe)
-        self.network.jit_compile = (
-            self.xla_scope != "none"
-        )  # where it pays in training, it does in prediction
+        self.network.jit_compile = self.xla_scope != "none"
         self.learner = make_learner(recipe, self.rows, self.xla_scope, self.compute_dtype)
         self.statistics = None
         if recipe.batchnorm_statistics == "recomputed":
@@ -76,7 +70,7 @@ class FoldTrainer:
         self._first_state = values(self.learner.optimizer.variables)
 
     def fits(self, train_rows: int) -> bool:
-        """Returns whether members with this number of training rows have the same steps."""
+        """Returns whether an epoch of members with this number of training rows has the same steps."""
         return rows_of_epoch(self.recipe, train_rows) == self.rows
 
     def train(
@@ -116,7 +110,7 @@ class FoldTrainer:
 
     def _initialize(self, member: Member) -> None:
         """Gives the learner the member's initial weights and the optimizer its first state."""
-        keras.utils.set_random_seed(weights_seed(self.recipe, member))
+        keras.utils.set_random_seed(int(random_numbers(self.recipe, member, 0, LAYERS).integers(2**31)))
         assign(self.learner.weights, values(networks.build(self.recipe).weights))
         assign(self.learner.optimizer.variables, self._first_state)
 
@@ -124,7 +118,7 @@ class FoldTrainer:
         """Returns the function that replaces a model's statistics by those of rows of the member's training rows."""
         if self.statistics is None:
             return lambda model: None
-        random = statistics_random(self.recipe, member)
+        random = random_numbers(self.recipe, member, 0, STATISTICS)
         images = dataset.train_images[random.permutation(member.train_rows)[: statistics.ROWS]]
         return partial(self.statistics.update, images=images, seed=int(random.integers(2**31)))
 
@@ -143,7 +137,7 @@ class FoldTrainer:
         validation = Batches(images[member.validation_rows], labels[member.validation_rows])
         self.learner.fit(
             stream(epochs),
-            shuffle=False,  # else the batches, across epochs
+            shuffle=False,  # it would shuffle batches across epochs
             steps_per_epoch=epochs.chunks,
             epochs=self.recipe.epochs,
             initial_epoch=epochs_done,
@@ -160,9 +154,7 @@ class FoldTrainer:
         views, validation = views_of(self.recipe), dataset.train_images[member.validation_rows]
         probabilities = predict_with_tta(self.network, validation, views)
         write_array(folder / "validation_probabilities.npy", probabilities)
-        write_array(
-            folder / "test_probabilities.npy", predict_with_tta(self.network, dataset.test_images, views)
-        )
+        write_array(folder / "test_probabilities.npy", predict_with_tta(self.network, dataset.test_images, views))
         checkpoint.write_history()
         metrics = {
             "identity": checkpoint.identity,
@@ -191,7 +183,7 @@ def make_learner(recipe: Recipe, rows: int, xla_scope: backend.XlaScope, compute
         model = LoopModel(model, batch_size)
     compile_model(model, recipe, rows // batch_size, jit_compile=xla_scope != "none")
     model.optimizer.build(model.trainable_variables)
-    # the metrics make their variables when they are first used: in a step, TensorFlow would trace it twice
+    # the metrics create their variables on first use; in a step TensorFlow would trace it twice
     model.compute_metrics(None, keras.ops.zeros(1, "uint8"), keras.ops.ones((1, CLASSES)))
     model.reset_metrics()
     return model

@@ -1,6 +1,6 @@
-"""Layers that compute what Keras' own layers compute, with the same weights, but train faster.
+"""Layers that compute what Keras' layers compute, with the same weights, but train faster.
 
-No saved model has them: what they learned is saved in Keras' own.
+No saved model has them: their weights are saved in Keras' layers.
 """
 
 import sys
@@ -9,7 +9,6 @@ import keras
 from keras import ops
 
 from digit_recognizer.training import processor
-from digit_recognizer.training.augmentation import RandomDistortion
 
 
 def _has_xla() -> bool:
@@ -88,37 +87,6 @@ def compiled_gradient(pictures, slopes, shape, padding: str):
         )
 
     return of_filters(pictures, slopes)
-
-
-class CompiledDistortion(RandomDistortion):
-    """RandomDistortion as one piece of XLA's code, for a training step that XLA does not compile.
-
-    Uncompiled each of its many operations reads and writes all points of all pictures. The random numbers are
-    drawn outside, as RandomDistortion draws them. On JAX, and without XLA, this is RandomDistortion.
-    """
-
-    def distort(self, images, draw, vectors=None):
-        """See `RandomDistortion.distort`."""
-        if keras.backend.backend() != "tensorflow" or not _has_xla():
-            return super().distort(images, draw, vectors)
-        import tensorflow as tf
-
-        return tf.function(super().distort, jit_compile=True)(images, draw, vectors)
-
-
-class MaxOfFour(keras.layers.Layer):
-    """MaxPooling2D(2) as the maximum of four slices, for a training step that XLA compiles.
-
-    XLA on a processor has no good code for the gradient of a pooling window, but compiles the slices, and
-    the normalisation and activation beside them, into one loop over the picture.
-    """
-
-    def call(self, images):
-        """Float (batch, height, width, channels) -> (batch, height // 2, width // 2, channels)."""
-        height, width = images.shape[1] // 2 * 2, images.shape[2] // 2 * 2
-        upper = ops.maximum(images[:, 0:height:2, 0:width:2], images[:, 0:height:2, 1:width:2])
-        lower = ops.maximum(images[:, 1:height:2, 0:width:2], images[:, 1:height:2, 1:width:2])
-        return ops.maximum(upper, lower)
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):

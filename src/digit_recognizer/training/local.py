@@ -30,7 +30,6 @@ class LocalExecutor:
         self.budget = TimeBudget(deadline)
 
     def __enter__(self):
-        """Returns the executor."""
         return self
 
     def __exit__(self, *_):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import keras
 from keras import layers
@@ -13,9 +12,7 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.backend import XlaScope
 from digit_recognizer.training.layers import (
-    CompiledDistortion,
     FusedBatchNormalization,
-    MaxOfFour,
     PhiloxDropout,
     QuickConv2D,
 )
@@ -25,25 +22,20 @@ from digit_recognizer.training.layers import (
 class LayerSet:
     """The layer classes that a network is built of: the same function of the same weights with every set."""
 
-    distortion: Callable[..., keras.layers.Layer] | None  # None: a network that only predicts
+    augments: bool  # False: a network that only predicts
     convolution: Callable[..., keras.layers.Layer]
     normalisation: Callable[..., keras.layers.Layer]
-    pooling: Callable[[], keras.layers.Layer]
     dropout: Callable[[float], keras.layers.Layer]
     # All activations here are monotonic, so pooling first gives the same values at a quarter of the work.
     pools_before_activation: bool
 
 
-_POOLING = partial(layers.MaxPooling2D, 2)
-
 # Keras' own layers: the network that is saved and predicts, which loads without this package.
-KERAS = LayerSet(None, layers.Conv2D, layers.BatchNormalization, _POOLING, layers.Dropout, False)
+KERAS = LayerSet(False, layers.Conv2D, layers.BatchNormalization, layers.Dropout, False)
 # For a training step that XLA compiles.
-XLA = LayerSet(RandomDistortion, layers.Conv2D, layers.BatchNormalization, MaxOfFour, PhiloxDropout, True)
+XLA = LayerSet(True, layers.Conv2D, layers.BatchNormalization, PhiloxDropout, True)
 # For a training step of TensorFlow's own kernels.
-TENSORFLOW = LayerSet(
-    CompiledDistortion, QuickConv2D, FusedBatchNormalization, _POOLING, layers.Dropout, True
-)
+TENSORFLOW = LayerSet(True, QuickConv2D, FusedBatchNormalization, layers.Dropout, True)
 
 
 def layer_set_of(xla_scope: XlaScope) -> LayerSet:
@@ -86,7 +78,7 @@ def lenet(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     pixels, x = scaled_pixels(recipe, layer_set)
     for filters in recipe.filters:
         x = layers.Conv2D(filters, 3, activation=_activation(recipe))(x)
-    x = layer_set.pooling()(x)
+    x = layers.MaxPooling2D(2)(x)
     return classifier(recipe, layer_set, pixels, x)
 
 
@@ -100,7 +92,7 @@ def bn_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
         x = layer_set.convolution(filters, 3, padding="same")(x)
         if normalised:
             x = layer_set.normalisation(momentum=recipe.batchnorm_momentum)(x)
-        rest = [layers.Activation(_activation(recipe)), layer_set.pooling()]
+        rest = [layers.Activation(_activation(recipe)), layers.MaxPooling2D(2)]
         for layer in reversed(rest) if layer_set.pools_before_activation else rest:
             x = layer(x)
     return classifier(recipe, layer_set, pixels, x, normalised=True)
@@ -124,7 +116,7 @@ def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     for filters, (padding, pooled) in zip(recipe.filters, layouts, strict=True):
         x = layer_set.convolution(filters, 3, padding=padding, use_bias=False)(x)
         if pooled:
-            x = layer_set.pooling()(x)
+            x = layers.MaxPooling2D(2)(x)
         x = layer_set.normalisation(momentum=recipe.batchnorm_momentum)(x)
         x = layers.Activation(_activation(recipe))(x)
     return classifier(recipe, layer_set, pixels, x, normalised=True)
@@ -167,8 +159,8 @@ def scaled_pixels(recipe: Recipe, layer_set: LayerSet) -> tuple:
     pixels = keras.Input((SIDE, SIDE), dtype="uint8", name="pixels")
     x = layers.Reshape((SIDE, SIDE, 1))(pixels)
     x = layers.Rescaling(1.0 if recipe.scaling == "raw" else 1 / 255, dtype="float32")(x)
-    if layer_set.distortion and any(recipe.augmentation.values()):
-        x = layer_set.distortion(**recipe.augmentation, dtype="float32")(x)
+    if layer_set.augments and any(recipe.augmentation.values()):
+        x = RandomDistortion(**recipe.augmentation, dtype="float32")(x)
     if recipe.scaling == "columns":  # as keras.utils.normalize(axis=1): an empty column stays one
         x = layers.UnitNormalization(axis=1, dtype="float32")(x)
     return pixels, x
@@ -197,6 +189,4 @@ def _activation(recipe: Recipe):
     return layers.LeakyReLU(0.1) if recipe.activation == "leaky_relu" else recipe.activation
 
 
-NETWORKS = {
-    network.__name__: network for network in (mlp, shallow_cnn, lenet, bn_cnn, fast_cnn, residual_cnn)
-}
+NETWORKS = {network.__name__: network for network in (mlp, shallow_cnn, lenet, bn_cnn, fast_cnn, residual_cnn)}

@@ -113,7 +113,6 @@ class StopAtFall(keras.callbacks.Callback):
         self.best = -math.inf  # the last value: until it falls, that is the best
 
     def on_epoch_end(self, epoch, logs=None):
-        """Compares the epoch's value with the last one."""
         value = self.sign * logs[self.monitor]
         self.model.stop_training |= value < self.best
         self.best = value
@@ -126,7 +125,6 @@ class QuickAdam(keras.optimizers.Adam):
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        """Moves one variable."""
         if keras.backend.backend() != "tensorflow":
             super().update_step(gradient, variable, learning_rate)
             return
@@ -164,12 +162,10 @@ class Muon(QuickAdam):
     filter_rate = 10.0
 
     def __init__(self, learning_rate=1e-3, momentum=0.9, **kwargs):
-        """See the class."""
         super().__init__(learning_rate, **kwargs)
         self.momentum = momentum
 
     def update_step(self, gradient, variable, learning_rate):
-        """Moves one variable."""
         if len(variable.shape) != 4 or variable.shape[2] == 1:
             super().update_step(gradient, variable, learning_rate)
             return

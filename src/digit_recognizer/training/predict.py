@@ -1,5 +1,6 @@
 """From pictures to probabilities: the one way, for validation rows, test rows and a person's own pictures."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,19 +9,56 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from digit_recognizer import recipes
-from digit_recognizer.data.digits import CLASSES
+from digit_recognizer.data.digits import CLASSES, PIXELS, SIDE
 from digit_recognizer.files import reading
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, networks
+from digit_recognizer.training.augmentation import RandomDistortion, smooth_field_weights
 from digit_recognizer.training.batches import Batches, stream
-from digit_recognizer.training.views import apply, views_of
 
-# Pictures predicted with at least this probability skip test-time augmentation: it would not change the answer.
-_CERTAIN = 0.999
+_CERTAIN = (
+    0.999  # a picture predicted with this probability skips test-time augmentation: it would not change the answer
+)
+_BLOCK = 4096  # pictures whose views are computed at once: with 16 views 51 MB
+_VIEWS_SEED = 0  # of the views' random numbers
+VIEW_RANGE = 0.5  # how far views are distorted, as a part of training's range
 
-# Pictures of which all views are made at once: with 16 views 51 MB.
-_BLOCK = 4096
+
+def views_of(recipe: Recipe) -> list[csr_array]:
+    """Returns the recipe's views, each a matrix float32 (784, 784) from a picture's pixels to the view's.
+
+    All pictures have the same views, so the prediction of one does not depend on the others. A view is distorted with
+    random numbers half as large as in training. Needs `backend.start`.
+    """
+    return _distorted(recipe.tta_views, *recipe.augmentation.items())
+
+
+def apply(view: csr_array, images: np.ndarray) -> np.ndarray:
+    """Returns the view of each picture; both are uint8 (n, 28, 28)."""
+    pixels = view @ images.reshape(-1, PIXELS).T.astype(np.float32)
+    return np.rint(pixels.T).astype(np.uint8).reshape(-1, SIDE, SIDE)
+
+
+@functools.cache
+def _distorted(number: int, *distortion: tuple[str, float]) -> list[csr_array]:
+    """Returns views in pairs of opposite random numbers, so that they lie evenly around the picture."""
+    layer, random = RandomDistortion(**dict(distortion)), np.random.default_rng(_VIEWS_SEED)
+    knots = len(smooth_field_weights(SIDE, SIDE))
+    views: list[csr_array] = []
+    while len(views) < number:
+        draw, vectors = VIEW_RANGE * random.uniform(-1, 1, 6), VIEW_RANGE * random.normal(size=(2, knots))
+        views += [_matrix(layer, sign * draw, sign * vectors) for sign in (1, -1)]
+    return views[:number]
+
+
+def _matrix(layer: RandomDistortion, draw: np.ndarray, vectors: np.ndarray | None = None) -> csr_array:
+    """Returns the distortion by `layer` as a matrix: what it makes of each picture with one bright pixel."""
+    pictures = np.eye(PIXELS, dtype=np.float32).reshape(-1, SIDE, SIDE, 1)
+    draw = np.tile(draw.astype(np.float32)[:, None], (PIXELS, 1, 1))
+    if vectors is not None:
+        vectors = np.tile(vectors.astype(np.float32)[:, None], (1, PIXELS, 1))
+    return csr_array(np.asarray(layer.distort(pictures, draw, vectors)).reshape(PIXELS, PIXELS).T)
 
 
 def predict_with_tta(model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = ()) -> np.ndarray:

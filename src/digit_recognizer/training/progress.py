@@ -83,9 +83,7 @@ class Progress:
             "at the latest"
         )
         if seconds > _LONG:
-            line += (
-                f"; for less, take --time-budget 30m, or --epochs {max(1, epochs // 4)} in another --output"
-            )
+            line += f"; for less, take --time-budget 30m, or --epochs {max(1, epochs // 4)} in another --output"
         return line
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:

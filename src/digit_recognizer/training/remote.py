@@ -105,9 +105,7 @@ class _Sender:
 _trainer: Any = None  # of this worker process: the next member is not traced and compiled again
 
 
-def train_member(
-    keeper: Any, job: Job, member: Member, dataset: Dataset
-) -> dict[str, Any] | UserError | None:
+def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dict[str, Any] | UserError | None:
     """The task: trains a member in a temporary folder from where it stopped, and sends its files to the keeper.
 
     Returns the metrics; None if there was no time for an epoch; the UserError if the training raised one.
@@ -153,13 +151,10 @@ def _modification_times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def start_worker(threads: int, precision: str) -> dict[str, Any] | UserError:
-    """A task: starts the backend in a worker; returns what recipe.json records of it, or the UserError it raised."""
+def start_worker(threads: int, precision: str) -> dict[str, Any]:
+    """A task: starts the backend in a worker and returns what recipe.json records of it."""
     backend.start(threads)
-    try:
-        return backend.session_facts(threads, precision)
-    except UserError as error:
-        return error
+    return backend.session_facts(threads, precision)
 
 
 def start_keeper(folder: Path, deadline: float) -> Any:

@@ -17,7 +17,7 @@ from digit_recognizer.data import folds
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, commit, write_json
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.runs.directory import Run, is_blend
+from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import Plan, make_plan, make_recipe, write_folds
 from digit_recognizer.training import backend
@@ -31,9 +31,7 @@ class TrainingOptions:
     """How to train, beside the recipe."""
 
     fold_indices: Sequence[int] | None = None  # of the members to train; None: all of them
-    threads: int | None = (
-        None  # for each member; None: as many as the run had before, else a share of the cores
-    )
+    threads: int | None = None  # for each member; None: as many as the run had before, else a share of the cores
     resume_from: Run | None = None  # a run to continue from, which stays as it is
     overwrite: bool = False  # remove the run in the directory first
     deadline: float = float("inf")  # seconds of time.monotonic; no epoch begins that would not end by then
@@ -77,14 +75,12 @@ def train(
 def _check_tensorboard(options: TrainingOptions) -> None:
     missing = [name for name in ("tensorboard", "tensorflow") if not importlib.util.find_spec(name)]
     if options.tensorboard and missing:
-        raise UserError(
-            f"--tensorboard: {missing[0]} is not installed: pip install {missing[0]}, or leave it out"
-        )
+        raise UserError(f"--tensorboard: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
 
 
 def _child_runs(home: Run, names: Sequence[str | None]) -> list[Run]:
     """Returns the run directories of several recipes, never below the run of one recipe."""
-    if _holds_a_run(home):
+    if home.holds_one_recipe():
         raise UserError(f"{home.folder} holds a run of one recipe: take another --output for several")
     return [Run(home.folder / named_recipes.named(str(name)).name) for name in names]
 
@@ -93,14 +89,9 @@ def _single_run(home: Run) -> Run:
     """Returns the run directory of one recipe, never the folder of several."""
     children = (Run(home.folder / name) for name in named_recipes.RECIPES)
     several = home.leaderboard.exists() or any(child.recipe_json.exists() for child in children)
-    if several and not _holds_a_run(home):
+    if several and not home.holds_one_recipe():
         raise UserError(f"{home.folder} holds several recipes' runs: give the directory of one as --output")
     return home
-
-
-def _holds_a_run(home: Run) -> bool:
-    settings = home.settings()
-    return settings is not None and not is_blend(settings)
 
 
 def _make_plans(
@@ -121,9 +112,7 @@ def _make_plans(
             of_split = {name: value for name, value in fields.items() if name in folds.FIELDS}
             split = folds.split(labels, make_recipe(None, None, of_split, dataset.is_sample))
     plans = [
-        make_plan(
-            run, dataset, name, fields, earlier=options.resume_from, overwrite=options.overwrite, split=split
-        )
+        make_plan(run, dataset, name, fields, earlier=options.resume_from, overwrite=options.overwrite, split=split)
         for run, name in zip(runs, names, strict=True)
     ]
     for one, other in combinations(plans, 2):
@@ -161,9 +150,7 @@ def _train_plans(
     if options.resume_from:
         for plan in plans:
             plan.run.take_over(options.resume_from)
-    unfinished = [
-        [member for member in members if options.overwrite or not member.is_finished] for members in chosen
-    ]
+    unfinished = [[member for member in members if options.overwrite or not member.is_finished] for members in chosen]
     if not any(unfinished) and all(plan.run.recipe_json.exists() for plan in plans):
         _print_finished(chosen)
         return
@@ -231,13 +218,11 @@ def _begin(home: Run, plan: Plan, facts: dict[str, Any], dataset: Dataset, field
         write_folds(run, plan.split, dataset)
 
 
-def _other_folds(plan: Plan, dataset: Dataset, fields: dict[str, Any]) -> str | None:
-    """Returns in words how an existing folds.csv differs from what recipe and options ask for, or None."""
+def _other_folds(plan: Plan, dataset: Dataset, fields: dict[str, Any]) -> str:
+    """Returns in words how folds.csv differs from what recipe and options ask for; empty if it does not."""
     wanted = make_recipe(None, plan.recipe.name, fields, dataset.is_sample)
     values = [(name, getattr(plan.recipe, name), getattr(wanted, name)) for name in folds.FIELDS]
-    differences = [
-        f"{name} {own}, not {other} as in {wanted.name}" for name, own, other in values if own != other
-    ]
+    differences = [f"{name} {own}, not {other} as in {wanted.name}" for name, own, other in values if own != other]
     if not differences and not folds.are_of(plan.split, dataset.train_labels, wanted):
         differences = [f"seed {wanted.seed} makes other folds"]
-    return ", ".join(differences) or None
+    return ", ".join(differences)

@@ -15,8 +15,7 @@ import numpy as np
 
 from digit_recognizer.recipes import AUGMENTATION, Recipe
 from digit_recognizer.training import networks
-from digit_recognizer.training.augmentation import RandomDistortion
-from digit_recognizer.training.views import RANGE
+from digit_recognizer.training.predict import VIEW_RANGE
 
 ROWS, _BATCH = 4096, 512  # training rows that the statistics are computed from, and those of a batch
 
@@ -30,10 +29,9 @@ class BatchStatistics:
         It has no dropout. It distorts the pictures as the recipe's views are distorted, and not at all if the recipe
         has no views.
         """
-        share = RANGE if recipe.tta_views else 0.0
+        share = VIEW_RANGE if recipe.tta_views else 0.0
         changes = {name: share * getattr(recipe, name) for name in AUGMENTATION}
         changes |= {"dropout": 0.0, "conv_dropout": 0.0, "batchnorm_momentum": 0.0}
-        layer_set = dataclasses.replace(layer_set, distortion=RandomDistortion)
         self._network = networks.build(dataclasses.replace(recipe, **changes), layer_set, compute_dtype)
 
     def update(self, model: keras.Model, images: np.ndarray, seed: int) -> None:
