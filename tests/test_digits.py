@@ -93,6 +93,7 @@ READ = {
     "quoted after spaces": (ALL, rows(lambda cells: [f' "{cell}"' for cell in cells])),
     "trailing commas": (ALL, rows(lambda cells: [*cells, ""])),
     "whole numbers with a point": (PICTURES, rows(lambda cells: [f"{c}.0" for c in cells], list)),
+    "numbers as NumPy writes them": (PICTURES, rows(lambda cells: [f"{int(c):.18e}" for c in cells], list)),
     "row numbers of pandas": (ALL, rows(lambda cells: ["7", *cells], lambda cells: ["", *cells])),
     "row numbers of pandas, twice": (ALL, rows(lambda cells: ["0", *cells], lambda c: ["Unnamed: 0", *c])),
     "row names of R": (ALL, rows(lambda cells: ['"a"', *cells], lambda cells: ['""', *cells])),
@@ -125,16 +126,12 @@ def check_refusal(folder, message):
 @pytest.mark.parametrize("file", FILES)
 def test_refuses_a_missing_file(csvs, file):
     (csvs / file).unlink()
-    check_refusal(
-        csvs, f"{file} is missing: looked for .*, found .*csv, .*csv; run python scripts/download.py"
-    )
+    check_refusal(csvs, f"{file} is missing: looked for .*, found .*csv, .*csv; run python scripts/download.py")
 
 
 ORDER = ": they have to be in order"
 SCALE = "pixels of 0 to 1 have to be multiplied by 255"
-COMMENT = (
-    "its first line is '# of 2026,mine', not the header label,pixel0,...,pixel783: column 1 is '# of 2026'"
-)
+COMMENT = "its first line is '# of 2026,mine', not the header label,pixel0,...,pixel783: column 1 is '# of 2026'"
 
 FAULTS = {
     "train.csv": {
@@ -144,6 +141,7 @@ FAULTS = {
         "a zip archive": (lambda text: "PK\x03\x04\x0f\0", "is a zip archive or an Excel workbook"),
         "a web page": (lambda text: "\n <!DOCTYPE html>\n<html>", "is a web page"),
         "a pointer": (lambda text: "version https://git-lfs.github", "pointer of Git LFS .*: run git lfs"),
+        "UTF-16 without its mark": (lambda text: "\0".join(text), "first line holds zero bytes: save it as"),
         "a comment first": (lambda text: "# of 2026, mine\n" + text, COMMENT),
         "a wrong name": (lambda text: text.replace("pixel5,", "pixle5,"), "'pixle5' as pixel 6" + ORDER),
         "another order": (header(lambda i: f"pixel{783 - i}"), "'pixel783' as pixel 1" + ORDER),
@@ -173,7 +171,7 @@ FAULTS = {
         "fewer rows": (lambda text: text[: text[:-1].rindex("\n") + 1], "19 rows.*has 20"),
         "other ids": (
             rows(lambda c: ["3", *c], lambda c: ["id", *c]),
-            "column ImageId: '3', but sample.*'1'",
+            "row 1: ImageId is '3', but '1' in sample_sub",
         ),
     },
     "sample_submission.csv": {
@@ -194,7 +192,7 @@ def test_refuses(csvs, file, fault):
     check_refusal(csvs, rf"{file}\b.*{message}")
 
 
-BAD = ["x", "-1", "-0", "+5", "256", "1000", "12.5", "1e2", "0x1f", "True", "NaN", '"5', "1 2", "1\r2"]
+BAD = ["x", "-1", "-0", "+5", "256", "1000", "12.5", "1e400", "0x1f", "True", "NaN", '"5', "1 2", "1\r2"]
 BAD += ["\ufeff1", "\u0665", "9" * 20, str(2**64 - 1), "1" * 40]
 
 

@@ -148,8 +148,7 @@ PLACES = {
     "capitals": renamed(FILES, str.title),
     "sampleSubmission": renamed(FILES, lambda name: name.replace("_s", "S")),
     "zips of their own": {f"{name}.zip": zipped({name: content}) for name, content in FILES.items()},
-    "one is zipped": only(FILES, "test.csv", "sample_submission.csv")
-    | {"a.zip": zipped(only(FILES, "train.csv"))},
+    "one is zipped": only(FILES, "test.csv", "sample_submission.csv") | {"a.zip": zipped(only(FILES, "train.csv"))},
     "the archive": {"digit-recognizer.zip": zipped(FILES)},
     "the archive's copy": {"digit-recognizer (1).zip": zipped(FILES)},
     "an archive in a folder": {"new/archive.zip": zipped(FILES)},
@@ -157,6 +156,9 @@ PLACES = {
     "gzip in an archive": {"a.zip": zipped(renamed(FILES, "{}.gz".format, gzip.compress))},
     "an older archive": FILES | {"a.zip": zipped(dict.fromkeys(FILES, b"older"))},
     "a broken archive": FILES | {"test.csv.zip": b"cut"},
+    "an archive of other data": FILES | {"a.zip": zipped(IDX)},
+    "other data further down": {"a.zip": zipped(FILES), "old/notes/a.txt": b"?"},
+    "an unpacked archive": {"a.zip": zipped(dict.fromkeys(FILES, b"older"))} | renamed(FILES, "a/{}".format),
     "copies": FILES | {"train (1).csv": b"?", "old/mnist.npz": b"?", "notes.txt": b"?"},
     "what macOS leaves": FILES | {"._train.csv": b"?", "__MACOSX/._test.csv": b"?"},
 }
@@ -187,7 +189,7 @@ ONE = b"1"
 ENCRYPTED = zipped(npz()).replace(b"\x14\0\0\0\10", b"\x14\0\1\0\10")  # the flag, with each of its names
 
 UNKNOWN = {
-    "other files": ({"a.parquet": ONE, "a/b.png": ONE}, "no data: looked .*, found b.png, a.parquet; run"),
+    "other files": ({"a.parquet": ONE, "a/b.png": ONE}, "no data: looked .*, found a/b.png, a.parquet; run"),
     "data too deep": ({"a/b/c/train.csv": ONE}, "holds no data: .* found a; run"),
     "many files": ({f"{i}.png": ONE for i in range(99)}, r"found 0.png, 1.png, .* and 91 more"),
     "a page, not an archive": ({"a.zip": b"<html>"}, r"a.zip is no whole zip archive \(.*\): get it again"),
@@ -195,6 +197,7 @@ UNKNOWN = {
     "half of a download": ({"train.csv.crdownload": ONE}, "found train.csv.crdownload"),
     "the sample submission alone": ({"sample_submission.csv": ONE}, "no data: .*found sample_submission.csv"),
     "two sets": ({"a/train.csv": ONE, "b/test.csv": ONE}, "CSVs in .*/a and the comp.*/b: move all but one"),
+    "two kinds": ({"a.zip": zipped(CSV), "b/mnist.npz": ONE}, "MNIST's CSVs in .* and mnist.npz in .*/b: move"),
     "two copies": ({"train-1.csv": ONE, "train-2.csv": ONE}, "train-1.csv and .*train-2.csv could both be"),
     "two sets in an archive": (
         {"a.zip": zipped({"a/train.csv": ONE, "b/train.csv": ONE})},
@@ -277,12 +280,12 @@ HUGE = npy(ZEROS).replace(b"(20, 28, 28), }        ", b"(8000000000, 28, 28), }"
 FAULTS = {
     "three IDX files": (only(IDX, *IDX_NAMES[:3]), f"{TEST_LABELS} is missing: looked .*found {TEST_IMAGES}"),
     "one CSV": (only(CSV, "mnist_train.csv"), "mnist_test.csv is missing: looked .*, found mnist_train.csv$"),
-    "npz and IDX": (npz() | IDX, "holds mnist.npz in .* and MNIST's IDX files in .*: move all but one"),
+    "npz and IDX": (npz() | IDX, "holds MNIST's IDX files in .* and mnist.npz in .*: move all but one"),
     "two halves": (only(CSV, "mnist_test.csv") | {"train.csv": ONE}, "MNIST's CSVs in .* and the compet"),
-    "magic number": (cut(IMAGES, lambda data: b"1" * 4 + data[4:]), "its magic number is 825307441, not"),
-    "pictures as labels": (IDX | {LABELS: idx(ZEROS)}, f"{LABELS}: its magic number is 2051, not 2049"),
+    "magic number": (cut(IMAGES, lambda data: b"1" * 4 + data[4:]), f"{IMAGES} is no IDX file of labels or pictures"),
+    "pictures as labels": (IDX | {LABELS: idx(ZEROS)}, f"{LABELS} has the shape .*, not a label for each"),
     "IDX cut": (cut(IMAGES, lambda data: data[:-1]), "says 20 x 28 x 28 bytes, but it holds less"),
-    "IDX cut in its header": (cut(IMAGES, lambda data: data[:9]), f"{IMAGES} ends within its header"),
+    "IDX cut in its header": (cut(IMAGES, lambda data: data[:9]), f"{IMAGES} is no IDX file of"),
     "IDX with more": (cut(LABELS, lambda data: data + b"\0"), "says 20 bytes, but it holds more"),
     "an impossible count": (
         cut(LABELS, lambda data: data[:4] + b"\xff" * 4),
@@ -294,7 +297,7 @@ FAULTS = {
         cut(IMAGES, lambda data: gzip.compress(gzip.compress(data))),
         "inside a gzip archive: un",
     ),
-    "zip": (cut(LABELS, lambda data: zipped({"a": data})), "is a zip archive .*give it the ending .zip"),
+    "zip": (cut(LABELS, lambda data: zipped({"a": data})), "is a zip archive or .*: unpack it"),
     "20 x 20": (
         IDX | {IMAGES: idx(ZEROS[:, :20, :20])},
         r"the shape \(20, 20, 20\), not pictures of 28 x 28",

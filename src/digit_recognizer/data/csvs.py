@@ -20,7 +20,7 @@ CLASSES = 10
 
 _CHUNK = 2000  # rows that are parsed at a time, as int64: 13 MB
 _NO_NAME = re.compile(r"unnamed: \d+", re.IGNORECASE)  # pandas' name for a column without one
-_WHOLE_NUMBER = re.compile(r'\s*("?)\s*0*(\d{1,3})(\.0*)?\s*\1\s*', re.ASCII)
+_NUMBER = re.compile(r"\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII)  # without a sign
 _PIXEL_NAME = re.compile(r"(?:(\d\d?)x|(\D*))(\d{1,3})", re.ASCII)
 
 
@@ -77,8 +77,8 @@ class Table:
         rows, arrays = 0, []
         for cells in self._parse(columns, dtype=object, quoting=csv.QUOTE_NONE):
             codes, texts = pd.factorize(cells.ravel())
-            values = np.array([_whole_number(text) for text in texts])[codes].reshape(cells.shape)
-            for row, column in np.argwhere((values < 0) | (values > limits))[:1]:
+            values = np.array([_number(text) for text in texts])[codes].reshape(cells.shape)
+            for row, column in np.argwhere(~((values == np.floor(values)) & (values <= limits)))[:1]:
                 name, problem = self.names[columns[column]], _describe(cells[row, column], limits[column])
                 raise UserError(f"{self.row_name(rows + row)}, column {name}: {problem}")
             arrays.append(values.astype(np.uint8))
@@ -110,11 +110,13 @@ def open_table(file: DataFile) -> Table:
     separator = max(",;\t", key=text.count)
     names = [_NO_NAME.sub("", _strip(name)) for name in text.split(separator)]
     counts = [[str(number) for number in range(first, first + len(names))] for first in (0, 1)]
-    if all(map(_WHOLE_NUMBER.fullmatch, names)) and names not in counts:  # pixels, not the names 0 to 783
+    if all(map(_NUMBER.fullmatch, names)) and names not in counts:  # pixels, not the names 0 to 783
         if len(names) not in (PIXELS, PIXELS + 1):
             raise UserError(f"{file}: its first line is {quoted(text)}, not a header")
         names = ["label"] * (len(names) - PIXELS) + [f"pixel{number}" for number in range(PIXELS)]
         body, first_line = data, 1
+    if b"\0" in head:
+        raise UserError(f"{file}: its first line holds zero bytes: save it as CSV in UTF-8")
     return Table(file, separator, names, body, first_line)
 
 
@@ -146,16 +148,16 @@ def _to_uint8(cells: np.ndarray, limits: list[int]) -> np.ndarray:
     return cells.astype(np.uint8, order="C")
 
 
-def _whole_number(cell: str) -> int:
-    """Returns the number in a cell such as 12, "12" or 12.0 if it has up to three digits, else -1."""
-    match = _WHOLE_NUMBER.fullmatch(cell)
-    return int(match[2]) if match else -1
+def _number(cell: str) -> float:
+    """Returns the number in a cell such as 12, "12", 12.0 or 1.2e+01, NaN for any other cell."""
+    quotes = cell.strip()[:1] == cell.strip()[-1:] == '"'
+    text = _strip(cell) if quotes else cell.strip()
+    return float(text) if _NUMBER.fullmatch(text) else np.nan
 
 
 def _describe(cell: str, greatest: int) -> str:
     """Returns why a cell is not a whole number from 0 to `greatest`."""
-    is_fraction = greatest == 255 and re.fullmatch(r'"?(0?\.\d+|\d(\.\d+)?e-\d+)"?', cell.strip(), re.ASCII)
-    hint = ": pixels of 0 to 1 have to be multiplied by 255" if is_fraction else ""
+    hint = ": pixels of 0 to 1 have to be multiplied by 255" if greatest == 255 and 0 < _number(cell) < 1 else ""
     return f"{quoted(cell) if cell.strip() else 'empty'}, not a whole number from 0 to {greatest}{hint}"
 
 
@@ -167,9 +169,7 @@ def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
     table = open_table(file)
     columns = [column for column, name in enumerate(table.names) if name]
     if len(columns) != 2:
-        raise UserError(
-            f"{file}: its first line is {table.quoted_header()}, not two names such as ImageId,Label"
-        )
+        raise UserError(f"{file}: its first line is {table.quoted_header()}, not two names such as ImageId,Label")
     table.check_rows()
     ids = table.texts(columns[0])
     if len(set(ids)) != len(ids):
@@ -230,15 +230,11 @@ def _sort_columns(table: Table, id_name: str, label_name: str) -> dict[str, list
         columns[kind].append(column)
     if len(positions) != PIXELS or len(columns["id"]) > 1 or len(columns["label"]) > 1:
         counts = ", ".join(f"{len(columns[kind])} {kind}" for kind in columns)
-        raise UserError(
-            f"{table.file}: its header has {counts} columns, not {PIXELS} pixel columns ({SIDE} x {SIDE})"
-        )
+        raise UserError(f"{table.file}: its header has {counts} columns, not {PIXELS} pixel columns ({SIDE} x {SIDE})")
     _, prefix, first = positions[0]
     first = first if first in (0, 1, SIDE + 1) else 0
     for number, position in enumerate(positions):
         if position[1:] != (prefix, first + number):
             name = quoted(position[0])
-            raise UserError(
-                f"{table.file}: its header has {name} as pixel {number + 1}: they have to be in order"
-            )
+            raise UserError(f"{table.file}: its header has {name} as pixel {number + 1}: they have to be in order")
     return columns

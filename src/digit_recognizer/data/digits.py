@@ -84,10 +84,10 @@ def read_competition(train: DataFile, test: DataFile, sample_submission: DataFil
     if len(test_images) != len(ids):
         counts = f"{test} has {len(test_images)} rows, {sample_submission} has {len(ids)}"
         raise UserError(f"{counts}: one of them is not whole")
-    for row, (test_id, id) in enumerate(zip(test_ids or ids, ids, strict=True), start=1):
-        if test_id != id:
-            shown = f"{csvs.quoted(test_id)}, but {sample_submission.original_name} has {csvs.quoted(id)}"
-            raise UserError(f"{test}: row {row}, column {columns[0]}: {shown}")
+    for row, pair in enumerate(zip(test_ids or ids, ids, strict=True), start=1):
+        if pair[0] != pair[1]:
+            shown = " is {}, but {} in sample_submission.csv".format(*map(csvs.quoted, pair))
+            raise UserError(f"{test}: row {row}: {columns[0]}{shown}")
     return Dataset(train_images, train_labels, test_images, None, np.array(ids), columns)
 
 
@@ -103,10 +103,7 @@ def read_npz(file: DataFile) -> Dataset:
 
 def read_idx_files(*files: DataFile) -> Dataset:
     """Reads the training pictures, their labels, the test pictures and their labels."""
-    dimensions = (3, 1, 3, 1)
-    return _mnist(
-        [(str(file), mnist_files.read_idx(file, n)) for file, n in zip(files, dimensions, strict=True)]
-    )
+    return _mnist([(str(file), mnist_files.read_idx(file)) for file in files])
 
 
 def _mnist(arrays: list[tuple[str, np.ndarray]]) -> Dataset:
@@ -125,8 +122,7 @@ def _mnist(arrays: list[tuple[str, np.ndarray]]) -> Dataset:
 def _check_several(name: str, labels: np.ndarray) -> None:
     """Raises UserError if all training rows have one label: a network learns nothing from them."""
     if (labels == labels[0]).all():
-        what = f"all rows ({len(labels)}) have the label {labels[0]}"
-        raise UserError(f"{name}: {what}: nothing can be learned from them; get the file again")
+        raise UserError(f"{name}: all rows ({len(labels)}) have the label {labels[0]}: nothing can be learned")
 
 
 def sample() -> Dataset:

@@ -47,13 +47,9 @@ def _split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     if recipe.holdout:
         splitter = StratifiedShuffleSplit(recipe.repeats, test_size=recipe.holdout, random_state=recipe.seed)
         if min(recipe.holdout, 1 - recipe.holdout) * len(labels) < len(classes):
-            raise UserError(
-                f"--holdout {recipe.holdout}: too few rows for one of each of the {len(classes)} classes"
-            )
+            raise UserError(f"--holdout {recipe.holdout}: too few rows for one of each of the {len(classes)} classes")
     else:
-        splitter = RepeatedStratifiedKFold(
-            n_splits=recipe.folds, n_repeats=recipe.repeats, random_state=recipe.seed
-        )
+        splitter = RepeatedStratifiedKFold(n_splits=recipe.folds, n_repeats=recipe.repeats, random_state=recipe.seed)
     table = np.full((len(labels), recipe.repeats), -1, np.int8)
     for number, (_, validation) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
         table[validation, number // recipe.folds] = number % recipe.folds
@@ -80,9 +76,7 @@ def adopt(recipe: Recipe, table: np.ndarray, options: Collection[str]) -> Recipe
     """
     rows = np.flatnonzero(table[:, 0] >= 0)
     share, count = len(rows) / len(table), int(table.max()) + 1
-    if (
-        abs(len(rows) - recipe.holdout * len(table)) < 1
-    ):  # the recipe has the share before rounding to whole rows
+    if abs(len(rows) - recipe.holdout * len(table)) < 1:  # the recipe has the share before rounding to whole rows
         share = recipe.holdout
     shape: dict[str, int | float | str] = {"folds": count, "repeats": table.shape[1], "holdout": 0.0}
     if count == 1:

@@ -7,8 +7,9 @@ import gzip
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -29,7 +30,7 @@ _EXTRA_ENDING = re.compile(r"\.(gz|zip)$|(?<=\.csv)\.(csv|txt)$")
 
 # Contents that belong to no data file, by their first bytes.
 _OTHER_CONTENTS = {
-    b"PK\x03\x04": "a zip archive or an Excel workbook: give it the ending .zip, or save it as CSV",
+    b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV",
     _GZIP: "a gzip archive inside a gzip archive: unpack it",
     b"version https://git-lfs": "the pointer of Git LFS to a file that is not here: run git lfs pull",
     b"<": "a web page: download the file again",
@@ -42,7 +43,9 @@ class Format:
 
     name: str
     reader: str  # a function in digits.py; by its name, because this module must not import NumPy
-    files: dict[str, str]  # the usual name of each file -> regular expression of its names in lower case
+    files: Mapping[str, str] = field(
+        hash=False
+    )  # the usual name of each file -> regular expression of its names in lower case
 
 
 # To add a format, add an entry here and its reader, which takes the files in this order, to digits.py.
@@ -86,14 +89,14 @@ class DataFile:
 
     def __str__(self) -> str:
         """The path; the path of a member goes on in its archive."""
-        return str(self.path / self.member)
+        return f"{self.path}/{self.member}" if self.member else str(self.path)
 
     @property
     def original_name(self) -> str:
         """The name without folders."""
         return PurePosixPath(self.member.replace("\\", "/")).name or self.path.name
 
-    @property
+    @cached_property
     def role(self) -> tuple[Format, str] | None:
         """The format that has such a file, and its usual name there; None if no format has."""
         return _role(_normalize(self.original_name))
@@ -159,9 +162,7 @@ def list_files(folder: Path, levels: int = _LEVELS, is_top: bool = True) -> Iter
         elif path.is_file() or path.is_symlink():
             # of test/test.csv and test.csv/test.csv, the folder belongs to the file
             role, name = _role(_normalize(path.name)), _normalize(folder.name)
-            is_wrapped = (
-                not is_top and len(paths) == 1 and role and role in (_role(name), _role(f"{name}.csv"))
-            )
+            is_wrapped = not is_top and len(paths) == 1 and role and role in (_role(name), _role(f"{name}.csv"))
             yield from _expand(path, folder.parent if is_wrapped else folder)
 
 
@@ -181,14 +182,20 @@ def _expand(path: Path, folder: Path) -> Iterator[DataFile]:
         yield from (DataFile(path, folder, member) for member in members if not is_hidden(Path(member)))
 
 
-def data_folders(files: Iterable[DataFile]) -> dict[Path, list[Format]]:
+def data_folders(files: Iterable[DataFile]) -> dict[Path, set[Format]]:
     """Returns the folders that hold data, each with its formats."""
-    folders: dict[Path, list[Format]] = {}
+    folders: dict[Path, set[Format]] = {}
     for file in files:
         if file.role and file.role[1] != SAMPLE_SUBMISSION and not file.problem:
-            formats = folders.setdefault(file.folder, [])
-            formats += [file.role[0]] * (file.role[0] not in formats)
+            folders.setdefault(file.folder, set()).add(file.role[0])
     return folders
+
+
+def _nearest(files: Iterable[DataFile]) -> list[tuple[Path, Format]]:
+    """Returns the data sets in the uppermost folder that holds any, each with its folder and format."""
+    folders = data_folders(files)
+    depth = min((len(folder.parts) for folder in folders), default=0)
+    return [(folder, f) for folder in folders if len(folder.parts) == depth for f in folders[folder]]
 
 
 def find_files(input: Path) -> tuple[Format, list[DataFile]]:
@@ -204,15 +211,17 @@ def find_files(input: Path) -> tuple[Format, list[DataFile]]:
         raise UserError(f"{input}{link} does not exist: {_how_to_get(input)}")
     given = [] if input.is_dir() else list(_expand(input, input.parent))
     files = given or list(list_files(input))
-    folders = data_folders(files)
-    if not folders:
-        raise _missing(f"{input} holds no data", FORMATS, files, input)
-    depth = min(len(folder.parts) for folder in folders)
-    nearest = [(path, format) for path in folders if len(path.parts) == depth for format in folders[path]]
-    if len(nearest) > 1:
-        names = " and ".join(f"{format.name} in {folder}" for folder, format in nearest)
+    # unpacked files go before archives, unless an archive of another format is further up
+    sets = _nearest(file for file in files if not file.member)
+    for folder, format in _nearest(file for file in files if file.member):
+        if all(folder in other.parents and format != other_format for other, other_format in sets):
+            sets.append((folder, format))
+    if not sets:
+        raise _missing(f"{input} holds no data", FORMATS, files, input if not given else input.parent)
+    if len(sets) > 1:
+        names = " and ".join(sorted(f"{format.name} in {folder}" for folder, format in sets))
         raise UserError(f"{input} holds {names}: move all but one away, or give one as --input")
-    folder, format = nearest[0]
+    folder, format = sets[0]
     files = given + list(list_files(folder, levels=1)) if given else files
     files = [file for file in files if file.folder == folder]
     return format, [_choose(format, usual_name, files, given) for usual_name in format.files]
@@ -241,7 +250,9 @@ def _missing(what: str, formats: Iterable[Format], files: list[DataFile], folder
         if file.problem:
             return UserError(f"{file} {file.problem}")
     wanted = "; or ".join(", ".join(format.files) for format in formats)
-    names = [file.original_name for file in files] or [path.name for path in folder.iterdir() if not is_hidden(path)]
+    names = [str(file).removeprefix(f"{folder}/") for file in files]
+    if not names:  # empty folders, or folders too deep
+        names = [path.name for path in folder.iterdir() if not is_hidden(path)]
     holds = ", ".join(names[:_MAX_NAMES]) + f" and {len(names) - _MAX_NAMES} more" * (len(names) > _MAX_NAMES)
     advice = f"; {_how_to_get(folder)}" if FORMATS[0] in formats else ""
     return UserError(f"{what}: looked for {wanted}, found {holds or 'no file'}{advice}")

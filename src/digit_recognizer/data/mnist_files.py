@@ -12,25 +12,23 @@ from digit_recognizer.files import UserError
 _UNSIGNED_BYTES = 0x0800  # in a magic number, to which the number of dimensions is added
 
 
-def read_idx(file: DataFile, dimensions: int) -> np.ndarray:
+def read_idx(file: DataFile) -> np.ndarray:
     """Returns the uint8 array of an IDX file.
 
     The format, http://yann.lecun.com/exdb/mnist: a magic number and the size of each dimension as big-endian int32,
     then the bytes. Raises UserError if the file is anything else.
     """
-    data, head = file.read(), 4 * (1 + dimensions)
-    if len(data) < head:
-        raise UserError(f"{file} ends within its header: get it again")
-    magic, *shape = (int(number) for number in np.frombuffer(data[:head], ">u4"))
-    if magic != _UNSIGNED_BYTES + dimensions:
-        wanted = _UNSIGNED_BYTES + dimensions
-        raise UserError(f"{file}: its magic number is {magic}, not {wanted}: it is another file, or damaged")
-    size = math.prod(shape)
-    if len(data) - head != size:
-        what = "more" if len(data) - head > size else "less"
+    data = file.read()
+    dimensions = int.from_bytes(data[:4]) - _UNSIGNED_BYTES
+    start = 4 * (1 + dimensions)  # of the values
+    if dimensions not in (1, 3) or len(data) < start:
+        raise UserError(f"{file} is no IDX file of labels or pictures, or it is damaged: get it again")
+    shape = [int(size) for size in np.frombuffer(data[4:start], ">u4")]
+    if len(data) - start != math.prod(shape):
+        what = "more" if len(data) - start > math.prod(shape) else "less"
         sizes = " x ".join(map(str, shape))
         raise UserError(f"{file}: its header says {sizes} bytes, but it holds {what}: get it again")
-    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def read_npz(file: DataFile) -> list[tuple[str, np.ndarray]]:

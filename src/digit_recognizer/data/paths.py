@@ -12,20 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from digit_recognizer import COMPETITION
-from digit_recognizer.data.input_files import (
-    FORMATS,
-    by_hand,
-    data_folders,
-    find_files,
-    is_hidden,
-    list_files,
-)
+from digit_recognizer.data import input_files
+from digit_recognizer.data.input_files import FORMATS, by_hand, data_folders, is_hidden
 from digit_recognizer.files import ROOT, UserError
 
 KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # of a session; a rehearsal has it elsewhere
 
 FILES = tuple(FORMATS[0].files)  # of the competition
-
 SAMPLE_NOTICE = (
     "THIS IS THE BUILT-IN SAMPLE, not the competition: 1,797 small digits, fewer folds and epochs. "
     "Put the competition's CSVs into input/ for the real thing."
@@ -139,9 +132,9 @@ def _mounted_data() -> Path:
     """
     mounted = KAGGLE / "input"
     for folder in (mounted / COMPETITION, mounted / "competitions" / COMPETITION):
-        if folder.is_dir() and data_folders(list_files(folder)):
+        if folder.is_dir() and data_folders(input_files.list_files(folder)):
             return folder
-    folders = data_folders(list_files(mounted, levels=_KAGGLE_LEVELS))
+    folders = data_folders(input_files.list_files(mounted, levels=_KAGGLE_LEVELS))
     if not folders:
         raise UserError(
             f"{mounted} holds no data: attach the competition {COMPETITION} to the notebook (Add Input), or give "
@@ -160,7 +153,7 @@ def check() -> None:
         return
     locations = resolve(options.input, options.output)
     if not locations.is_sample:
-        find_files(locations.input)
+        input_files.find_files(locations.input)
     locations.print_notice()
 
 
