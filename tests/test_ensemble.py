@@ -108,9 +108,7 @@ def test_damaged_probabilities_are_named(run, dataset):
     path = run.folder / "fold_01" / "test_probabilities.npy"
     for damaged in (np.ones((3, 10)), np.full((20, 10), np.nan)):
         write_array(path, damaged)
-        with pytest.raises(
-            UserError, match=r"fold_01/test_probabilities.npy is damaged .*: delete .*metrics.json"
-        ):
+        with pytest.raises(UserError, match=r"fold_01/test_probabilities.npy is damaged .*: delete .*metrics.json"):
             ensemble.average_members(run, dataset)
     path.unlink()
     with pytest.raises(UserError, match=r"fold_01/test_probabilities.npy is missing: delete .*metrics.json"):
@@ -135,8 +133,7 @@ def test_several_runs_weigh_by_their_members(run, dataset, recipe, tmp_path):
 def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
     """The runs that cover a row share its weight; a row that no run covers is NaN."""
     whole, part, other = (
-        made_up(dataset, recipe, tmp_path / name, seed=seed)
-        for seed, name in enumerate(("whole", "part", "other"))
+        made_up(dataset, recipe, tmp_path / name, seed=seed) for seed, name in enumerate(("whole", "part", "other"))
     )
     rows = [member.validation_rows for member in members_of(part, dataset)]
     unfinish(part, "fold_00")
@@ -159,8 +156,7 @@ def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
 def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_path):
     """They have four decimals, and a run that only harms has the weight 0."""
     runs = {
-        name: made_up(dataset, recipe, tmp_path / name, size)
-        for name, size in (("good", 4), ("poor", 1), ("bad", -4))
+        name: made_up(dataset, recipe, tmp_path / name, size) for name, size in (("good", 4), ("poor", 1), ("bad", -4))
     }
     good, poor, bad = (ensemble.average_members(run, dataset) for run in runs.values())
     rows, labels = np.arange(80), dataset.train_labels

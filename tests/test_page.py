@@ -242,7 +242,7 @@ def test_the_page_of_an_unfinished_run_reads_itself_again(browser, dataset, tmp_
     write_page(evaluate(run, dataset, unfinished=True), refresh=1)
     path = page_of(run)
     browser.open(path)
-    assert "Unfinished." in browser.text("header") and "fold_01 (1 epoch)" in browser.text("main")
+    assert "Unfinished." in browser.text("header") and "fold_01 (epoch 1)" in browser.text("main")
     path.write_text(path.read_text().replace("Unfinished.", "Read again."))
     browser.wait_for("document.querySelector('header').textContent.includes('Read again.')")
     while browser.all("#refresh", "e.checked") == [True]:  # the page may have been read again since

@@ -100,10 +100,9 @@ def test_every_entry_of_cv_report_is_described(run, dataset):
         assert {key for entry in entries if isinstance(entry, dict) for key in entry} <= described[name]
 
 
-def test_doubtful_accuracies_are_told(run, dataset, recipe, tmp_path):
-    """If the scored rows chose the epochs, and if training is far better than the rest."""
+def test_warnings_about_the_accuracy(run, dataset, recipe, tmp_path):
+    """If the scored rows chose the epochs, and if the accuracy is far higher in training."""
     flatters, wrong = "(kept_epoch=best), which flatters.", "the accuracy is 0.99 in training and"
-    assert read_json(run.recipe_json)["kept_epoch"] == "best"
     text = format_report(write_report(run, dataset))
     assert text.endswith(flatters) and flatters in page_of(run) and wrong not in text
 
@@ -132,32 +131,24 @@ def test_files_of_a_report(run, dataset):
     assert "test accuracy" not in text
 
 
-def test_unfinished_members_are_named_and_those_finished_since(run, second, dataset, tmp_path):
+def test_members_outside_the_ensemble_are_named(run, second, dataset, tmp_path):
+    """They were not finished when ensemble.py ran; some may have finished since."""
     hidden, blend = unfinish(run, "fold_01", "fold_03"), Run(tmp_path / "blend")
-    assert write_report(blended(blend, dataset, [run, second]), dataset)["missing"] == [
-        "../run/fold_01",
-        "../run/fold_03",
-    ]
-    result, members = write_report(blended(run, dataset), dataset), members_of(run, dataset)
-    uncovered = set(members[1].validation_rows) & set(members[3].validation_rows)
-    assert result["overall"]["rows"] == 80 - len(uncovered)
-    assert result["missing"] == ["fold_01", "fold_03"] and not result["finished"]
-    assert "not finished, and not included: fold_01, fold_03" in format_report(result)
-    assert "fold_01 (1 epoch), fold_03 (1 epoch)</p>" in page_of(run)
-    (run.folder / "fold_03" / "history.csv").unlink()
-    write_report(run, dataset)
-    assert "fold_01 (1 epoch) and 1 member not started</p>" in page_of(run)
-
-    write_history(members[3], {})
-    restore(hidden)
-    for home, names in ((run, "fold_01, fold_03"), (blend, "../run/fold_01, ../run/fold_03")):
-        result = write_report(home, dataset)
-        assert (result["missing"], ", ".join(result["finished_since"])) == ([], names) and not result[
-            "finished"
-        ]
-        text = f"inished since, and not included:{{}} {names}: run scripts/ensemble.py again"
-        assert text.format("") in format_report(result) and text.format("</b>") in page_of(home)
-        assert "not finished" not in format_report(result) and "Not finished" not in page_of(home)
+    blended(blend, dataset, [run, second])
+    blended(run, dataset)
+    members = members_of(run, dataset)
+    (members[3].folder / "history.csv").unlink()
+    for is_finished in (False, True):
+        result = write_report(run, dataset)
+        uncovered = set(members[1].validation_rows) & set(members[3].validation_rows)
+        assert result["overall"]["rows"] == 80 - len(uncovered)
+        assert result["missing"] == ["fold_01", "fold_03"] and not result["finished"]
+        assert "not included: fold_01, fold_03: run scripts/train.py, then" in format_report(result)
+        shown = "fold_01 (epoch 1), fold_03 (epoch 1)" if is_finished else "fold_01 (epoch 1), fold_03"
+        assert f"<b>Not included:</b> {shown}: run scripts/train.py" in page_of(run)
+        assert write_report(blend, dataset)["missing"] == ["../run/fold_01", "../run/fold_03"]
+        write_history(members[3], {})
+        restore(hidden)
 
 
 def test_the_public_score_is_of_the_present_submission(run, dataset):
@@ -191,9 +182,7 @@ def test_report_of_blends(run, second, dataset, recipe, tmp_path):
 
     write_array(blend.oof_probabilities, np.full((80, 10), np.nan, np.float32))
     for use in (lambda: write_report(blend, dataset), lambda: compare_runs([blend, run], dataset)):
-        with pytest.raises(
-            UserError, match=r"both/oof_probabilities.npy has no row that a member predicted: run"
-        ):
+        with pytest.raises(UserError, match=r"both/oof_probabilities.npy has no row that a member predicted: run"):
             use()
 
 
@@ -338,7 +327,6 @@ def test_only_networks_that_are_right_on_nearly_all_rows_doubt_labels(recipe, tm
     name = "likely mislabelled training rows" if is_likely else "confident errors"
     assert f"{name}: {wrong};" in format_report(result)
     assert ("Confident errors" in page_of(run)) != is_likely
-    assert page_of(run).count("<em>label?</em>") == wrong * is_likely
 
 
 # ---- comparison
@@ -446,8 +434,8 @@ def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, asleep, capsy
     asleep += [act, act, act]
     watch.watch_run(run, dataset, seconds=3)
     assert pages[0] == "" and "No member is finished yet" in pages[1]
-    assert "fold_00 (1 epoch), fold_01 (1 epoch)" in pages[1] and 'data-refresh="3"' in pages[1]
-    assert "fold_01 (1 epoch)" in pages[2] and "Unfinished." in pages[2]
+    assert "fold_00 (epoch 1), fold_01 (epoch 1)" in pages[1] and 'data-refresh="3"' in pages[1]
+    assert "fold_01 (epoch 1)" in pages[2] and "Unfinished." in pages[2]
     assert "Unfinished." not in page_of(run) and not run.cv_report_json.exists()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("waiting for")
@@ -460,9 +448,7 @@ def test_watching_reads_and_encodes_only_what_is_new(dataset, recipe, tmp_path, 
     run = made_up(dataset, recipe, tmp_path / "run", sharpness=2)
     contents, member, calls, counts = unfinish(run, "fold_01"), members_of(run, dataset)[1], [], []
     load, encode = np.load, PIL.Image.fromarray
-    monkeypatch.setattr(
-        np, "load", lambda path, **kwargs: calls.append(path.parent.name) or load(path, **kwargs)
-    )
+    monkeypatch.setattr(np, "load", lambda path, **kwargs: calls.append(path.parent.name) or load(path, **kwargs))
     monkeypatch.setattr(PIL.Image, "fromarray", lambda image: calls.append("PNG") or encode(image))
 
     def count():
@@ -486,9 +472,7 @@ def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_p
     assert pd.read_csv(home.report / "pairs.csv").loc[0, "rows"] == 80
 
 
-def test_watch_of_a_blend_or_of_a_folder_of_runs_waits_for_nothing(
-    run, second, dataset, tmp_path, asleep, capsys
-):
+def test_watch_of_a_blend_or_of_a_folder_of_runs_waits_for_nothing(run, second, dataset, tmp_path, asleep, capsys):
     """A blend has no folds and no members of its own; a folder of runs never has any."""
     blend, board = blended(Run(tmp_path / "blend"), dataset, [run, second]), Run(tmp_path / "board")
     watch.watch_run(blend, dataset)

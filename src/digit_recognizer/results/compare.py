@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +18,7 @@ from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.scores import scores
 from digit_recognizer.files import UserError, atomic
 from digit_recognizer.results.ensemble import read_members, refuse_repetition
-from digit_recognizer.results.out_of_fold import (
-    accuracy_interval,
-    covered_rows,
-    load_oof,
-    out_of_fold,
-    wrong_rows,
-)
+from digit_recognizer.results.out_of_fold import accuracy_interval, covered_rows, load_oof, out_of_fold, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import Member
 
@@ -39,9 +32,7 @@ class Comparison:
     """Several runs side by side. `compare_runs` describes the columns of the tables."""
 
     members: dict[str, list[Member]]  # the finished members of each run, by its name
-    oof: dict[
-        str, np.ndarray
-    ]  # float32 (training rows, 10) of each run, NaN in rows that no member predicted
+    oof: dict[str, np.ndarray]  # float32 (training rows, 10) of each run, NaN in rows that no member predicted
     labels: np.ndarray  # uint8 (training rows,)
     runs: pd.DataFrame
 
@@ -62,8 +53,8 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
     The table `runs` has a line for each run, the most accurate on the common rows first:
         recipe: its name.
         members, finished: number of members of the run, and of finished ones.
-        rows, errors, accuracy, low, high, log_loss: out of fold, on the rows that the run predicted;
-            [low, high] is the 95 % interval of the accuracy (Wilson).
+        rows, errors, accuracy, log_loss, low, high: out of fold, on the rows that the run predicted; [low, high] is
+            the 95 % interval of the accuracy (Wilson).
         per_row: mean number of members that predict a row. More members make fewer errors.
         common_rows, common_errors, common_log_loss: the same on the rows that all runs predicted.
         parameters: of one network. seconds: mean training time of a member.
@@ -72,14 +63,13 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
         difference: errors of the second run minus errors of the first; low, high: its 95 % interval.
         only_first, only_second: rows that only this run has wrong.
         p: exact McNemar test that both err equally often, two-sided; for this pair alone.
-        loss_difference, loss_low, loss_high: log loss of the second minus that of the first, and its 95 %
-            interval.
+        loss_difference, loss_low, loss_high: log loss of the second minus that of the first, and its 95 % interval.
     Intervals of differences are percentiles of a Poisson bootstrap of the rows.
 
     Raises UserError if there are fewer than two runs, or if one is of other data or has no finished member.
-    Source: McNemar (1947); Dietterich, 'Approximate statistical tests for comparing supervised classification
-    learning algorithms' (1998); Hanley and MacGibbon, 'Creating non-parametric bootstrap samples using Poisson
-    frequencies' (2006).
+    Source: McNemar (1947); Dietterich, 'Approximate statistical tests for comparing supervised classification learning
+    algorithms' (1998); Hanley and MacGibbon, 'Creating non-parametric bootstrap samples using Poisson frequencies'
+    (2006).
     """
     if len(runs) < 2:
         raise UserError("a comparison takes two runs or more")
@@ -96,52 +86,35 @@ def write_leaderboard(home: Run, dataset: Dataset) -> str:
     table = _compare(runs, dataset).runs if runs else pd.DataFrame(columns=["run"]).set_index("run")
     with home.lock(), atomic(home.leaderboard) as file:
         table.to_csv(file)
-    return format_runs(table) if runs else "no fold is finished yet"
+    return _format_runs(table) if runs else "no fold is finished yet"
 
 
 def _compare(runs: Sequence[Run], dataset: Dataset) -> Comparison:
-    folders, rows = [run.folder.resolve() for run in runs], len(dataset.train_labels)
+    folders, labels = [run.folder.resolve() for run in runs], dataset.train_labels
     home = os.path.commonpath([folder.parent for folder in folders])
     members, oof, lines = {}, {}, {}
     for run, folder in zip(runs, folders, strict=True):
-        name, settings, all_members = (
-            os.path.relpath(folder, home),
-            run.require_settings(),
-            read_members(run, dataset),
-        )
-        members[name] = [member for member in all_members if member.is_finished]
-        if not members[name]:
+        name, settings, all_members = os.path.relpath(folder, home), run.require_settings(), read_members(run, dataset)
+        finished = [member for member in all_members if member.is_finished]
+        if not finished:
             raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-        oof[name] = load_oof(run, rows) if is_blend(settings) else out_of_fold(members[name], rows)
-        lines[name] = {"recipe": str(settings.get("name", "")), "members": len(all_members)}
+        probabilities = load_oof(run, len(labels)) if is_blend(settings) else out_of_fold(finished, len(labels))
+        metrics, covered = [member.metrics() for member in finished], covered_rows(probabilities)
+        scored = scores(labels[covered], probabilities[covered])
+        line = {"recipe": str(settings.get("name", "")), "members": len(all_members), "finished": len(finished)}
+        lines[name] = line | scored | accuracy_interval(scored["errors"], scored["rows"])
+        lines[name]["per_row"] = sum(len(member.validation_rows) for member in finished) / scored["rows"]
+        lines[name]["parameters"] = metrics[0].get("parameters")
+        lines[name]["seconds"] = float(np.mean([values["seconds"] for values in metrics]))
+        members[name], oof[name] = finished, probabilities
     common = np.all([covered_rows(probabilities) for probabilities in oof.values()], axis=0)
     for name, line in lines.items():
-        line |= _line(members[name], oof[name], common, dataset.train_labels)
+        shared = scores(labels[common], oof[name][common]) if common.any() else {}
+        line["common_rows"] = int(common.sum())
+        line |= {f"common_{number}": shared.get(number) for number in ("errors", "log_loss")}
     table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
     table = table.sort_values(["common_errors", "common_log_loss", "log_loss"])
-    return Comparison(members, oof, dataset.train_labels, table)
-
-
-def _line(finished: list[Member], oof: np.ndarray, common: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Returns a line of the table of runs; `common` are the rows, bool (training rows,), that all runs predicted."""
-    metrics, covered = [member.metrics() for member in finished], covered_rows(oof)
-    scored = scores(labels[covered], oof[covered])
-    rows, errors = scored["rows"], scored["errors"]
-    shared = scores(labels[common], oof[common]) if common.any() else {}
-    line = {"finished": len(finished), "rows": rows, "errors": errors, "accuracy": scored["accuracy"]}
-    return (
-        line
-        | accuracy_interval(errors, rows)
-        | {
-            "log_loss": scored["log_loss"],
-            "per_row": sum(len(member.validation_rows) for member in finished) / rows,
-            "common_rows": int(common.sum()),
-            "common_errors": shared.get("errors"),
-            "common_log_loss": shared.get("log_loss"),
-            "parameters": metrics[0].get("parameters"),
-            "seconds": float(np.mean([values["seconds"] for values in metrics])),
-        }
-    )
+    return Comparison(members, oof, labels, table)
 
 
 def _pairs(oof: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
@@ -195,10 +168,9 @@ def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.percentile(np.concatenate(means), [2.5, 97.5], axis=0).T
 
 
-def format_runs(table: pd.DataFrame) -> str:
-    """Returns the table of runs as lines for a terminal."""
-    decimals = {"accuracy": 5, "low": 5, "high": 5, "log_loss": 5, "per_row": 1, "seconds": 0}
-    decimals |= {"common_errors": 0, "common_log_loss": 5, "parameters": 0}
+def _format_runs(table: pd.DataFrame) -> str:
+    decimals = dict.fromkeys(("accuracy", "low", "high", "log_loss", "common_log_loss"), 5)
+    decimals |= {"per_row": 1, "seconds": 0, "common_errors": 0, "parameters": 0}
     formatters = {name: f"{{:,.{digits}f}}".format for name, digits in decimals.items()}
     numbers = table.astype(dict.fromkeys(decimals, float)).rename_axis(None)
     return numbers.to_string(formatters=formatters, na_rep="-")
@@ -206,11 +178,8 @@ def format_runs(table: pd.DataFrame) -> str:
 
 def format_comparison(comparison: Comparison) -> str:
     """Returns both tables as lines for a terminal."""
-    lines = [
-        "Out of fold; the fewest errors on the rows that all runs predicted are first:",
-        format_runs(comparison.runs),
-        "",
-    ]
+    lines = ["Out of fold; the run with the fewest errors on the rows that all runs predicted is first:"]
+    lines += [_format_runs(comparison.runs), ""]
     for pair in comparison.pairs.itertuples():
         lines.append(f"{pair.second} against {pair.first}, {pair.rows} rows that both predicted:")
         if pair.rows:

@@ -1,7 +1,6 @@
 """Several runs side by side as one page, report/index.html of the comparison's directory."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,13 +14,11 @@ from digit_recognizer.results.templating import Item, probabilities_text, render
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import Member
 
-_MOST_ROWS = 100  # shown of those that one run has right and the other wrong
-_MOST_PAIRS = 10  # of which such rows are shown
+_MOST_ROWS = 100  # shown for each pair and order
+_MOST_PAIRS = 10  # whose rows are shown
 
 
-def write_comparison(
-    home: Run, runs: Sequence[Run], dataset: Dataset, refresh: int | None = None
-) -> Comparison:
+def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, refresh: int | None = None) -> Comparison:
     """Compares runs, and writes index.html, runs.csv and pairs.csv into the folder report/ of `home`.
 
     Until all runs are finished, a browser reads the page again after `refresh` seconds, or never if that is None.
@@ -36,32 +33,25 @@ def write_comparison(
         "comparison.html.j2",
         names=list(comparison.members),
         runs=comparison.runs.reset_index().to_dict("records"),
-        pairs=_pair_lines(comparison.pairs),
+        pairs=comparison.pairs.to_dict("records"),
+        position=_interval_axis(comparison.pairs),
         curves=learning_curves(histories, {}),
         rows=_rows(comparison, dataset),
         shown=_MOST_ROWS,
         refresh=None if comparison.is_finished else refresh,
     )
-    contents = {
-        "runs.csv": comparison.runs.to_csv(),
-        "pairs.csv": comparison.pairs.to_csv(index=False),
-        "index.html": page,
-    }
+    texts = {"runs.csv": comparison.runs.to_csv(), "pairs.csv": comparison.pairs.to_csv(index=False)}
     home.report.mkdir(parents=True, exist_ok=True)
-    for name, text in contents.items():
+    for name, text in (texts | {"index.html": page}).items():
         with atomic(home.report / name, several_writers=True) as file:
             file.write_text(text, encoding="utf-8", newline="")
     return comparison
 
 
-def _pair_lines(pairs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Returns the table of pairs, with the positions of each interval in a drawing of width 200."""
+def _interval_axis(pairs: pd.DataFrame) -> Axis:
+    """Returns the axis of all differences and their intervals, in a drawing of width 200."""
     most = pairs.loc[pairs["rows"] > 0, ["low", "high"]].abs().to_numpy().max(initial=0) or 1.0
-    axis = Axis("difference", -most, most, 5, 195)
-    return [
-        line | {"positions": {name: axis(line[name]) for name in ("low", "difference", "high")}}
-        for line in pairs.to_dict("records")
-    ]
+    return Axis("difference", -most, most, 5, 195)
 
 
 def _mean_history(members: list[Member]) -> pd.DataFrame:
@@ -79,17 +69,11 @@ def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list
             is_right = covered_rows(oof[right]) & ~wrong_rows(oof[right], labels)
             rows = np.flatnonzero(is_right & wrong_rows(oof[wrong], labels))
             rows = rows[np.argsort(-oof[wrong][rows].max(axis=1), kind="stable")]
-            items = [
-                Item(
-                    dataset.train_images[row],
-                    f"Training row {row}: label {labels[row]}",
-                    f"label {labels[row]}",
-                    [
-                        *(f"{name}: {probabilities_text(oof[name][row])}" for name in (wrong, right)),
-                        f"row {row}",
-                    ],
-                )
-                for row in rows[:_MOST_ROWS].tolist()
-            ]
+            items = []
+            for row in rows[:_MOST_ROWS].tolist():
+                title = f"label {labels[row]}"
+                lines = [f"{name}: {probabilities_text(oof[name][row])}" for name in (wrong, right)]
+                alt = f"Training row {row}: {title}"
+                items.append(Item(dataset.train_images[row], alt, title, [*lines, f"row {row}"]))
             lists.append((f"{wrong} wrong, {right} right", len(rows), items))
     return lists

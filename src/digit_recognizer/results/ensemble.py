@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from digit_recognizer.data.digits import CLASSES, Dataset
+from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, read_json, reading, write_array, write_json
 from digit_recognizer.results import submission
 from digit_recognizer.results.out_of_fold import covered_rows, out_of_fold
@@ -62,11 +62,12 @@ def blend(run: Run, runs: Sequence[Run], dataset: Dataset, weighting: str) -> li
             raise UserError(f"{source.folder} is a blend itself: name the runs that it was made of")
     with run.lock():
         predictions = [average_members(source, dataset) for source in runs]
-        weights = equal_weights(predictions)
-        if weighting == "oof":
-            weights = oof_weights(predictions, dataset.train_labels)
-        if run not in runs:
-            _claim_blend(run, runs, dataset)
+        counts = np.array([len(prediction.members) for prediction in predictions], float)
+        weights = oof_weights(predictions, dataset.train_labels) if weighting == "oof" else counts / counts.sum()
+        if run not in runs:  # a blend
+            settings = {"name": "blend", "data": dataset.kind, "fingerprint": dataset.fingerprint}
+            refuse_another_run(run, run.settings(), settings)
+            write_json(run.recipe_json, settings | {"runs": [str(source.folder) for source in runs]})
         write(run, dataset, predictions, weights)
     return list(zip(predictions, weights.tolist(), strict=True))
 
@@ -79,22 +80,18 @@ def refuse_repetition(runs: Sequence[Run]) -> None:
             raise UserError(f"{run.folder} is given twice: name each run once")
 
 
-def _claim_blend(run: Run, runs: Sequence[Run], dataset: Dataset) -> None:
-    """Writes the blend's recipe.json; raises UserError if the directory holds another run."""
-    settings = {"name": "blend", "data": dataset.kind, "fingerprint": dataset.fingerprint}
-    refuse_another_run(run, run.settings(), settings)
-    write_json(run.recipe_json, settings | {"runs": [str(source.folder) for source in runs]})
-
-
 def write(run: Run, dataset: Dataset, predictions: Sequence[Prediction], weights: np.ndarray) -> None:
     """Writes ensemble.json, oof_probabilities.npy and submission.csv: the weighted mean of the predictions.
 
-    The run's lock has to be held. `weights` has a weight for each prediction and sums to 1; the members of a
-    prediction share its weight equally. Out of fold, the predictions that cover a row share it by their weights.
+    The caller holds the run's lock. `weights` has a weight for each prediction and sums to 1; the members of a
+    prediction share its weight equally. Out of fold, a row is the weighted mean of the predictions that cover it.
     """
     test = sum(weight * prediction.test for weight, prediction in zip(weights, predictions, strict=True))
     submission.write(run.submission, dataset, test)
-    write_array(run.oof_probabilities, _mean_out_of_fold(predictions, weights))
+    # the members that did not predict a row have no weight there; a row that no member predicted stays NaN
+    oof = np.ma.masked_invalid(np.array([prediction.oof for prediction in predictions], float))
+    mean = np.ma.average(oof, axis=0, weights=weights).filled(np.nan)
+    write_array(run.oof_probabilities, mean.astype(np.float32))
     members = [
         {"member": member_path(run, member), "weight": weight / len(prediction.members)}
         for weight, prediction in zip(weights.tolist(), predictions, strict=True)
@@ -105,31 +102,11 @@ def write(run: Run, dataset: Dataset, predictions: Sequence[Prediction], weights
     write_json(run.ensemble_json, {"members": members, "missing": missing, "submission_sha256": sha256})
 
 
-def _mean_out_of_fold(predictions: Sequence[Prediction], weights: np.ndarray) -> np.ndarray:
-    """Returns the weighted mean of the predictions that cover a row, float32 (rows, 10), NaN in the other rows."""
-    rows = len(predictions[0].oof)
-    total, shares = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
-    for weight, prediction in zip(weights, predictions, strict=True):
-        covered = covered_rows(prediction.oof)[:, None]
-        total = total + weight * np.where(covered, prediction.oof, 0)
-        shares = shares + weight * covered
-    with np.errstate(invalid="ignore"):  # 0 / 0
-        return (total / shares).astype(np.float32)
-
-
-def equal_weights(predictions: Sequence[Prediction]) -> np.ndarray:
-    """Returns a weight for each prediction that gives every member the same weight, whichever run it is of."""
-    counts = np.array([len(prediction.members) for prediction in predictions], float)
-    return counts / counts.sum()
-
-
 def oof_weights(predictions: Sequence[Prediction], labels: np.ndarray) -> np.ndarray:
-    """Returns the weights, none negative and with sum 1, of the lowest out-of-fold log loss.
+    """Returns the weights, none negative and with sum 1, of the lowest log loss on the rows that all predictions cover.
 
-    The loss is convex in the weights, so a local search from equal weights finds the minimum, here to four
-    decimals. Only rows that all predictions cover count. `labels` is uint8 (training rows,).
-
-    Raises UserError if there is no such row.
+    The loss is convex in the weights, so a local search from equal weights finds the minimum, here to four decimals.
+    `labels` is uint8 (training rows,). Raises UserError if no row is covered by all.
     """
     covered = np.all([covered_rows(prediction.oof) for prediction in predictions], axis=0)
     if not covered.any():
@@ -214,9 +191,7 @@ def format_blend(run: Run, blended: list[tuple[Prediction, float]]) -> str:
     """Returns what `blend` averaged as lines for a terminal."""
     lines = []
     for prediction, weight in blended:
-        folder = prediction.run.folder
+        folder, names = prediction.run.folder, ", ".join(member.name for member in prediction.missing)
         lines.append(f"{folder}: {len(prediction.members)} members, weight {weight:.4f}")
-        if prediction.missing:
-            names = ", ".join(member.name for member in prediction.missing)
-            lines.append(f"{folder}: not finished and not included: {names}")
+        lines += [f"{folder}: not finished and not included: {names}"] if names else []
     return "\n".join([*lines, f"{run.submission}: {len(blended[0][0].test)} rows"])

@@ -18,7 +18,7 @@ from digit_recognizer.results.out_of_fold import covered_rows, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import METRICS, Member
 
-_WORST = 10  # confusions
+_WORST = 10  # most frequent confusions
 _LEAST_SURE = 48  # test rows
 _RIGHT_ON_NEARLY_ALL = 0.995  # accuracy from which on confident errors are more likely wrong labels
 _FAR = 0.2  # accuracy in training above the accuracy out of fold
@@ -83,16 +83,15 @@ def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluat
     """Reads what `ensemble.py` made of a run, or of several runs in a blend.
 
     With `unfinished`, the ensemble is the mean of the members that are finished now; there may be none.
-    Raises UserError if there is no ensemble yet, if a member of it is gone, if a file is damaged, or if the run is
-    of other data.
+    Raises UserError if there is no ensemble yet, if a member of it is gone, if a file is damaged, or if the run is of
+    other data.
     """
     if not unfinished and not run.ensemble_json.exists():
         raise UserError(f"{run.folder} has no ensemble yet: run scripts/ensemble.py first")
     all_members, rows = read_members(run, dataset), len(dataset.train_labels)
+    weights = read_ensemble(run).weights
     if unfinished:
         weights = {member.folder.resolve(): 1.0 for member in all_members if member.is_finished}
-    else:
-        weights = read_ensemble(run).weights
     for folder in weights:
         if not (folder / "metrics.json").exists():
             raise UserError(
@@ -101,21 +100,18 @@ def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluat
     members = [member for member in all_members if member.folder.resolve() in weights]
     others = [member for member in all_members if member not in members]
     oof = out_of_fold.out_of_fold(members, rows) if unfinished else out_of_fold.load_oof(run, rows)
-    shares = [weights[member.folder.resolve()] for member in members]
-    return Evaluation(run, dataset, members, shares, others, oof)
+    return Evaluation(run, dataset, members, [weights[member.folder.resolve()] for member in members], others, oof)
 
 
 def _about_run(evaluation: Evaluation) -> dict[str, Any]:
     run, dataset, settings = evaluation.run, evaluation.dataset, evaluation.run.require_settings()
-    absent = [evaluation.name(member) for member in evaluation.others]
+    missing = [evaluation.name(member) for member in evaluation.others]
     if is_blend(settings):
-        absent += read_ensemble(run).missing
-    finished_since = [name for name in absent if (run.folder / name / "metrics.json").exists()]
+        missing += read_ensemble(run).missing
     return {
         "name": str(settings.get("name", "")),
-        "finished": not absent,
-        "missing": [name for name in absent if name not in finished_since],
-        "finished_since": finished_since,
+        "finished": not missing,
+        "missing": missing,
         "submissions": _submissions(run),
         "test_rows": len(dataset.ids),
         "test_rows_also_in_train_csv": len(dataset.overlap),
@@ -129,12 +125,10 @@ def _submissions(run: Run) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     now = hashlib.sha256(run.submission.read_bytes()).hexdigest() if run.submission.exists() else ""
-    records, names = read_json(path, advice, list), ("time", "message", "status", "public_score")
+    names = ("time", "message", "status", "public_score")
     with reading(path, advice):
-        return [
-            {name: record.get(name) for name in names} | {"current": record.get("sha256") == now}
-            for record in records
-        ]
+        records = read_json(path, advice, list)
+        return [{name: line.get(name) for name in names} | {"current": line.get("sha256") == now} for line in records]
 
 
 def _about_members(evaluation: Evaluation) -> dict[str, Any]:
@@ -145,8 +139,7 @@ def _about_members(evaluation: Evaluation) -> dict[str, Any]:
         numbers = {name: metrics[name] for name in METRICS}
         folds.append({"member": evaluation.name(member)} | numbers | {"device": str(device)})
     table = pd.DataFrame(folds)[list(METRICS)].astype(float)
-    histories = [member.history()["accuracy"] for member in evaluation.members]
-    trained = np.mean([history.iloc[-1] for history in histories if len(history)] or np.nan)
+    trained = pd.concat([member.history()["accuracy"].tail(1) for member in evaluation.members]).mean()
     return {
         "folds": folds,
         "mean": table.mean().to_dict(),
@@ -207,8 +200,8 @@ def _about_test_rows(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _warnings(evaluation: Evaluation, report: dict[str, Any]) -> list[str]:
-    warnings, trained, accuracy = [], report["training_accuracy"], report["overall"]["accuracy"]
-    if trained is not None and trained - accuracy > _FAR:
+    warnings, trained, accuracy = [], report["training_accuracy"] or 0, report["overall"]["accuracy"]
+    if trained - accuracy > _FAR:
         warnings.append(
             f"Something is wrong: the accuracy is {trained:.2f} in training and {accuracy:.2f} out of fold. Try more "
             "--epochs, a smaller --batch-size or a lower --set learning_rate."

@@ -39,20 +39,17 @@ def draw_curves(histories: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
     for number, (name, history) in enumerate(histories.items()):
         style = {"color": _COLORS[number % len(_COLORS)], "marker": "." if len(history) < 3 else None}
         label = name[-40:].replace("$", r"\$")  # matplotlib takes a dollar for the start of a formula
-        for axes in (loss, accuracy):
-            quantity = "loss" if axes is loss else "accuracy"
+        for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
             axes.plot(history["epoch"], history[quantity], linestyle="--", alpha=0.5, **style)
             axes.plot(history["epoch"], history[f"val_{quantity}"], label=label, **style)
         rate.plot(history["epoch"], history["learning_rate"], alpha=0.8, **style)
-    loss.set(ylabel="loss", title="loss (dashed: training)")
-    accuracy.set(ylabel="accuracy", title="accuracy (dashed: training)")
     has_rate = any((history["learning_rate"] > 0).any() for history in histories.values())
-    rate.set(ylabel="learning rate", title="learning rate", yscale="log" if has_rate else "linear")
-    for axes in (loss, accuracy, rate):
-        axes.set(xlabel="epoch")
+    rate.set(yscale="log" if has_rate else "linear")
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy"), (rate, "learning rate")):
+        axes.set(xlabel="epoch", ylabel=name, title=name if axes is rate else f"{name} (dashed: training)")
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    # otherwise the first epochs would flatten all that follows
+    # the first epochs would flatten the others
     medians = pd.concat(list(histories.values()))[["val_loss", "val_accuracy"]].median()
     if np.isfinite(medians).all():
         loss.set_ylim(0, 4 * medians["val_loss"])
@@ -70,15 +67,9 @@ def draw_confusions(matrix: np.ndarray) -> matplotlib.figure.Figure:
     axes.imshow(wrong, cmap="Reds", vmax=max(1, wrong.max()) * 1.4)
     for label, predicted in np.argwhere(matrix):
         weight = "bold" if label == predicted else None
-        count = matrix[label, predicted]
-        axes.text(predicted, label, count, ha="center", va="center", fontsize=9, weight=weight)
-    axes.set(
-        xticks=range(CLASSES),
-        yticks=range(CLASSES),
-        xlabel="predicted",
-        ylabel="label",
-        title=f"out-of-fold predictions: {wrong.sum()} of {matrix.sum()} wrong",
-    )
+        axes.text(predicted, label, matrix[label, predicted], ha="center", va="center", fontsize=9, weight=weight)
+    title = f"out-of-fold predictions: {wrong.sum()} of {matrix.sum()} wrong"
+    axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="predicted", ylabel="label", title=title)
     return figure
 
 
@@ -94,7 +85,5 @@ def draw_errors(evaluation: Evaluation) -> matplotlib.figure.Figure:
         axes.imshow(evaluation.dataset.train_images[row], cmap="gray_r")
         label, predicted = evaluation.dataset.train_labels[row], evaluation.oof[row].argmax()
         axes.set_title(f"{label} as {predicted}\n{evaluation.oof[row].max():.3f}", fontsize=7)
-    figure.suptitle(
-        f"the {len(rows)} of {len(evaluation.wrong)} errors with the highest probability", fontsize=9
-    )
+    figure.suptitle(f"the {len(rows)} of {len(evaluation.wrong)} errors with the highest probability", fontsize=9)
     return figure

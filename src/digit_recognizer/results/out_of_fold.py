@@ -1,4 +1,4 @@
-"""Out-of-fold probabilities, which are those of the members that did not learn from a row, and what they tell."""
+"""Out-of-fold probabilities, and what they say. A row's are those of the members that were not trained on it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,8 +63,8 @@ def accuracy_interval(errors: int, rows: int) -> dict[str, float]:
 def expected_accuracy(errors: int, rows: int, new_rows: int) -> dict[str, float]:
     """Returns the 95 % interval of the accuracy on other rows of the same kind, as low and high.
 
-    It is the predictive distribution for Jeffreys' prior, a beta-binomial distribution, so it includes the chance
-    in both samples of rows. It does not know that an ensemble predicts new rows better than its members do.
+    It is the beta-binomial predictive distribution for Jeffreys' prior, so it includes the chance in both samples of
+    rows. It does not include that an ensemble predicts new rows better than its members do.
     """
     tails = betabinom.ppf([0.975, 0.025], new_rows, errors + 0.5, rows - errors + 0.5)
     low, high = 1 - tails / new_rows
@@ -74,14 +74,9 @@ def expected_accuracy(errors: int, rows: int, new_rows: int) -> dict[str, float]
 def calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Returns the expected calibration error (ECE) and the bins of the reliability curve that have rows.
 
-    The rows are binned by their highest probability, in 15 bins of the same width. The ECE is the mean distance
-    of confidence and accuracy, weighted by the rows of the bins.
-
-    Args:
-        labels: uint8 (rows,).
-        probabilities: float (rows, 10).
-
-    Source: Guo and others, 'On calibration of modern neural networks' (2017).
+    The rows are binned by their highest probability, in 15 bins of the same width. The ECE is the mean distance of
+    confidence and accuracy, weighted by the rows of the bins. `labels` is uint8 (rows,), `probabilities` float
+    (rows, 10). Source: Guo and others, 'On calibration of modern neural networks' (2017).
     """
     confidence = probabilities.max(axis=1).astype(float)
     right = probabilities.argmax(axis=1) == labels
@@ -114,9 +109,9 @@ def gain(members: Sequence[Member], weights: Sequence[float], labels: np.ndarray
 
 
 def confident_errors(labels: np.ndarray, oof: np.ndarray, votes: np.ndarray) -> list[dict[str, Any]]:
-    """Returns row, label, predicted class and its probability, of at least 0.9, of confident errors, the highest first.
+    """Returns row, label, predicted class and its probability of confident errors, the highest probability first.
 
-    All members that validated the row predict the same wrong class.
+    In a confident error the probability is at least 0.9, and all members that validated the row predict the same class.
 
     Args:
         labels: uint8 (rows,).
@@ -125,8 +120,6 @@ def confident_errors(labels: np.ndarray, oof: np.ndarray, votes: np.ndarray) -> 
     """
     predicted, confidence = oof.argmax(axis=1), np.nan_to_num(oof.max(axis=1))
     agree = ((votes == predicted) | (votes < 0)).all(axis=0)
-    table = pd.DataFrame({"label": labels, "predicted": predicted, "probability": confidence}).rename_axis(
-        "row"
-    )
+    table = pd.DataFrame({"label": labels, "predicted": predicted, "probability": confidence}).rename_axis("row")
     table = table[agree & (predicted != labels) & (confidence >= _CONFIDENT)]
     return table.sort_values("probability", ascending=False, kind="stable").reset_index().to_dict("records")

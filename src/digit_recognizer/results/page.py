@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,22 +30,18 @@ def write_page(evaluation: Evaluation, refresh: int | None = None) -> None:
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:
-    report, settings = evaluation.report, evaluation.run.require_settings()
-    histories = evaluation.histories()
+    report, settings, histories = evaluation.report, evaluation.run.require_settings(), evaluation.histories()
+    best_epochs = {line["member"]: line["best_epoch"] for line in report.get("folds", [])}
+    epochs = {name: f" (epoch {len(history)})" for name, history in histories.items()}
+    fields = [option.name for option in dataclasses.fields(Recipe) if option.name in settings]
     values = {
         "report": report,
         "folder": evaluation.run.folder.resolve().name,
         "settings": settings,
-        "recipe": _recipe_lines(settings),
+        "recipe": {name: format_value(settings[name]) for name in fields},
         "command": command(settings),
-        "curves": charts.learning_curves(
-            histories, {line["member"]: line["best_epoch"] for line in report.get("folds", [])}
-        ),
-        "progress": [
-            (name, len(histories.get(name, ())))
-            for name in map(evaluation.name, evaluation.others)
-            if name in report["missing"]
-        ],
+        "curves": charts.learning_curves(histories, best_epochs),
+        "missing": [name + epochs.get(name, "") for name in report["missing"]],
         "augmented": any(settings.get(name) for name in AUGMENTATION),
     }
     return values | (_predictions(evaluation) if evaluation.members else {})
@@ -61,7 +56,7 @@ def _predictions(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "digits": range(CLASSES),
         "shade": np.ceil(5 * np.sqrt(errors / max(1, errors.max()))).astype(int).tolist(),  # 0 to 5
-        "errors": _training_items(evaluation, wrong[:_MOST_PICTURES].tolist(), set(confident)),
+        "errors": _training_items(evaluation, wrong[:_MOST_PICTURES].tolist()),
         "error_count": len(wrong),
         "mislabelled": _training_items(evaluation, confident[:_MOST_PICTURES]),
         "least_sure": _test_items(evaluation),
@@ -69,19 +64,17 @@ def _predictions(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _training_items(evaluation: Evaluation, rows: Iterable[int], doubtful: Container[int] = ()) -> list[Item]:
-    """Returns an item for each of these wrong training rows; the labels of some are marked as doubtful."""
+def _training_items(evaluation: Evaluation, rows: list[int]) -> list[Item]:
+    """Returns an item for each of these wrong training rows."""
     items, dataset = [], evaluation.dataset
     for row in rows:
         label, probabilities = int(dataset.train_labels[row]), evaluation.oof[row]
         predicted, votes = int(probabilities.argmax()), evaluation.votes[:, row]
-        lines = [probabilities_text(probabilities, label), f"row {row}"]
+        lines = [probabilities_text(probabilities), f"row {row}"]
         if (votes >= 0).sum() > 1:
             lines.append(f"{(votes == predicted).sum()} of {(votes >= 0).sum()} members")
         alt = f"Training row {row}: label {label}, predicted {predicted}"
-        note = "label?" if row in doubtful else ""
-        image = dataset.train_images[row]
-        items.append(Item(image, alt, f"{label} as {predicted}", lines, note, f"{label}-{predicted}"))
+        items.append(Item(dataset.train_images[row], alt, f"{label} as {predicted}", lines, f"{label}-{predicted}"))
     return items
 
 
@@ -91,25 +84,9 @@ def _test_items(evaluation: Evaluation) -> list[Item]:
     for line in evaluation.report["least_sure"]:
         row, id, predicted = line["row"], line["id"], line["predicted"]
         alt = f"Test row {id}: predicted {predicted}"
-        lines = [
-            probabilities_text(evaluation.test[row]),
-            f"id {id}",
-            f"{line['votes']} of {members} members",
-        ]
+        lines = [probabilities_text(evaluation.test[row]), f"id {id}", f"{line['votes']} of {members} members"]
         items.append(Item(evaluation.dataset.test_images[row], alt, str(predicted), lines))
     return items
-
-
-def _recipe_lines(settings: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Returns the value of each field of the recipe, and its value in the named recipe if that differs."""
-    named = named_recipes.RECIPES.get(str(settings.get("name")))
-    lines = {}
-    for option in dataclasses.fields(Recipe):
-        if option.name in settings:
-            value = format_value(settings[option.name])
-            default = format_value(getattr(named, option.name)) if named else value
-            lines[option.name] = value, default if default != value else ""
-    return lines
 
 
 def command(settings: dict[str, Any]) -> str | None:
@@ -122,6 +99,4 @@ def command(settings: dict[str, Any]) -> str | None:
     for name in settable_fields():
         if name in settings and format_value(settings[name]) != format_value(getattr(defaults, name)):
             words += ["--set", f"{name}={format_value(settings[name])}"]
-    if settings.get("threads"):
-        words += ["--threads", str(settings["threads"])]
-    return shlex.join(words)
+    return shlex.join(words + (["--threads", str(settings["threads"])] if settings.get("threads") else []))

@@ -16,6 +16,10 @@ from digit_recognizer.results.page import write_page
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
 
+# How pandas shows the table.
+_FORMATTERS = {name: lambda value: f"{value:,.1f}".removesuffix(".0") for name in METRICS}
+_FORMATTERS |= dict.fromkeys(("accuracy", "log_loss"), "{:.5f}".format)
+
 
 def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
     """Writes the report of what `ensemble.py` made in `run`, and returns the contents of cv_report.json.
@@ -45,25 +49,14 @@ def _table(report: dict[str, Any]) -> pd.DataFrame:
     return table.astype(float).rename_axis("fold")
 
 
-def _format_table(report: dict[str, Any]) -> pd.DataFrame:
-    table = _table(report)
-    for name in METRICS:
-        decimals = (5, 5) if name in ("accuracy", "log_loss") else (0, 1)  # of whole and of other numbers
-        texts = [f"{value:,.{decimals[value % 1 > 0]}f}" for value in table[name]]
-        table[name] = pd.Series(texts, table.index).where(table[name].notna(), "")
-    return table
-
-
 def format_report(report: dict[str, Any]) -> str:
     """Returns the report as lines for a terminal."""
-    return f"{_format_table(report).to_string()}\n\n{_format_scores(report)}"
+    return f"{_table(report).to_string(formatters=_FORMATTERS, na_rep='')}\n\n{_format_scores(report)}"
 
 
 def _format_scores(report: dict[str, Any]) -> str:
     overall, interval, expected = report["overall"], report["interval"], report["expected_test_accuracy"]
-    worst = [
-        f"{pair['label']} as {pair['predicted']} ({pair['rows']})" for pair in report["worst_confusions"]
-    ]
+    worst = [f"{pair['label']} as {pair['predicted']} ({pair['rows']})" for pair in report["worst_confusions"]]
     confident = "likely mislabelled training rows" if report["likely_mislabelled"] else "confident errors"
     lines = [
         f"out-of-fold accuracy {overall['accuracy']:.5f}: {overall['errors']} of {overall['rows']} rows wrong "
@@ -81,9 +74,7 @@ def _format_scores(report: dict[str, Any]) -> str:
             f"{test['errors']} of {test['rows']} rows wrong"
         )
     if report["missing"]:
-        lines.append(f"not finished, and not included: {', '.join(report['missing'])}")
-    if since := report["finished_since"]:
-        lines.append(f"finished since, and not included: {', '.join(since)}: run scripts/ensemble.py again")
+        lines.append(f"not included: {', '.join(report['missing'])}: run scripts/train.py, then scripts/ensemble.py")
     return "\n".join(lines + report["warnings"])
 
 
@@ -100,7 +91,7 @@ def show(folder: Path | str) -> None:
     advice = "run scripts/report.py again"
     report = read_json(run.cv_report_json, advice)
     with reading(run.cv_report_json, advice):
-        table, scores = _format_table(report).to_html(escape=True), _format_scores(report)
+        table, scores = _table(report).to_html(formatters=_FORMATTERS, na_rep=""), _format_scores(report)
     display(HTML(table))
     print(scores)
     for name in ("curves.png", "confusion_matrix.png", "errors.png"):

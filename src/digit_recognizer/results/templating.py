@@ -18,32 +18,26 @@ from digit_recognizer.data.digits import SIDE
 from digit_recognizer.results import charts
 
 _MOST_CLASSES = 3  # whose probabilities a caption has
-_LEAST = 0.0005  # probability in a caption
 
 
 def render(template: str, **values: Any) -> str:
     """Returns the page that a template of templates/ makes of `values`, whose texts are escaped.
 
-    The Content-Security-Policy of the page names the hashes of its style and its script: nothing else is loaded
-    or run, whatever the values hold.
+    The Content-Security-Policy of the page names the hashes of its style and its script: nothing else is loaded or
+    run, whatever the values hold.
     """
+    environment = Environment(
+        loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["number"] = _number
+    environment.globals["charts"] = charts
     style, script = _source("page.css"), _source("page.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     parts = {"policy": policy, "style": Markup(style), "script": Markup(script)}
-    return _environment().get_template(template).render(values | parts)
-
-
-@functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["number"] = number
-    environment.globals["charts"] = charts
-    return environment
+    return environment.get_template(template).render(values | parts)
 
 
 def _source(name: str) -> str:
@@ -52,7 +46,7 @@ def _source(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Returns a hash as a Content-Security-Policy has it."""
+    """Returns a hash in the form of a Content-Security-Policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -64,7 +58,6 @@ class Item:
     alt: str
     title: str
     lines: Iterable[str]
-    note: str = ""
     pair: str = ""  # "4-9" for label 4, predicted 9
 
     @property
@@ -82,29 +75,15 @@ def _data_uri(pixels: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def probabilities_text(probabilities: np.ndarray, label: int | None = None) -> str:
-    """Returns the highest probabilities of float (10,), and that of `label`, as text."""
-    order = np.argsort(-probabilities, kind="stable")[:_MOST_CLASSES].tolist()
-    classes = [digit for digit in order if probabilities[digit] >= _LEAST]
-    if label is not None and label not in classes:
-        classes = [*classes[: _MOST_CLASSES - 1], label]
-    return ", ".join(
-        f"{digit}:\N{NO-BREAK SPACE}{_percent(float(probabilities[digit]))}" for digit in classes
-    )
+def probabilities_text(probabilities: np.ndarray) -> str:
+    """Returns the classes with the highest of the probabilities, float (10,), as text."""
+    classes = np.argsort(-probabilities, kind="stable")[:_MOST_CLASSES].tolist()
+    space = "\N{NO-BREAK SPACE}"
+    return ", ".join(f"{digit}:{space}{100 * probabilities[digit]:.1f}{space}%" for digit in classes)
 
 
-def number(value: float | None, digits: int = 0, sign: bool = False) -> str:
+def _number(value: float | None, digits: int = 0, sign: bool = False) -> str:
     """Returns a number with that many decimals and commas between thousands; a dash for None and NaN."""
     if value is None or value != value:
         return "\N{EN DASH}"
     return f"{value:{'+' if sign else ''},.{digits}f}"
-
-
-def _percent(share: float) -> str:
-    """Returns a part of 1 as a percentage; only exactly 0 and 1 are 0.0 % and 100.0 %."""
-    rounded = f"{share:.1%}"[:-1]
-    if rounded == "0.0" and share > 0:
-        rounded = "<0.1"
-    elif rounded == "100.0" and share < 1:
-        rounded = ">99.9"
-    return f"{rounded}\N{NO-BREAK SPACE}%"
