@@ -8,47 +8,49 @@ from pathlib import Path
 from _src import cli
 
 from digit_recognizer.data import paths
-from digit_recognizer.kaggle import packing
+from digit_recognizer.kaggle import kernel
 
 
 def main() -> None:
     parser = cli.Parser(__doc__, places=False)
     add = parser.add_argument
     cli.add_competition_option(parser)
-    add("--title", default="Digit Recognizer k-fold ensemble", help="the kernel's (default: %(default)s)")
+    add(
+        "--title",
+        default="Digit Recognizer k-fold ensemble",
+        help="the kernel's title (default: %(default)s)",
+    )
     add("--owner", metavar="NAME", help="your name at Kaggle (default: as the client knows it)")
-    add("--accelerator", choices=packing.ACCELERATORS, default="t4x2", help="(default: %(default)s)")
-    add("--internet", action="store_true", help="let the session use the internet, which nothing here needs")
-    add("--previous", metavar="OWNER/KERNEL", help="go on from the output of an earlier kernel")
+    add("--accelerator", choices=kernel.ACCELERATORS, default="t4x2", help="(default: %(default)s)")
+    add("--previous", metavar="OWNER/KERNEL", help="continue from the output of an earlier kernel")
     add("--notebook", action="store_true", help="pack a notebook that ends with the report, not a script")
-    add("--pack-only", action="store_true", help="leave the packed kernel to look at, and push nothing")
-    add("--no-wait", action="store_true", help="push, and neither wait nor fetch")
-    add("--fetch", action="store_true", help="push nothing: wait for the kernel that is at Kaggle, and fetch")
+    add("--pack-only", action="store_true", help="pack the kernel and push nothing")
+    add(
+        "--no-wait",
+        action="store_true",
+        help="push the kernel, but neither wait for its end nor fetch its output",
+    )
+    add(
+        "--fetch",
+        action="store_true",
+        help="push nothing: wait for the kernel at Kaggle and fetch its output",
+    )
     add("--output", metavar="DIR", type=Path, help="for the kernel and its output (default: output/kernel)")
     add("options", metavar="OPTION", nargs="*", help="options of train.py")
     options = parser.parse_args()
     if options.fetch and (options.pack_only or options.no_wait):
         parser.error("--fetch waits for a kernel that is at Kaggle: leave out --pack-only and --no-wait")
-    # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.kaggle import kernel
-
-    packed = packing.Kernel(
-        owner=options.owner or ("OWNER" if options.pack_only else kernel.owner_name()),
-        title=options.title,
-        competition=options.competition,
-        accelerator=options.accelerator,
-        internet=options.internet,
-        previous=options.previous,
-        notebook=options.notebook,
-    )
-    training_options = packing.training_options(options.options, bool(options.previous))
     folder = paths.output_folder(options.output, "kernel")
-    if options.fetch:
-        kernel.wait_and_fetch(folder, packed.metadata()["id"])
-        return
-    kernel.pack_and_run(
-        folder, packed, training_options, push=not options.pack_only, wait=not options.no_wait
+    owner = options.owner or ("OWNER" if options.pack_only else None)
+    metadata = kernel.make_metadata(
+        owner, options.title, options.competition, options.accelerator, options.previous, options.notebook
     )
+    if not options.fetch:
+        kernel.pack(folder, metadata, options.options)
+    if not options.fetch and not options.pack_only:
+        kernel.push(folder, metadata["id"])
+    if not options.pack_only and not options.no_wait:
+        kernel.wait_and_fetch(folder, metadata["id"])
 
 
 if __name__ == "__main__":

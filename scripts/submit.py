@@ -7,29 +7,35 @@ def main() -> None:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     cli.add_competition_option(parser)
-    add("--message", metavar="TEXT", help="(default: recipe, folds, seed, out-of-fold accuracy, commit)")
-    add("--wait", metavar="TIME", type=cli.duration, default="10m", help="for the score (default: 10m)")
+    add(
+        "--message",
+        metavar="TEXT",
+        help="what Kaggle shows (default: recipe, members, seed, accuracy, commit)",
+    )
+    add(
+        "--wait",
+        metavar="TIME",
+        type=cli.duration,
+        default="10m",
+        help="for the score at most (default: 10m)",
+    )
     add("--no-wait", action="store_true", help="do not wait for the score")
-    add("--score", action="store_true", help="send nothing: look up scores still to come")
-    add("--yes", action="store_true", help="send the same bytes again without asking")
-    add("--dry-run", action="store_true", help="do all but send")
+    add("--score", action="store_true", help="send nothing: look up the scores of what was sent")
+    add("--yes", action="store_true", help="do not ask: send the same bytes again, or a run of low accuracy")
+    add("--dry-run", action="store_true", help="do everything but send")
     options = parser.parse_args()
-    # imported once the options are known to be good: --help and a mistake are answered at once
+    # imported after the options are checked: --help and a mistake are answered at once
     from digit_recognizer.data import paths
-    from digit_recognizer.kaggle import public_score, submissions
+    from digit_recognizer.kaggle import submissions
     from digit_recognizer.runs.directory import Run
 
     seconds = 0 if options.no_wait else options.wait
     if options.score:
-        public_score.look_up_scores(Run(paths.output_folder(options.output)), seconds)
+        submissions.look_up_scores(Run(paths.output_folder(options.output)), seconds)
         return
+    locations = paths.resolve(options.input, options.output)
     submissions.submit(
-        paths.resolve(options.input, options.output),
-        options.competition,
-        options.message,
-        seconds=seconds,
-        resend=options.yes,
-        dry_run=options.dry_run,
+        locations, options.competition, options.message, seconds, yes=options.yes, dry_run=options.dry_run
     )
 
 

@@ -1,7 +1,9 @@
 """A stand-in for Kaggle on loopback: what the real client asks of it, and the faults it may have."""
 
+import contextlib
 import io
 import json
+import ssl
 import sys
 import threading
 import zipfile
@@ -23,16 +25,21 @@ class KaggleServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.archive = b""
         self.etag = '"1"'
+        self.answers_html = False  # as a sign-in page does
         self.cuts = []  # bytes after which the next answers with the file break off
         self.faults = {}  # of a method: the status and what Kaggle says
+        self.passing_faults = {}  # of a method: a list of such, or None, for its next requests
         self.file_status = 200
+        self.tunnel = (
+            407  # what a client gets that wants a tunnel: this status, or a server with this certificate
+        )
         self.put_status = 200  # None: the connection is closed without an answer
         self.answer = {"message": "Successfully submitted to Digit Recognizer", "ref": 101}
-        self.limits = {"numToday": 1, "numTotal": 7, "numAllowedNow": 4}
         self.looks_until_scored = 1
         self.score = {"status": "COMPLETE", "publicScore": "0.99571"}
         self.asked = []  # the last part of the path, the headers and the body of every request
         self.submissions = []
+        self.on_submission = None  # called once one has arrived
         self.saved = {}  # of the answer to a kernel that is pushed
         self.statuses = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
         self.output = {"submission.csv": "a,b", "cv_report.json": {}}  # of the kernel
@@ -81,10 +88,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = body
         return name
 
+    def do_CONNECT(self):
+        is_status = isinstance(self.server.tunnel, int)
+        self.send_response(self.server.tunnel if is_status else 200)
+        self.end_headers()
+        if is_status:
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server.tunnel)
+        with contextlib.suppress(OSError):  # the client breaks off
+            context.wrap_socket(self.connection, server_side=True)
+        self.close_connection = True
+
     def do_POST(self):
         name = self._asked()
-        if name in self.server.faults:
-            status, message = self.server.faults[name]
+        if self.server.answers_html:
+            self._send(b"<html>Sign in</html>", "text/html")
+        elif fault := (self.server.passing_faults.get(name) or [self.server.faults.get(name)]).pop(0):
+            status, message = fault
             self._json({"code": status, "message": message}, status)
         elif not hasattr(self, name):
             self._json({"code": 404, "message": "Not found"}, 404)
@@ -108,14 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
     def CreateSubmission(self, request):  # noqa: N802
         if self.server.answer.get("ref", 1):
             self.server.submissions.insert(0, {"looks": 0, "description": request["submissionDescription"]})
+        if self.server.on_submission:
+            self.server.on_submission()
         self._json(self.server.answer)
 
-    def GetSubmissionLimits(self, request):  # noqa: N802
-        self._json(self.server.limits)
-
     def ListSubmissions(self, request):  # noqa: N802
-        oldest = {"ref": 7, "status": "COMPLETE", "publicScore": "0.1", "date": "2020-01-01T00:00:00Z"}
-        listed = [oldest] if len(self.server.submissions) < 20 else []  # more than it lists at once
+        listed = [{"ref": 7, "status": "COMPLETE", "publicScore": "0.1", "date": "2020-01-01T00:00:00Z"}]
         for submission in self.server.submissions:
             submission["looks"] += 1
             scored = submission["looks"] > self.server.looks_until_scored
@@ -123,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "ref": self.server.answer.get("ref") or 55,
                 "description": submission["description"],
                 "fileName": "submission.csv",
-                "date": submission.get("date", "2099-01-01T00:00:00.1234567Z"),
+                "date": "2026-08-01T00:00:00.1234567Z",
             }
             listed.insert(0, facts | (self.server.score if scored else {"status": "PENDING"}))
         self._json({"submissions": listed, "nextPageToken": ""})
@@ -173,9 +192,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({}, self.server.put_status)
 
     def _json(self, value, status=200):
-        body = json.dumps(value).encode()
+        self._send(json.dumps(value).encode(), "application/json", status)
+
+    def _send(self, body, kind, status=200):
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -14,20 +14,36 @@ from conftest import LIGHT, ROOT, arrays
 from kaggle_server import refused
 
 from digit_recognizer.files import read_json
-from digit_recognizer.kaggle import packing
-from digit_recognizer.kaggle.packing import METADATA, NOTEBOOK, SCRIPT
 from digit_recognizer.training import backend
+
+METADATA = "kernel-metadata.json"
+SCRIPT, NOTEBOOK = "digit_recognizer_kernel.py", "digit_recognizer_kernel.ipynb"
+
+
+@pytest.fixture
+def pack(call, tmp_path):
+    """Packs a kernel into tmp_path and returns its metadata and its code, of a notebook as one program."""
+
+    def pack(*options):
+        outcome = call("kernel", "--pack-only", "--output", tmp_path, *options)
+        assert outcome.code == 0, outcome
+        metadata = read_json(tmp_path / METADATA)
+        code = (tmp_path / metadata["code_file"]).read_text()
+        if metadata["kernel_type"] == "notebook":
+            cells = json.loads(code)["cells"]
+            code = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
+        return metadata, code
+
+    return pack
 
 
 def session(folder, code, **mounts):
-    """Runs a packed kernel as Kaggle does, in an empty folder beside read-only inputs; returns what it says."""
+    """Runs a packed kernel as Kaggle does, in an empty folder beside read-only inputs; returns what it prints."""
     inputs, working = folder / "input", folder / "working"
     working.mkdir(parents=True)
     for name, source in mounts.items():
         shutil.copytree(source, inputs / name)
-    for path in [inputs, *inputs.rglob("*")]:
-        path.chmod(path.stat().st_mode & ~0o222)
-    before = {path: path.stat().st_mtime_ns for path in inputs.rglob("*")}  # root can write all the same
+    before = {path: path.stat().st_mtime_ns for path in inputs.rglob("*")}
     environment = os.environ | {"DIGITS_KAGGLE_ROOT": str(folder)}
     run = subprocess.run([sys.executable, code], cwd=working, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -35,62 +51,102 @@ def session(folder, code, **mounts):
     return run.stdout
 
 
-def test_packed_kernels_run_as_they_are_and_give_the_submission_of_the_checkout(light, call, tmp_path):
-    """One session that ends with a fold missing, and a later one, of the other layout, that goes on from its output."""
+def test_packed_kernels_run_and_give_the_submission_of_the_checkout(light, call, tmp_path):
+    """One session ends with a fold missing; a later one, of the other layout, goes on from its output."""
     csvs, run = light
     for name, options in (
         ("first", ("--fold", "0")),
         ("later", ("--resume-from", tmp_path / "kaggle/input")),
     ):
-        outcome = call("kernel", "--pack-only", "--output", tmp_path / name, "--", *LIGHT, *options)
-        assert outcome.code == 0 and "digit_recognizer_kernel.py" in outcome.out
+        assert call("kernel", "--pack-only", "--output", tmp_path / name, "--", *LIGHT, *options).code == 0
     first, later = (tmp_path / name / SCRIPT for name in ("first", "later"))
     said = session(tmp_path / "before", first, **{"competitions/digit-recognizer": csvs})
-    assert "not finished, and not in it: fold_01" in said and "Installing" not in said
+    assert "fold_01" in said and "Installing" not in said
     mounts = {"digit-recognizer": csvs, "notebooks/me/before": tmp_path / "before/working"}
     said = session(tmp_path / "kaggle", later, **mounts)
-    assert "finished before" in said and "out-of-fold accuracy" in said
+    assert "out-of-fold accuracy" in said
     assert arrays(tmp_path / "kaggle/working") == arrays(run)
     assert (tmp_path / "kaggle/working/report/curves.png").exists()
 
 
-def test_a_mistake_ends_the_kernel_with_its_code(call, tmp_path):
-    call("kernel", "--pack-only", "--output", tmp_path, "--", "--epochs", 0)
+def test_a_packed_notebook_runs_and_ends_with_the_report(light, pack, tmp_path):
+    csvs, run = light
+    metadata, code = pack("--notebook", "--", "--resume-from", run)
+    assert (metadata["kernel_type"], metadata["code_file"]) == ("notebook", NOTEBOOK)
+    display = tmp_path / "modules/IPython/display.py"  # stands for a notebook's own
+    display.parent.mkdir(parents=True)
+    (display.parent / "__init__.py").write_text("")
+    display.write_text(
+        "def shown(*parts, **options):\n    print('displayed')\n\ndisplay = HTML = Image = shown\n"
+    )
+    (tmp_path / "cells.py").write_text(f"import sys\nsys.path.insert(0, {str(display.parents[1])!r})\n{code}")
+    said = session(tmp_path / "kaggle", tmp_path / "cells.py", **{"digit-recognizer": csvs})
+    assert "out-of-fold accuracy" in said and said.rstrip().endswith("displayed")
+    assert arrays(tmp_path / "kaggle/working") == arrays(run)
+
+
+@pytest.mark.parametrize("form", [[], ["--notebook"]])
+def test_a_mistake_ends_the_kernel(pack, csvs, tmp_path, form):
+    """A script with the exit code, a notebook with an exception: SystemExit would not fail it."""
+    _, code = pack(*form, "--", "--epochs", 0)
+    (tmp_path / "code.py").write_text(code)
+    csvs.rename(tmp_path / "input")
     environment = os.environ | {"DIGITS_KAGGLE_ROOT": str(tmp_path)}
-    run = subprocess.run([sys.executable, tmp_path / SCRIPT], env=environment, capture_output=True, text=True)
-    assert run.returncode == 2 and "epochs=0: it must be at least 1" in run.stdout
+    run = subprocess.run(
+        [sys.executable, tmp_path / "code.py"], env=environment, capture_output=True, text=True
+    )
+    assert "epochs=0: it must be at least 1" in run.stdout
+    assert "RuntimeError: run_all.sh failed" in run.stderr if form else run.returncode == 2
 
 
 @pytest.mark.parametrize(
     ("accelerator", "shape", "gpu", "tpu"),
     [("none", "", False, False), ("t4x2", "NvidiaTeslaT4", True, False), ("tpu", "TpuV5E8", False, True)],
 )
-def test_what_kaggle_is_told(call, tmp_path, accelerator, shape, gpu, tpu):
-    options = (
-        "--accelerator",
-        accelerator,
-        "--previous",
-        "me/before",
-        "--owner",
-        "me",
-        "--title",
-        "My Digits!",
-    )
-    assert call("kernel", "--pack-only", "--output", tmp_path, *options).code == 0
-    told = read_json(tmp_path / METADATA)
-    assert (told["machine_shape"], told["enable_gpu"], told["enable_tpu"]) == (shape, gpu, tpu)
-    assert told["id"] == "me/my-digits" and told["enable_internet"] is False and told["is_private"] is True
-    assert told["competition_sources"] == ["digit-recognizer"] and told["kernel_sources"] == ["me/before"]
-    code = (tmp_path / SCRIPT).read_text()
+def test_metadata(pack, accelerator, shape, gpu, tpu):
+    options = ("--accelerator", accelerator, "--previous", "me/before", "--owner", "me")
+    metadata, code = pack(*options, "--title", "Ziffern für Anna!")
+    assert (metadata["machine_shape"], metadata["enable_gpu"], metadata["enable_tpu"]) == (shape, gpu, tpu)
+    assert metadata["id"] == "me/ziffern-fur-anna" and metadata["title"] == "Ziffern für Anna!"
+    assert metadata["enable_internet"] is False and metadata["is_private"] is True
+    assert metadata["competition_sources"] == ["digit-recognizer"]
+    assert metadata["kernel_sources"] == ["me/before"]
     assert "['--time-budget', '11h', '--resume-from', '/kaggle/input']" in code
     assert str(ROOT) not in code
 
 
-def test_packing_twice_gives_the_same_bytes(call, tmp_path):
-    for name in ("one", "two"):
-        call("kernel", "--pack-only", "--output", tmp_path / name)
-    one, two = ((tmp_path / name / SCRIPT).read_bytes() for name in ("one", "two"))
-    assert one == two
+def test_options_that_are_given_are_not_overridden(pack):
+    given = ["--time-budget=5h", "--resume-from=/kaggle/input/mine"]
+    assert f"OPTIONS = {given}\n" in pack("--previous", "me/before", "--", *given)[1]
+    assert "OPTIONS = ['--time-budget', '5h']\n" in pack("--", "--time-budget", "5h")[1]
+
+
+@pytest.mark.parametrize(
+    "title", ['Digits """ + print(1/0) + """ yes', "Digits\nprint(1/0)", "Digits {package} \\"]
+)
+@pytest.mark.parametrize("form", [[], ["--notebook"]])
+def test_a_title_is_no_code(pack, title, form):
+    metadata, code = pack("--title", title, *form, "--", "it's\n\U0001f600")
+    names = {}
+    exec(code[: code.index("PACKAGE")], names)  # the title, the imports and OPTIONS
+    assert metadata["title"] == title
+    assert names["OPTIONS"] == ["it's\n\U0001f600", "--time-budget", "11h"]
+    compile(code, "kernel", "exec")
+
+
+def test_what_is_packed(pack):
+    """The package whole, with its templates, the scripts and the requirements, and nothing else; twice the same."""
+    _, code = pack()
+    assert pack()[1] == code
+    names = {}
+    exec(code[: code.index("temporary =")], names)
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(names["PACKAGE"]))) as file:
+        packed = set(file.namelist())
+    files = [path for path in (ROOT / "src/digit_recognizer").rglob("*") if path.is_file()]
+    files = [path for path in files if "__pycache__" not in path.parts and not path.name.startswith(".")]
+    files += [ROOT / "requirements.txt", *(ROOT / "scripts").glob("*.py"), *(ROOT / "scripts").glob("*.sh")]
+    assert packed == {path.relative_to(ROOT).as_posix() for path in files}
+    assert any(name.endswith(".j2") for name in packed)
 
 
 def test_pushed_followed_and_fetched(server, call, tmp_path):
@@ -99,15 +155,19 @@ def test_pushed_followed_and_fetched(server, call, tmp_path):
     assert server.kernel["text"] == (tmp_path / SCRIPT).read_text()
     assert server.kernel["slug"] == "somebody/digit-recognizer-k-fold-ensemble"
     assert server.kernel["machineShape"] == "NvidiaTeslaT4" and server.kernel["enableInternet"] is False
-    waits = [line for line in outcome.out.splitlines() if line.startswith("waiting for the kernel, 00:00: ")]
-    assert [line.split()[-1] for line in waits] == ["queued", "running", "complete"]
+    states = [
+        line.split()[-1] for line in outcome.out.splitlines() if line.startswith("waiting for the kernel, ")
+    ]
+    assert states == ["queued", "running", "complete"]
     assert {path.name for path in (tmp_path / "output").iterdir()} >= {"submission.csv", "cv_report.json"}
 
 
-def test_pushed_once_and_fetched_later(server, call, tmp_path):
-    outcome = call("kernel", "--output", tmp_path, "--no-wait")
+def test_a_pushed_notebook_that_is_fetched_later(server, call, tmp_path):
+    outcome = call("kernel", "--notebook", "--output", tmp_path, "--no-wait")
     assert outcome.code == 0 and "kaggle.com/code/somebody/" in outcome.out and "--fetch" in outcome.out
-    assert not server.asked_for("GetKernelSessionStatus")
+    assert server.kernel["kernelType"] == "notebook" and not server.asked_for("GetKernelSessionStatus")
+    sent, written = json.loads(server.kernel["text"]), json.loads((tmp_path / NOTEBOOK).read_text())
+    assert sent == written and (written["nbformat"], len(written["cells"])) == (4, 4)
     outcome = call("kernel", "--output", tmp_path, "--fetch")
     assert outcome.code == 0 and f"its output is in {tmp_path / 'output'}" in outcome.out
     assert len(server.asked_for("SaveKernel")) == 1
@@ -120,11 +180,11 @@ def test_the_outputs_of_two_kernels_stay_apart(server, call, tmp_path):
     for number in (1, 2):
         server.statuses = ["COMPLETE"]
         outcome = call("kernel", "--output", tmp_path, "--fetch")
-        assert outcome.code == 0 and f"of before is {tmp_path / f'output_{number}'} now" in outcome.out
-    assert (tmp_path / "output_1/fold_09/metrics.json").exists() and (
-        tmp_path / "output_2/submission.csv"
-    ).exists()
-    assert not (tmp_path / "output/fold_09").exists()
+        assert (
+            outcome.code == 0 and f"an earlier kernel is {tmp_path / f'output_{number}'} now" in outcome.out
+        )
+    assert (tmp_path / "output_1/fold_09/metrics.json").exists()
+    assert (tmp_path / "output_2/submission.csv").exists() and not (tmp_path / "output/fold_09").exists()
 
 
 def test_an_output_that_breaks_off_starts_no_second_kernel(server, call, tmp_path):
@@ -132,7 +192,7 @@ def test_an_output_that_breaks_off_starts_no_second_kernel(server, call, tmp_pat
     server.output["lost.csv"] = None  # its address answers 404
     outcome = call("kernel", "--output", tmp_path)
     assert refused(
-        outcome, "answers 404", "with --fetch the same command goes on, and starts no second kernel"
+        outcome, "answers 404", "with --fetch the same command goes on and starts no second kernel"
     )
     assert not [path for path in tmp_path.iterdir() if "output" in path.name]
     del server.output["lost.csv"]
@@ -140,18 +200,17 @@ def test_an_output_that_breaks_off_starts_no_second_kernel(server, call, tmp_pat
     assert len(server.asked_for("SaveKernel")) == 1
 
 
-def test_a_kernel_that_is_not_ones_own(server, call, tmp_path):
-    """The client has words of its own for it, which name another cause."""
+def test_a_kernel_of_somebody_else(server, call, tmp_path):
+    """The client names another cause."""
     for method in ("GetKernelSessionStatus", "ListKernelSessionOutput"):
         server.faults, server.statuses = {method: (403, "")}, ["COMPLETE"]
-        assert refused(
-            call("kernel", "--output", tmp_path, "--fetch"), "(403)", "is --owner your name there?"
-        )
+        words = ("(403)", "is --owner your name at Kaggle?")
+        assert refused(call("kernel", "--output", tmp_path, "--fetch"), *words)
 
 
 def test_what_goes_wrong_at_kaggle(server, call, tmp_path):
     server.statuses = ["RUNNING", {"status": "ERROR", "failureMessage": "out of memory"}]
-    assert refused(call("kernel", "--output", tmp_path), "ended with error: out of memory", "its log is at")
+    assert refused(call("kernel", "--output", tmp_path), "ended: error out of memory", "its log is at")
     server.saved = {"error": "Maximum batch GPU session count reached"}
     assert refused(call("kernel", "--output", tmp_path), "does not take the kernel", "Maximum batch GPU")
     server.saved = {"invalidCompetitionSources": ["digit-recognizer"]}
@@ -159,104 +218,12 @@ def test_what_goes_wrong_at_kaggle(server, call, tmp_path):
     assert refused(call("kernel", "--output", tmp_path, "--title", "!!"), "at least five letters")
 
 
-def test_a_kernel_is_followed_though_some_looks_fail(server, call, tmp_path):
-    """A session lasts hours; Kaggle or the network may be away for a minute."""
+def test_a_kernel_is_followed_though_some_requests_fail(server, call, tmp_path):
+    """A session lasts hours; Kaggle or the network may be away for a while."""
     server.statuses = ["RUNNING"] * 3 + ["COMPLETE"]
-    faults = iter([None, (503, ""), (503, ""), None, None, None])
-
-    class Faults(dict):
-        def __contains__(self, name):
-            if name != "GetKernelSessionStatus":
-                return False
-            self.next = next(faults)
-            return self.next is not None
-
-        def __getitem__(self, name):
-            return self.next
-
-    server.faults = Faults()
+    server.passing_faults = {"GetKernelSessionStatus": [None, (503, ""), (503, "")]}
     outcome = call("kernel", "--output", tmp_path)
     assert outcome.code == 0 and "answers 503" in outcome.out and "its output is in" in outcome.out
-    server.faults = {"GetKernelSessionStatus": (503, "")}
-    assert refused(call("kernel", "--output", tmp_path), "answers 503", "with --fetch")
-
-
-def test_what_the_user_gives_is_not_overridden(call, tmp_path):
-    given = ["--time-budget=5h", "--resume-from=/kaggle/input/mine"]
-    assert packing.training_options(given, previous=True) == given
-    assert packing.training_options(["--time-budget", "5h"], previous=False) == ["--time-budget", "5h"]
-    call("kernel", "--pack-only", "--output", tmp_path, "--", "--time-budget=5h")
-    code = (tmp_path / SCRIPT).read_text()
-    assert "OPTIONS = ['--time-budget=5h']" in code and "'11h'" not in code
-
-
-@pytest.mark.parametrize(
-    "title", ['Digits """ + print(1/0) + """ yes', "Digits\nprint(1/0)", "Digits {package} \\"]
-)
-@pytest.mark.parametrize("form", [[], ["--notebook"]])
-def test_a_title_is_no_code(call, tmp_path, title, form):
-    outcome = call(
-        "kernel", "--pack-only", "--output", tmp_path, "--title", title, *form, "--", "it's\n\U0001f600"
-    )
-    assert outcome.code == 0 and read_json(tmp_path / METADATA)["title"] == title
-    code = program(tmp_path / NOTEBOOK) if form else (tmp_path / SCRIPT).read_text()
-    options, names = code[: code.index("PACKAGE")], {}
-    exec(options, names)  # the title, the imports and OPTIONS
-    assert names["OPTIONS"] == ["it's\n\U0001f600", "--time-budget", "11h"]
-    compile(code, "kernel", "exec")
-
-
-def program(notebook):
-    """The code cells of a notebook, in order, as one program."""
-    cells = json.loads(notebook.read_text())["cells"]
-    return "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
-
-
-def test_a_packed_notebook_runs_and_ends_with_the_report(light, call, tmp_path):
-    csvs, run = light
-    outcome = call("kernel", "--pack-only", "--notebook", "--output", tmp_path, "--", "--resume-from", run)
-    assert outcome.code == 0 and NOTEBOOK in outcome.out
-    metadata = read_json(tmp_path / METADATA)
-    assert (metadata["kernel_type"], metadata["code_file"]) == ("notebook", NOTEBOOK)
-    display = tmp_path / "modules/IPython/display.py"  # stands for a notebook's own
-    display.parent.mkdir(parents=True)
-    (display.parent / "__init__.py").write_text("")
-    display.write_text(
-        "def shown(*parts, **options):\n    print('displayed')\n\ndisplay = HTML = Image = shown\n"
-    )
-    code = f"import sys\nsys.path.insert(0, {str(display.parents[1])!r})\n" + program(tmp_path / NOTEBOOK)
-    (tmp_path / "cells.py").write_text(code)
-    said = session(tmp_path / "kaggle", tmp_path / "cells.py", **{"digit-recognizer": csvs})
-    assert "out-of-fold accuracy" in said and said.rstrip().endswith("displayed")
-    assert arrays(tmp_path / "kaggle/working") == arrays(run)
-
-
-def test_a_pushed_notebook(server, call, tmp_path):
-    assert call("kernel", "--notebook", "--no-wait", "--output", tmp_path).code == 0
-    assert server.kernel["kernelType"] == "notebook"
-    sent, written = json.loads(server.kernel["text"]), json.loads((tmp_path / NOTEBOOK).read_text())
-    assert sent == written and (written["nbformat"], len(written["cells"])) == (4, 4)
-
-
-def test_what_is_packed(call, tmp_path):
-    """The package whole, with its templates, the scripts and the requirements, and nothing else."""
-    call("kernel", "--pack-only", "--output", tmp_path)
-    names = {}
-    code = (tmp_path / SCRIPT).read_text()
-    exec(code[: code.index("with tempfile")], names)
-    with zipfile.ZipFile(io.BytesIO(base64.b64decode(names["PACKAGE"]))) as file:
-        packed = set(file.namelist())
-    package = ROOT / "src/digit_recognizer"
-    there = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    there = [path for path in there if not path.name.startswith(".")]
-    there += [ROOT / "requirements.txt", *(ROOT / "scripts").glob("*.py"), *(ROOT / "scripts").glob("*.sh")]
-    assert packed == {path.relative_to(ROOT).as_posix() for path in there}
-    assert any(name.endswith(".j2") for name in packed)
-
-
-def test_the_address_of_a_title_with_accents(call, tmp_path):
-    call("kernel", "--pack-only", "--output", tmp_path, "--title", "Ziffern für Anna")
-    assert read_json(tmp_path / METADATA)["id"] == "OWNER/ziffern-fur-anna"
 
 
 def test_a_tpu_session_takes_jax(monkeypatch):

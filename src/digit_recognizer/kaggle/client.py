@@ -1,217 +1,200 @@
-"""The kaggle client, from version 2.0 on: authenticated, without secrets in its output, its errors in words.
+"""The kaggle client, version 2.0 or later: authenticated, silent, and with errors that say what to do.
 
-It is imported where it is used, because it authenticates on import, which in 2.0 ends a process that
-has no credentials.
+It is imported only when it is needed: its import authenticates, and version 2.0 then exits if that fails.
 """
 
+import codecs
 import errno
+import importlib.metadata
 import io
 import json
+import math
 import os
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from digit_recognizer.data import paths
-from digit_recognizer.files import UserError
+from digit_recognizer.files import UserError, reading
 
-SETTINGS = "https://www.kaggle.com/settings/api"
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two requests of `poll`
+BACK_OFF = 1.5  # factor from one pause to the next
 
-_AGAIN = "try the same command again"
+_SETTINGS = "https://www.kaggle.com/settings/api"
+_NEW_TOKEN = f"make a new token at {_SETTINGS} and put it there"
+_NO_CONNECTION = "check the network and HTTPS_PROXY"
+_BROKE_OFF = "the connection to Kaggle broke off: run the same command again"
+_CERTIFICATE = "the server's certificate is not trusted: set REQUESTS_CA_BUNDLE to your company's certificate"
+_PASSWORD = "the proxy wants a password (407): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT"
+_INCOMPLETE = f"the Kaggle credentials are incomplete: {_NEW_TOKEN}"
+
+# What an exception means: the name of its class or of a base class, and a part of its message. The first match counts.
+_FAULTS = {
+    ("InvalidSchema", "SOCKS"): "the proxy is a SOCKS proxy, which needs PySocks: pip install pysocks",
+    ("InvalidURL", ""): "HTTPS_PROXY is not the address of a proxy, such as http://HOST:PORT",
+    ("ValueError", "Invalid header value"): f"the Kaggle token contains a line break: {_NEW_TOKEN}",
+    ("SSLError", "CERTIFICATE_VERIFY_FAILED"): _CERTIFICATE,
+    ("SSLError", ""): "no TLS connection to Kaggle: check HTTPS_PROXY and REQUESTS_CA_BUNDLE",
+    ("OSError", "CA certificate bundle"): "REQUESTS_CA_BUNDLE names a file that does not exist: correct it",
+    ("ProxyError", " 407 "): _PASSWORD,
+    ("ProxyError", ""): f"no connection to Kaggle through the proxy: {_NO_CONNECTION}",
+    ("ConnectionError", "Max retries exceeded"): f"no connection to Kaggle: {_NO_CONNECTION}",
+    ("JSONDecodeError", ""): "the answer is not Kaggle's: a proxy or a sign-in page of the network sent it",
+    ("RequestException", ""): _BROKE_OFF,
+    ("HTTPError", ""): _BROKE_OFF,  # urllib3's
+    ("ValueError", "not match expected size"): _BROKE_OFF,  # the client's
+    ("ValueError", "in configuration"): _INCOMPLETE,  # client 2.0's
+}
+
+# What an answer means, by its status.
+_ANSWERS = {
+    401: f"Kaggle does not accept the credentials of {{place}}: {_NEW_TOKEN}",
+    403: "Kaggle refuses {name} (403): accept its rules at https://www.kaggle.com/competitions/{name}/rules",
+    404: "Kaggle knows no competition {name} (404): --competition takes the last part of its address",
+    407: _PASSWORD,
+    429: "Kaggle answers 429: try again later",
+}
 
 
 class NotDoneError(UserError):
-    """Kaggle has refused what was asked, or never got it: nothing has changed there."""
+    """Kaggle refused the request: nothing has changed there."""
 
 
-def page(competition: str, name: str) -> str:
-    """Returns the address of a page of the competition."""
-    return f"https://www.kaggle.com/competitions/{competition}/{name}"
+def connect() -> Any:
+    """Returns the authenticated kaggle client.
 
-
-def connect(alternative: str = "") -> Any:
-    """Returns the kaggle client, authenticated.
-
-    Raises UserError where it is not installed, finds no credentials, or Kaggle does not take them; `alternative`
-    is the end of the message: how to do without the client.
+    Raises UserError if it is too old, or if there are no credentials or Kaggle does not accept them.
     """
     place = paths.credentials_place()
     if place is None:
         raise UserError(
-            f'no Kaggle credentials: make a token at {SETTINGS} ("Generate New Token") and put it into '
-            "~/.kaggle/access_token or the variable KAGGLE_API_TOKEN; the client also takes KAGGLE_USERNAME "
-            "and KAGGLE_KEY, kaggle.json in ~/.kaggle or KAGGLE_CONFIG_DIR, and `kaggle auth login`"
-            + alternative
+            f'no Kaggle credentials: make a token at {_SETTINGS} ("Generate New Token") and put it into '
+            "~/.kaggle/access_token or the variable KAGGLE_API_TOKEN; KAGGLE_USERNAME and KAGGLE_KEY, kaggle.json and "
+            "`kaggle auth login` work too"
         )
+    version = importlib.metadata.version("kaggle")
+    if int(version.partition(".")[0]) < 2:
+        raise UserError(f"kaggle {version} is too old, 2.0 is needed: pip install --upgrade kaggle")
+    _secrets()  # raises UserError if the client cannot read the file
     if place.endswith("credentials.json"):
-        os.environ["KAGGLE_ENABLE_OAUTH"] = "1"  # without which 2.0 does not look there
-    output = io.StringIO()
-    with kaggle_errors("authentication", alternative), _no_verbose_requests(), redirect_stdout(output):
+        os.environ["KAGGLE_ENABLE_OAUTH"] = "1"  # version 2.0 reads that file only then
+    for name in ("VERBOSE", "VERBOSE_OUTPUT"):  # they make the client read every answer whole, to print it
+        os.environ.pop(name, None)
+    with kaggle_request("authentication") as output:
         try:
             import kaggle
 
             kaggle.api.authenticate()
-        except SystemExit:  # after a page of help, for which a line is enough
-            raise UserError(_credentials_refused("wrong, expired or not whole")) from None
-        except ValueError as error:
-            if "Missing" not in str(error):
+        except OSError as error:
+            if not error.filename:  # a fault of the network
                 raise
-            raise UserError(_credentials_refused("not whole")) from None
-        except ModuleNotFoundError as error:
-            raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
-    for line in dict.fromkeys(output.getvalue().splitlines()):  # a kaggle.json that others can read
-        print(redacted(line), flush=True)
+            folder = f"{quoted(error.filename)} ({error.strerror})"
+            raise UserError(f"kaggle cannot write {folder}: set KAGGLE_CONFIG_DIR to another folder") from None
+    for line in dict.fromkeys(output.getvalue().splitlines()):  # such as: other users can read kaggle.json
+        print(quoted(line), flush=True)
     return kaggle.api
 
 
-def _credentials_refused(why: str) -> str:
-    return (
-        f"Kaggle does not take the credentials of {paths.credentials_place() or 'this machine'} ({why}): make "
-        f"a new token at {SETTINGS} and put it there"
-    )
+def _secrets() -> list[str]:
+    """Returns the tokens and keys that the client uses.
+
+    Raises UserError if it cannot read their file, which has to be UTF-8 without BOM and, as .json, a JSON object.
+    """
+    token = os.environ.get("KAGGLE_API_TOKEN")
+    secrets = [token, os.environ.get("KAGGLE_KEY")]
+    path = Path(token or paths.credentials_place() or "")
+    if len(path.name) < 200 and path.is_file():  # a token can be too long for the name of a file
+        with reading(path, _NEW_TOKEN):
+            data = path.read_bytes()
+            if data.startswith(codecs.BOM_UTF8):
+                raise UserError(f"{path} begins with a byte order mark (BOM): save it as UTF-8 without BOM")
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise UserError(f"{path} is UTF-16: save it as UTF-8 without BOM")
+            values = json.loads(data.decode()) if path.suffix == ".json" else {"key": data.decode().strip()}
+            if not isinstance(values, dict):
+                raise ValueError("it is no JSON object")
+        secrets += [values.get(name) for name in ("key", "access_token", "refresh_token")]
+    return [secret for secret in secrets if isinstance(secret, str) and len(secret) > 3]
 
 
-@contextmanager
-def _no_verbose_requests() -> Iterator[None]:
-    """Hides the variables with which the client prints its requests, the Authorization header too."""
-    hidden = {name: os.environ.pop(name) for name in ("VERBOSE", "VERBOSE_OUTPUT") if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-class _RedactedStream(io.TextIOBase):
-    def __init__(self, stream: Any):
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        self.stream.write(redacted(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-
-def redacted(text: str) -> str:
-    """Returns `text` without the credentials, signatures of addresses and a proxy's password."""
+def quoted(text: str | None) -> str:
+    """Returns a text as one line without credentials, signatures of addresses and passwords of proxies."""
+    text = " ".join((text or "").split())
     for secret in _secrets():
         text = text.replace(secret, "...")
-    return re.sub(r"//[^/@\s]+@", "//...@", re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", text))
-
-
-def _secrets() -> list[str]:
-    """The tokens and keys of the variables, and of the file that the client takes."""
-    found = [os.environ.get(name, "") for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")]
-    place = paths.credentials_place() or ""
-    try:
-        text = Path(found[0] if place == "KAGGLE_API_TOKEN" else place).read_text().strip()
-        values = json.loads(text)
-        found += [values.get(name) for name in ("key", "access_token", "refresh_token")]
-    except (OSError, UnicodeError):  # a variable, or a file that the client can't read either
-        pass
-    except (ValueError, AttributeError):  # no JSON object: the token itself
-        found.append(text)
-    return [each for each in found if isinstance(each, str) and len(each) > 3]
+    return re.sub(r"//[^/@\s]+@", "//...@", re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", text))[:300]
 
 
 @contextmanager
-def filtered_output() -> Iterator[None]:
-    """Lets the client print what it does, without secrets; its bar only where there is a terminal."""
-    errors = sys.stderr if paths.on_terminal() else io.StringIO()
-    with redirect_stdout(_RedactedStream(sys.stdout)), redirect_stderr(errors):
-        yield
+def kaggle_request(name: str) -> Iterator[io.StringIO]:
+    """Runs a block that calls the client, hides what it prints, and turns its errors into UserErrors.
 
+    Its output and its errors may contain an address with its signature. `name` is the competition, or OWNER/KERNEL, for
+    the message. Yields what the client prints.
 
-@contextmanager
-def kaggle_errors(competition: str, alternative: str = "", broken: str = _AGAIN) -> Iterator[None]:
-    """Turns whatever the client raises into a UserError that says what to do.
-
-    Of the client's own message only what Kaggle has answered is kept: the rest may hold an address with
-    its signature.
-
-    Args:
-        competition: or kernel OWNER/KERNEL, which the message names.
-        alternative: the end of the message: another way to the same end.
-        broken: what to do about a connection that broke off.
-
-    Raises NotDoneError where nothing has changed at Kaggle for sure, else UserError.
+    Raises NotDoneError if Kaggle refuses the request, OSError if the client cannot write a file, else UserError.
     """
+    output = io.StringIO()
     try:
-        yield
-    except UserError:
+        with redirect_stdout(output), redirect_stderr(io.StringIO()):
+            yield output
+    except (UserError, ModuleNotFoundError):
         raise
+    except SystemExit:  # wrong, expired or incomplete credentials
+        raise UserError(_ANSWERS[401].format(place=paths.credentials_place())) from None
     except Exception as error:
-        kind = NotDoneError if _is_without_effect(error) else UserError
-        raise kind(redacted(_sentence(error, competition, alternative, broken))) from None
+        if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
+            raise  # from the file system
+        if isinstance(error, ValueError) and hasattr(error.__context__, "response"):
+            error = error.__context__  # the client replaced Kaggle's answer by an error of its own
+        response = getattr(error, "response", None)
+        if response is None:
+            classes, text = {parent.__name__ for parent in type(error).__mro__}, str(error)
+            matches = (fault for (kind, part), fault in _FAULTS.items() if kind in classes and part in text)
+            default = f"the kaggle client failed with {type(error).__name__}: pip install --upgrade kaggle"
+            raise UserError(next(matches, default)) from None
+        if response.request.method == "GET":  # of a file; requests to Kaggle itself are POST
+            raise UserError(f"the address of the file answers {response.status_code}: try again") from None
+        kind = NotDoneError if response.status_code < 500 else UserError
+        raise kind(_explain_answer(response, name)) from None
 
 
-def _is_without_effect(error: Exception) -> bool:
-    """Whether the request was refused, or is not the last one of a submission, which alone makes one."""
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    address = str(getattr(getattr(error, "request", None), "url", None) or "CreateSubmission")
-    return 400 <= status < 500 or not urlsplit(address).path.endswith("CreateSubmission")
-
-
-def _sentence(error: Exception, competition: str, alternative: str, broken: str) -> str:
-    from requests.exceptions import ConnectionError, RequestException
-    from urllib3.exceptions import HTTPError
-
-    if isinstance(error, ValueError) and hasattr(error.__context__, "response"):
-        error = error.__context__  # an answer that the client has put into words of its own
-    response, request = getattr(error, "response", None), getattr(error, "request", None)
-    if response is not None:
-        # the client asks Kaggle with POST, and is sent on to the file itself, which is a GET
-        if response.request.method == "GET":
-            return f"the file's own address answers {response.status_code}: {broken}{alternative}"
-        return _answer(response, competition)
-    if isinstance(error, ConnectionError) and request is not None and request.method == "POST":
-        return f"no connection to Kaggle: look at the network and at HTTPS_PROXY{alternative}"
-    if isinstance(error, RequestException | HTTPError) or "does not match expected size" in str(error):
-        return f"the connection to Kaggle broke off: {broken}{alternative}"
-    if isinstance(error, OSError):
-        return unwritable(error)
-    return f"the kaggle client failed with {type(error).__name__}: pip install --upgrade kaggle{alternative}"
-
-
-def unwritable(error: OSError) -> str:
-    """Returns, in words, what to do about a full disk, or what else the file system refuses."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full: make room, then the same command goes on"
-    return f"{error.filename or 'the folder'} can't be read or written ({error.strerror or error})"
-
-
-def _answer(response: Any, competition: str) -> str:
-    status, message = response.status_code, _message(response)
+def _explain_answer(response: Any, name: str) -> str:
+    status, message = response.status_code, ""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):  # not the JSON of Kaggle's errors
+        message = quoted(response.json()["message"])
+    sentence = "Kaggle refuses the request ({status})" if status < 500 else "Kaggle answers {status}: try again later"
+    sentence = _ANSWERS.get(status, sentence)
     if status in (400, 403) and re.search(r"allowance|limit|daily|per day", message, re.IGNORECASE):
-        return f"the daily limit of {competition} is reached, 0 are left until 00:00 UTC{message}"
-    if status == 401:
-        return _credentials_refused("401")
-    if status in (403, 404) and "/" in competition:
-        return f"Kaggle refuses the kernel {competition} ({status}): is --owner your name there?{message}"
-    if status == 403:
-        return (
-            f"Kaggle refuses {competition} (403): accept its rules at {page(competition, 'rules')}, "
-            f"then the same command again{message}"
-        )
-    if status == 404:
-        return (
-            f"Kaggle knows no competition {competition!r} (404): --competition takes the last part of its "
-            f"address, such as {paths.COMPETITION}"
-        )
-    if status == 429 or status >= 500:
-        return f"Kaggle answers {status}: try again later{message}"
-    return f"Kaggle refuses the request ({status}){message}"
+        sentence = "the daily limit of {name} is reached, 0 are left until 00:00 UTC"
+    elif status in (403, 404) and "/" in name:
+        sentence = "Kaggle refuses the kernel {name} ({status}): is --owner your name at Kaggle?"
+    sentence = sentence.format(status=status, name=name, place=paths.credentials_place())
+    return f"{sentence} (Kaggle says: {message})" if message else sentence
 
 
-def _message(response: Any) -> str:
-    """What Kaggle says, in brackets, on one line."""
-    try:
-        message = " ".join(str(response.json()["message"]).split())
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return f" (Kaggle says: {message[:300]})" if message else ""
+def poll(look: Callable[[], tuple[str, bool]], what: str, seconds: float = math.inf) -> None:
+    """Calls `look` with growing pauses until it reports the last state or the time is up; prints each new state.
+
+    `look` returns a state in words, and whether it is the last one. If a later look raises UserError, that is a state
+    too: the connection may come back. `what` is waited for, `seconds` at most; 0 calls `look` once.
+    """
+    began, pause, last_state = time.monotonic(), FIRST_PAUSE, ""
+    while True:
+        try:
+            state, is_last = look()
+        except UserError as error:
+            if not last_state:
+                raise
+            state, is_last = str(error), False
+        elapsed = time.monotonic() - began
+        if state != last_state:
+            print(f"waiting for {what}, {elapsed:.0f} s: {state}", flush=True)
+            last_state = state
+        if is_last or elapsed >= seconds:
+            return
+        time.sleep(min(pause, seconds - elapsed))
+        pause = min(pause * BACK_OFF, LONGEST_PAUSE)

@@ -1,128 +1,127 @@
-"""A submission to a competition: checked, told what was sent before, sent, recorded."""
+"""Sends submission.csv to the competition, records that in submissions.json, and looks up the score.
 
+The message of a submission ends with a key: the first eight digits of the SHA-256 of submission.csv. Kaggle's list of
+submissions is searched for it, so the same bytes are recognized even if Kaggle's answer or our record was lost.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from digit_recognizer.data import digits, paths
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.paths import Locations
-from digit_recognizer.data.scores import scores
-from digit_recognizer.files import UserError
-from digit_recognizer.kaggle.client import NotDoneError, connect, filtered_output, kaggle_errors, page
-from digit_recognizer.kaggle.public_score import format_score, update_record
-from digit_recognizer.kaggle.records import (
-    UNDECIDED,
-    Record,
-    add_record,
-    last_of_same_bytes,
-    new_record,
-    replace_record,
-    sha256,
-)
-from digit_recognizer.results import submission
+from digit_recognizer.files import UserError, read_json, reading, write_json
+from digit_recognizer.kaggle.client import NotDoneError, connect, kaggle_request, poll, quoted
 from digit_recognizer.results.ensemble import read_ensemble
 from digit_recognizer.results.out_of_fold import covered_rows, load_oof
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import check_data
 
+LOW_ACCURACY = 0.9  # out of fold; a run below it is not sent without asking
+
+_OPEN = ("sending", "pending")  # statuses that another look at Kaggle's list may change
+_OUTCOMES = {
+    "sending": "not known whether it reached Kaggle",
+    "refused": "refused by Kaggle",
+    "pending": "no score yet",
+    "error": "Kaggle could not score it: {error}",
+}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An entry of submissions.json. It is written before anything is sent, so that no fault loses it."""
+
+    time: str  # UTC, when the sending began
+    competition: str
+    sha256: str  # of submission.csv
+    message: str  # with the key at its end
+    out_of_fold_accuracy: float | None
+    ref: int | None = None  # Kaggle's number of the submission
+    status: str = "sending"  # then refused, or as Kaggle says: pending, complete, error
+    public_score: float | None = None
+    error: str | None = None  # why Kaggle cannot score it
+
+    @property
+    def key(self) -> str:
+        """The end of the message."""
+        return f"[{self.sha256[:8]}]"
+
+    def __str__(self) -> str:
+        """Returns the score beside the run's own accuracy, or why there is no score."""
+        if self.status in _OUTCOMES:
+            return _OUTCOMES[self.status].format(error=self.error)
+        score, accuracy = self.public_score, self.out_of_fold_accuracy
+        line = f"public score {'not shown by Kaggle' if score is None else score}"
+        if accuracy is not None:
+            line += f", out-of-fold accuracy {accuracy:.5f}"
+        return line if None in (score, accuracy) else f"{line} ({score - accuracy:+.5f})"
+
 
 def submit(
-    place: Locations,
-    competition: str,
-    message: str | None = None,
-    *,
-    seconds: float = 0,
-    resend: bool = False,
-    dry_run: bool = False,
+    locations: Locations, competition: str, message: str | None, seconds: float, yes: bool, dry_run: bool
 ) -> None:
     """Checks a run's submission.csv, sends it, waits for its score and prints it.
 
     Args:
-        place: the data that the run was trained on, and the run directory.
+        locations: the data that the run was trained on, and the run directory.
         competition: the last part of its address on Kaggle.
-        message: that Kaggle shows with the submission; None: made of the run.
-        seconds: to wait for the score at most.
-        resend: send bytes that were sent before without asking.
-        dry_run: do all but send.
+        message: what Kaggle shows with the submission; None: made of the run.
+        seconds: how long to wait for the score at most.
+        yes: whether to send without asking.
+        dry_run: whether to do everything but send.
 
-    Raises UserError where the competition would not take the file, Kaggle refuses it or can't score it, or the
-    user does not want the same bytes sent again.
+    Raises UserError if the file is not the run's, the run is not of this data, the user does not want to send it, or
+    Kaggle refuses it or cannot score it.
     """
-    run = Run(place.output)
-    refuse_other_data(place, run)
-    dataset = digits.load(place.input)
-    check_data(run, dataset)
-    submission.check(run.submission, dataset)
-    checked = sha256(run.submission)
-    accuracy = out_of_fold_accuracy(run, dataset)
-    message = message or default_message(run, accuracy)
-    print(f"{run.submission}: {len(dataset.ids)} rows, as the competition takes them", flush=True)
-    print(f"message: {message}", flush=True)
-    sent = already_submitted(run, competition, look=not dry_run)
-    if dry_run:
-        print(f"--dry-run: nothing is sent to {competition}")
-        return
-    if sent and not resend:
-        confirm_resending(run)
-    with run.lock():
-        if sha256(run.submission) != checked or last_of_same_bytes(run, competition) != sent:
-            raise UserError(f"{run.folder} was written meanwhile: run the same command again")
-        record = send(run, competition, message, accuracy)
+    run = Run(locations.output)
+    with nullcontext() if dry_run else run.lock():
+        submission = _prepare(run, digits.load(locations.input), competition, message)
+        print(f"message: {submission.message}", flush=True)
+        if dry_run:
+            print("\n".join([*_doubts(submission, read_submissions(run)), "--dry-run: nothing is sent"]))
+            return
+        submission = _send(run, submission, yes)
     if seconds:
-        record = update_record(run, record, seconds) or record
-    _print_outcome(run, record)
+        submission = wait_for_score(run, submission, seconds)
+    address = f"https://www.kaggle.com/competitions/{competition}/submissions"
+    if submission.status == "error":
+        raise UserError(f"{submission} (see {address})")
+    print(submission)
+    if submission.status in _OPEN:
+        print(f"python scripts/submit.py --score --output {run.folder} looks later; {address} shows it too")
 
 
-def _print_outcome(run: Run, record: Record) -> None:
-    outcome, own_page = format_score(record), page(record["competition"], "submissions")
-    if record["status"] == "error":
-        raise UserError(f"{outcome} (see {own_page})")
-    if record["status"] == "pending":
-        later = f"python scripts/submit.py --score --output {run.folder}"
-        outcome += f": {later} looks later, and {own_page} shows it"
-    print(outcome)
+def _prepare(run: Run, dataset: Dataset, competition: str, message: str | None) -> Submission:
+    """Checks that submission.csv is the run's and of this data, and returns its entry for submissions.json."""
+    if dataset.kind != "competition":
+        raise UserError(f"{dataset.kind} data is never sent: run scripts/download.py, or give the run's --input")
+    check_data(run, dataset)
+    accuracy, advice = None, "run python scripts/ensemble.py again"
+    with reading(run.submission, advice):
+        digest = sha256(run.submission.read_bytes()).hexdigest()
+    if read_json(run.ensemble_json, advice).get("submission_sha256") != digest:
+        raise UserError(f"{run.submission} is not the file that scripts/ensemble.py wrote: {advice}")
+    if run.oof_probabilities.exists():
+        oof = load_oof(run, len(dataset.train_labels))
+        accuracy = float((oof.argmax(axis=1) == dataset.train_labels)[covered_rows(oof)].mean())
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    submission = Submission(now, competition, digest, message or _default_message(run, accuracy), accuracy)
+    print(f"{run.submission}: {len(dataset.ids)} rows, as scripts/ensemble.py wrote them for this data")
+    return replace(submission, message=f"{submission.message} {submission.key}")
 
 
-def refuse_other_data(place: Locations, run: Run) -> None:
-    """Raises UserError where `run` is not of a competition's data, or there is no data to check it with."""
-    data = (run.settings() or {}).get("data", "sample" if place.is_sample else None)
-    what = {"sample": "the built-in sample", "mnist": "MNIST's own files"}.get(data)
-    if what:
-        raise UserError(
-            f"{run.folder} is of {what}, which is never sent: get the competition's files with "
-            "python scripts/download.py, train, and give --output where the run is not output/run"
-        )
-    if place.is_sample:
-        raise UserError(
-            f"there is no data to check {run.folder} with: get the competition's files with "
-            "python scripts/download.py, or give the --input that it was trained on"
-        )
-
-
-def out_of_fold_accuracy(run: Run, dataset: Dataset) -> float | None:
-    """Returns the accuracy over the rows that a member predicted; None without oof_probabilities.npy."""
-    if not run.oof_probabilities.exists():
-        return None
-    oof = load_oof(run, len(dataset.train_labels))
-    covered = covered_rows(oof)
-    return scores(dataset.train_labels[covered], oof[covered])["accuracy"]
-
-
-def default_message(run: Run, accuracy: float | None) -> str:
-    """Returns recipe, folds, seed, out-of-fold accuracy of a run, and the commit it was begun with, in words."""
-    settings = run.settings() or {}
-    ensemble = read_ensemble(run)
-    parts = [settings.get("name", "run")]
-    if "runs" in settings:
-        parts = [f"blend of {len(settings['runs'])} runs", f"{len(ensemble.weights)} members"]
-    elif settings.get("holdout"):
-        parts.append(f"holdout {settings['holdout']:g}")
-    elif "folds" in settings:
-        repeats = f" x {settings['repeats']}" if settings.get("repeats", 1) > 1 else ""
-        parts.append(f"{settings['folds']} folds{repeats}")
+def _default_message(run: Run, accuracy: float | None) -> str:
+    """Returns the run's recipe, number of members, seed, out-of-fold accuracy and commit in words."""
+    settings, ensemble = run.require_settings(), read_ensemble(run)
+    parts = [settings["name"], f"{len(ensemble.weights)} members"]
     if ensemble.missing:
         parts.append(f"{len(ensemble.missing)} not finished")
-    if "seed" in settings:
+    if "seed" in settings:  # not of a blend
         parts.append(f"seed {settings['seed']}")
     if accuracy is not None:
         parts.append(f"out-of-fold accuracy {accuracy:.5f}")
@@ -131,97 +130,118 @@ def default_message(run: Run, accuracy: float | None) -> str:
     return ", ".join(parts)
 
 
-def already_submitted(run: Run, competition: str, look: bool) -> Record | None:
-    """Prints when the same bytes were sent to the competition; returns that record, or None.
+def _doubts(submission: Submission, earlier: Sequence[Submission]) -> list[str]:
+    """Returns why the user should be asked: a low accuracy, or earlier submissions of the same bytes."""
+    doubts, accuracy = [], submission.out_of_fold_accuracy
+    if accuracy is not None and accuracy < LOW_ACCURACY:
+        doubts.append(f"the out-of-fold accuracy is only {accuracy:.5f}")
+    for entry in earlier:
+        same = (entry.sha256, entry.competition) == (submission.sha256, submission.competition)
+        if same and entry.status != "refused":
+            doubts.append(f"the same bytes were sent to {entry.competition} at {entry.time}: {entry}")
+    return doubts
 
-    With `look`, Kaggle is asked for what the record leaves open.
+
+def _send(run: Run, submission: Submission, yes: bool) -> Submission:
+    """Sends submission.csv and returns its new record; the run's lock has to be held.
+
+    If it is not known whether Kaggle received it, the record stays, and the key in the message tells later.
     """
-    record = last_of_same_bytes(run, competition)
-    if record and look and record["status"] in UNDECIDED:
-        record = update_record(run, record, 0) or last_of_same_bytes(run, competition)
-    if record:
-        sent = f"the same bytes were sent to {competition} at {record['time']}"
-        print(f"{sent}: {format_score(record)}", flush=True)
-    return record
-
-
-def confirm_resending(run: Run) -> None:
-    """Raises UserError unless the user wants the same bytes sent again; a notebook's cell can't be answered."""
+    api, competition = connect(), submission.competition
+    listed = _list_submissions(api, competition)
+    earlier = read_submissions(run)
+    earlier = [updated(entry, listed) if entry.competition == competition else entry for entry in earlier]
+    refs = {entry.ref for entry in earlier}
+    for item in listed:  # the same bytes may have been sent from a copy of this run
+        if item.ref not in refs and item.description.endswith(submission.key):
+            earlier.append(updated(replace(submission, time=f"{item.date} UTC"), [item]))
+    doubts = _doubts(submission, earlier)
+    for doubt in doubts:
+        print(doubt, flush=True)
+    if doubts and not yes and not _is_confirmed():
+        raise UserError(f"{run.submission} is not sent: --yes sends it without asking")
+    write_submissions(run, [*earlier, submission])
     try:
-        answer = "" if paths.in_notebook() else input("Send them again? [y/N] ")
+        with kaggle_request(competition):
+            answer = api.competition_submit(str(run.submission), submission.message, competition, quiet=True)
+        if not answer.ref and not answer.message.lower().startswith("success"):  # the client does not raise
+            raise NotDoneError(f"nothing is submitted ({quoted(answer.message)}): run the same command again")
+    except NotDoneError:
+        _record(run, submission, replace(submission, status="refused"))
+        raise
+    print(f"{run.submission} is sent to {competition}", flush=True)
+    return _record(run, submission, replace(submission, ref=answer.ref or None, status="pending"))
+
+
+def _is_confirmed() -> bool:
+    try:
+        answer = "" if paths.in_notebook() else input("Send it all the same? [y/N] ")
     except EOFError:
         answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
-        raise UserError(f"{run.submission} is not sent a second time: --yes sends it without asking")
+    return answer.strip().lower() in ("y", "yes")
 
 
-def send(run: Run, competition: str, message: str, accuracy: float | None) -> Record:
-    """Sends submission.csv, and returns its record in submissions.json; the run's lock has to be held.
+def read_submissions(run: Run) -> list[Submission]:
+    """Returns the entries of submissions.json, the oldest first; raises UserError if the file is damaged."""
+    path, advice = run.submissions_json, "move it away"
+    entries = read_json(path, advice, list) if path.exists() else []
+    with reading(path, advice):
+        submissions = [Submission(**entry) for entry in entries]
+        [f"{entry} {entry.key}" for entry in submissions]  # raises if a value has a wrong type
+    return submissions
 
-    The record is there before anything is sent. It is removed where Kaggle has not taken the submission. Where
-    that is not known, it stays, and a later look decides.
 
-    Raises UserError where Kaggle does not take it, naming the daily limit if it is that.
+def write_submissions(run: Run, submissions: Sequence[Submission]) -> None:
+    """Writes submissions.json; the run's lock has to be held."""
+    write_json(run.submissions_json, [asdict(submission) for submission in submissions])
+
+
+def _record(run: Run, old: Submission, new: Submission) -> Submission:
+    """Replaces `old` by `new` in submissions.json and returns `new`; the run's lock has to be held."""
+    write_submissions(run, [new if entry == old else entry for entry in read_submissions(run)])
+    return new
+
+
+def _list_submissions(api: Any, competition: str) -> list[Any]:
+    """Returns the newest 100 submissions as Kaggle lists them, the newest first."""
+    with kaggle_request(competition):
+        return [item for item in api.competition_submissions(competition, page_size=100) or [] if item]
+
+
+def updated(submission: Submission, listed: Sequence[Any]) -> Submission:
+    """Returns the submission as Kaggle's list has it: with its number, else the newest one with its key."""
+    for item in listed if submission.status in _OPEN else ():
+        if item.ref == submission.ref if submission.ref else item.description.endswith(submission.key):
+            status = item.status.name.lower()
+            score = float(item.public_score) if item.public_score and status == "complete" else None
+            error = (quoted(item.error_description) or "no reason given") if status == "error" else None
+            return replace(submission, ref=item.ref or None, status=status, public_score=score, error=error)
+    return submission
+
+
+def wait_for_score(run: Run, submission: Submission, seconds: float) -> Submission:
+    """Waits for the score, `seconds` at most, records what Kaggle's list tells, and returns the new record."""
+    api, latest = connect(), submission
+
+    def look() -> tuple[str, bool]:
+        nonlocal latest
+        latest = updated(latest, _list_submissions(api, submission.competition))
+        return str(latest), latest.status not in _OPEN
+
+    poll(look, "the score", seconds)
+    with run.lock():  # other processes may have written the run meanwhile
+        return _record(run, submission, latest)
+
+
+def look_up_scores(run: Run, seconds: float) -> None:
+    """Prints the outcome of each submission in submissions.json; waits `seconds` at most for a score still to come.
+
+    Raises UserError if there is no submission.
     """
-    api = connect()
-    _check_limit(api, competition)
-    record = new_record(run, competition, message, accuracy)
-    add_record(run, record)
-    try:
-        ref = _upload(api, run, competition, message)
-    except NotDoneError:
-        replace_record(run, record, None)
-        raise
-    accepted = record | {"ref": ref, "status": "pending"}
-    try:
-        replace_record(run, record, accepted)
-    except OSError as error:
-        raise UserError(
-            f"{run.submission} is sent to {competition}, but {run.submissions_json} can't be written "
-            f"({error.strerror}): once that is mended, submit.py --score finds the submission and its score"
-        ) from None
-    left = _limits(api, competition)
-    rest = f"; {left.num_allowed_now} left today" if left else ""
-    print(f"{run.submission} is sent to {competition}{rest}", flush=True)
-    return accepted
-
-
-def _upload(api: Any, run: Run, competition: str, message: str) -> int | None:
-    """Sends submission.csv, and returns Kaggle's number of the submission, None where it tells none."""
-    alternative = f"; {page(competition, 'submissions')} shows what Kaggle has"
-    with kaggle_errors(competition, alternative), filtered_output():
-        answer = api.competition_submit(str(run.submission), message, competition, quiet=False)
-    # the client does not raise where the upload fails: it answers so
-    if not answer.ref and not answer.message.lower().startswith("success"):
-        raise NotDoneError(
-            f"the upload failed, and nothing is submitted (the client says: {answer.message}): "
-            "try the same command again"
-        )
-    return answer.ref or None
-
-
-def _limits(api: Any, competition: str) -> Any | None:
-    """The submissions that are left, or None where the client or Kaggle does not know."""
-    if not hasattr(api, "competition_get_submission_limits"):  # before 2.1
-        return None
-    try:
-        with kaggle_errors(competition), filtered_output():
-            limits = api.competition_get_submission_limits(competition)
-    except UserError:  # sending does not need them
-        return None
-    # all are zero for someone who has not entered yet
-    return limits if limits.num_allowed_now or limits.num_total else None
-
-
-def _check_limit(api: Any, competition: str) -> None:
-    limits = _limits(api, competition)
-    if limits is None or limits.num_allowed_now:
-        return
-    if limits.limited_by_total:
-        raise UserError(f"the limit of {competition} is reached: {limits.num_total} sent in all, 0 are left")
-    now = datetime.now(UTC)
-    minutes = 24 * 60 - now.hour * 60 - now.minute
-    raise UserError(
-        f"the daily limit of {competition} is reached: {limits.num_today} sent today, 0 are left until 00:00 UTC, "
-        f"in {minutes // 60} h {minutes % 60} min"
-    )
+    submissions = read_submissions(run)
+    if not submissions:
+        raise UserError(f"{run.submissions_json} records no submission: give --output, or leave --score out")
+    for submission in submissions:
+        if submission.status in _OPEN:
+            submission = wait_for_score(run, submission, seconds if submission.ref else 0)
+        print(f"{submission.time}, {submission.competition}: {submission}", flush=True)
