@@ -1,6 +1,5 @@
 """A headless Chromium, driven through the pipe of its DevTools protocol; no driver and no package is needed."""
 
-import base64
 import contextlib
 import json
 import os
@@ -125,9 +124,8 @@ class Browser:
         """Sets the colour scheme, the width of the window in CSS pixels, and the medium ("print" or none)."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
-        size, is_phone = {"width": width, "height": 850}, width < 600
-        scale = 2 if is_phone else 1
-        self.call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=scale, mobile=is_phone)
+        screen = {"width": width, "height": 850, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
 
     def point(self, selector: str) -> tuple[float, float]:
         """Moves the pointer to the middle of the first element of a CSS selector, and returns that place."""
@@ -145,14 +143,7 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str, code: int) -> None:
-        text = {"text": "\r"} if key == "Enter" else {}
         common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        text = {"text": "\r"} if key == "Enter" else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
-
-    def screenshot(self, path: Path) -> None:
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(answer["data"]))
-
-    def pdf(self) -> bytes:
-        return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])

@@ -1,5 +1,6 @@
 """The benchmark: what it times, what it keeps, and PyTorch's network if PyTorch is installed."""
 
+import functools
 import importlib.util
 
 import numpy as np
@@ -11,14 +12,6 @@ from digit_recognizer.benchmark import run, ways
 from digit_recognizer.data import digits, paths
 
 QUICK = ("--quick", "--threads", 2)
-
-
-@pytest.fixture
-def torch_baseline():
-    pytest.importorskip("torch", reason="PyTorch, which the benchmark compares with, is not installed")
-    from digit_recognizer.benchmark import torch_baseline
-
-    return torch_baseline
 
 
 @pytest.fixture
@@ -109,18 +102,16 @@ def test_ways_take_turns(monkeypatch):
     # the first round does not count, and the machine is slow in the last one
     seconds = {"usual": iter([99, 4, 8]), "ours": iter([99, 2, 2])}
 
-    def way(name):
-        def work():
-            turns.append(name)
-            clock[0] += next(seconds[name])
+    def work(name):
+        turns.append(name)
+        clock[0] += next(seconds[name])
 
-        return work
-
-    usual, ours = run.compare("it", {name: way(name) for name in seconds}, quick=True, images=8)
+    ways_of_test = {name: functools.partial(work, name) for name in seconds}
+    usual, ours = run.compare("it", ways_of_test, quick=True, images=8)
     assert turns == ["usual", "ours"] * 3
     assert (usual["values"], usual["median"], usual["ratio"]) == ("2 1", 1.5, 1)
     assert (ours["values"], ours["median"], ours["ratio"], ours["unit"]) == ("4 4", 4, 3, "images/s")
-    (row,) = run.compare("it", {"with seconds of its own": lambda: 2.5}, quick=True)
+    (row,) = run.compare("it", {"returns its seconds": lambda: 2.5}, quick=True)
     assert (row["values"], row["median"], row["unit"]) == ("2.5 2.5", 2.5, "s")
 
 
@@ -142,17 +133,20 @@ def test_what_is_refused(call, csvs, empty_checkout, monkeypatch):
         assert "set KERAS_BACKEND=tensorflow" in call("benchmark", "--quick").error
 
 
-def test_pytorchs_network_is_the_tutorials(torch_baseline):
+def test_pytorch():
+    """It has the tutorial's network, and rotates, zooms and shifts each image by itself."""
+    pytest.importorskip("torch", reason="PyTorch, which the benchmark compares with, is not installed")
+    from digit_recognizer.benchmark import torch_baseline
+
     network = torch_baseline.build()
     arrays = [*network.parameters(), *(buffer for buffer in network.buffers() if buffer.ndim)]
     assert sum(array.numel() for array in arrays) == 742_858
 
-
-def test_pytorch_augments_each_image_by_itself(torch_baseline):
     image = np.zeros((28, 28), np.uint8)
     image[9:19, 12:16] = 255
-    pixels = torch_baseline.torch.from_numpy(np.repeat(image[None], 400, axis=0))
-    augmented = torch_baseline.augment(pixels).numpy()[:, 0]
+    augmented = torch_baseline.augment(torch_baseline.torch.from_numpy(np.repeat(image[None], 400, axis=0))).numpy()[
+        :, 0
+    ]
     assert augmented.shape == (400, 28, 28) and augmented.min() >= 0 and augmented.max() <= 1
     mass = augmented.sum(axis=(1, 2))
     for positions in np.mgrid[0:28, 0:28]:  # shifted by up to 2.8 pixels, or by 2.8 / 0.9 with zoom
@@ -161,10 +155,6 @@ def test_pytorch_augments_each_image_by_itself(torch_baseline):
     area = mass / (image.sum() / 255)
     assert 0.8 < area.min() < 0.9 < 1.1 < area.max() < 1.25  # 1 / 1.1² to 1 / 0.9²
 
-
-def test_pytorch_is_measured(torch_baseline):
     images, labels = digits.sample().train_images[:128], digits.sample().train_labels[:128]
-    ((name, train),) = torch_baseline.epochs(images, labels).items()
-    ((_, predict),) = torch_baseline.predictors(images).items()
-    assert "PyTorch" in name and train() > 0
-    assert sum(len(probabilities) for probabilities in predict()) == 128
+    torch_baseline.epochs(images, labels)[torch_baseline.NAME]()
+    assert sum(len(batch) for batch in torch_baseline.predictors(images)[torch_baseline.NAME]()) == 128

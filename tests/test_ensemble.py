@@ -138,7 +138,7 @@ def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
     rows = [member.validation_rows for member in members_of(part, dataset)]
     unfinish(part, "fold_00")
     unfinish(other, "fold_01")
-    first, second, third = (ensemble.average_members(each, dataset) for each in (whole, part, other))
+    first, second, third = (ensemble.average_members(run, dataset) for run in (whole, part, other))
     blend = Run(tmp_path / "blend")
     blend.folder.mkdir()
     ensemble.write(blend, dataset, [first, second], np.array([0.75, 0.25]))
@@ -173,20 +173,15 @@ def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_pat
         ensemble.oof_weights([good, nothing], labels)
 
 
-@pytest.mark.parametrize(
-    ("probabilities", "message"),
-    [
+def test_submission_refuses_what_the_competition_would(dataset, tmp_path):
+    damaged = np.where(np.arange(20)[:, None] == 4, np.nan, np.ones((20, 10)))
+    for probabilities, message in (
         (np.ones((19, 10)), r"predictions of shape \(19, 10\) for 20 test rows"),
         (np.ones((20, 9)), r"predictions of shape \(20, 9\)"),
-        (
-            np.where(np.arange(20)[:, None] == 4, np.nan, np.ones((20, 10))),
-            "test row 5 has probabilities that are no",
-        ),
-    ],
-)
-def test_submission_refuses_what_the_competition_would(dataset, tmp_path, probabilities, message):
-    with pytest.raises(UserError, match=message):
-        submission.write(tmp_path / "submission.csv", dataset, probabilities)
+        (damaged, "test row 5 has probabilities that are no"),
+    ):
+        with pytest.raises(UserError, match=message):
+            submission.write(tmp_path / "submission.csv", dataset, probabilities)
     assert not [*tmp_path.iterdir()]
 
 

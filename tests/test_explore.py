@@ -73,9 +73,8 @@ def test_explore_the_sample(call, tmp_path, monkeypatch):
 
 def test_label_counts_are_those_of_the_rows(labelled):
     rows = np.flatnonzero(labelled.train_labels != 2)
-    some = dataclasses.replace(
-        labelled, train_images=labelled.train_images[rows], train_labels=labelled.train_labels[rows]
-    )
+    images, labels = labelled.train_images[rows], labelled.train_labels[rows]
+    some = dataclasses.replace(labelled, train_images=images, train_labels=labels)
     lines = explore.describe(some).splitlines()
     assert any(line.split()[:4] == ["test", "labels", "20", "uint8"] for line in lines)
     start = next(number for number, line in enumerate(lines) if line.startswith("label"))

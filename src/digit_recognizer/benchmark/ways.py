@@ -21,10 +21,9 @@ from digit_recognizer.data.digits import SIDE, Dataset
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import make_members
-from digit_recognizer.training import backend, networks
-from digit_recognizer.training.batches import ShuffledEpochs, stream
-from digit_recognizer.training.fold import FoldTrainer, make_learner
-from digit_recognizer.training.loop import batches_per_call
+from digit_recognizer.training import networks
+from digit_recognizer.training.batches import ShuffledEpochs, batches_per_call, stream
+from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.optimization import schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta
 
@@ -34,19 +33,15 @@ BN_CNN, FAST = named_recipes.named("bn_cnn"), named_recipes.named("fast")
 
 def epochs(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
     """Returns functions that train for an epoch, without validation, and return its seconds."""
-    published = partial(_fit, _published_network(), _augmented_batches(_scale(images), labels))
-    ours = {f"{recipe.name}, ours": _our_epoch(recipe, images, labels) for recipe in (BN_CNN, FAST)}
-    return {PUBLISHED: published} | ours
-
-
-def _our_epoch(recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
-    dtype, rows = backend.compute_dtype(recipe.precision), len(images)
-    scope = backend.xla_scope(dtype, recipe.epochs * rows, recipe.has_convolutions)
-    member = Member(0, 0, 0, np.arange(rows), np.arange(0), Path())
-    batches = batches_per_call(scope, rows // recipe.batch_size)
-    shuffled = ShuffledEpochs(images, labels, recipe, member, 0, batches)
-    learner = make_learner(recipe, rows, scope, dtype)
-    return partial(_fit, learner, stream(shuffled), shuffle=False, steps_per_epoch=shuffled.chunks)
+    ways = {PUBLISHED: partial(_fit, _published_network(), _augmented_batches(_scale(images), labels))}
+    member = Member(0, 0, 0, np.arange(len(images)), np.arange(0), Path())
+    for recipe in (BN_CNN, FAST):
+        trainer = FoldTrainer(recipe, len(images))
+        chunk = batches_per_call(trainer.xla_scope, trainer.batches)
+        shuffled = ShuffledEpochs(images, labels, recipe, member, 0, chunk)
+        options = {"shuffle": False, "steps_per_epoch": shuffled.chunks}
+        ways[f"{recipe.name}, ours"] = partial(_fit, trainer.learner, stream(shuffled), **options)
+    return ways
 
 
 def _fit(model: keras.Model, batches: Any, **options: Any) -> float:
@@ -55,11 +50,9 @@ def _fit(model: keras.Model, batches: Any, **options: Any) -> float:
     The end of `fit` is not counted: it can take seconds with the pipelines that Keras makes (see `batches.stream`).
     """
     times = []
-    note = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda *_: times.append(time.perf_counter()),
-        on_epoch_end=lambda *_: times.append(time.perf_counter()),
-    )
-    model.fit(batches, callbacks=[note], verbose=0, **options)
+    note = lambda *_: times.append(time.perf_counter())  # noqa: E731
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=note, on_epoch_end=note)
+    model.fit(batches, callbacks=[callback], verbose=0, **options)
     return times[1] - times[0]
 
 
@@ -67,14 +60,11 @@ def predictors(images: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Returns functions that predict the images, without test-time augmentation."""
     ways = {PUBLISHED: partial(_published_network().predict, _scale(images), verbose=0)}
     for recipe in (BN_CNN, FAST):
-        network = FoldTrainer(recipe, len(images)).network
-        ways[f"{recipe.name}, ours"] = partial(predict_with_tta, network, images)
+        ways[f"{recipe.name}, ours"] = partial(predict_with_tta, FoldTrainer(recipe, len(images)).network, images)
     return ways
 
 
-def train_to_accuracy(
-    way: str, dataset: Dataset, recipe: Recipe, accuracy: float
-) -> tuple[float, list[float]]:
+def train_to_accuracy(way: str, dataset: Dataset, recipe: Recipe, accuracy: float) -> tuple[float, list[float]]:
     """Trains a network until it reaches a validation accuracy, from 0 to 1, or the recipe ends.
 
     Returns the seconds, with those of building the network, and the validation accuracies of the epochs.
@@ -94,13 +84,11 @@ def train_to_accuracy(
         began = time.perf_counter()
         if way == PUBLISHED:
             images, labels = _scale(dataset.train_images), dataset.train_labels
-            _published_network().fit(
-                _augmented_batches(images[member.train_rows], labels[member.train_rows]),
-                epochs=recipe.epochs,
-                validation_data=(images[member.validation_rows], labels[member.validation_rows]),
-                callbacks=[*schedule_callbacks(recipe, "val_accuracy"), callback],
-                verbose=0,
-            )
+            batches = _augmented_batches(images[member.train_rows], labels[member.train_rows])
+            validation = images[member.validation_rows], labels[member.validation_rows]
+            callbacks = [*schedule_callbacks(recipe, "val_accuracy"), callback]
+            options = {"epochs": recipe.epochs, "validation_data": validation, "callbacks": callbacks}
+            _published_network().fit(batches, verbose=0, **options)
         else:
             FoldTrainer(recipe, len(member.train_rows)).train(member, dataset, callbacks=[callback])
     return ends[-1] - began, accuracies
@@ -116,12 +104,8 @@ def _published_network() -> keras.Model:
 
 
 def _augmented_batches(images: np.ndarray, labels: np.ndarray) -> Any:
-    generator = tf.keras.preprocessing.image.ImageDataGenerator(
-        rotation_range=BN_CNN.rotation,
-        zoom_range=BN_CNN.zoom,
-        width_shift_range=BN_CNN.shift,
-        height_shift_range=BN_CNN.shift,
-    )
+    ranges = {"width_shift_range": BN_CNN.shift, "height_shift_range": BN_CNN.shift, "zoom_range": BN_CNN.zoom}
+    generator = tf.keras.preprocessing.image.ImageDataGenerator(rotation_range=BN_CNN.rotation, **ranges)
     return generator.flow(images, labels, BN_CNN.batch_size)
 
 

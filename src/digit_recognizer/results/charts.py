@@ -18,7 +18,6 @@ WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 74, 10, 10, 40
 
 _COLORS = 7  # classes c0 to c6 of page.css
-_MOST_TICKS = 6
 _LONGEST_LEGEND = 10  # lines
 
 
@@ -42,7 +41,7 @@ class Axis:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Returns the position and the text of each tick."""
-        locator = MaxNLocator(_MOST_TICKS, integer=self.integer)
+        locator = MaxNLocator(6, integer=self.integer)
         if self.log:  # within two decades, the powers of ten alone would be too few
             locator = LogLocator(subs=(1, 2, 5) if self.high < 150 * self.low else (1,))
         slack = 1e-9 * (self.high - self.low)

@@ -28,30 +28,26 @@ def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, refresh: 
     if home.recipe_json.exists():
         raise UserError(f"{home.folder} holds a run: give the comparison an --output of its own")
     comparison = compare_runs(runs, dataset)
+    pairs = comparison.pairs
+    most = pairs.loc[pairs["rows"] > 0, ["low", "high"]].abs().to_numpy().max(initial=0) or 1.0
     histories = {name: _mean_history(members) for name, members in comparison.members.items()}
     page = render(
         "comparison.html.j2",
         names=list(comparison.members),
         runs=comparison.runs.reset_index().to_dict("records"),
-        pairs=comparison.pairs.to_dict("records"),
-        position=_interval_axis(comparison.pairs),
+        pairs=pairs.to_dict("records"),
+        position=Axis("difference", -most, most, 5, 195),  # in a drawing of width 200
         curves=learning_curves(histories, {}),
         rows=_rows(comparison, dataset),
         shown=_MOST_ROWS,
         refresh=None if comparison.is_finished else refresh,
     )
-    texts = {"runs.csv": comparison.runs.to_csv(), "pairs.csv": comparison.pairs.to_csv(index=False)}
+    texts = {"runs.csv": comparison.runs.to_csv(), "pairs.csv": pairs.to_csv(index=False)}
     home.report.mkdir(parents=True, exist_ok=True)
     for name, text in (texts | {"index.html": page}).items():
         with atomic(home.report / name, several_writers=True) as file:
             file.write_text(text, encoding="utf-8", newline="")
     return comparison
-
-
-def _interval_axis(pairs: pd.DataFrame) -> Axis:
-    """Returns the axis of all differences and their intervals, in a drawing of width 200."""
-    most = pairs.loc[pairs["rows"] > 0, ["low", "high"]].abs().to_numpy().max(initial=0) or 1.0
-    return Axis("difference", -most, most, 5, 195)
 
 
 def _mean_history(members: list[Member]) -> pd.DataFrame:
