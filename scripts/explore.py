@@ -1,4 +1,4 @@
-"""Shows what the data is: shapes, labels, duplicates and leaks as text, digits and their means as pictures."""
+"""Describes the data: shapes, labels, duplicates and leaks as text, digits and their means as pictures."""
 
 from _src import cli
 

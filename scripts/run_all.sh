@@ -8,11 +8,11 @@ stage() {
   "$PYTHON" "$ROOT/scripts/$1.py" "${@:2}"
 }
 
-places=() # --input and --output, which every stage takes; expanded so that bash 3.2, macOS' own, allows none
+locations=() # --input and --output, which every stage takes; expanded so that bash 3.2, macOS' own, allows none
 for ((i = 1; i <= $#; i++)); do
   case "${!i}" in
-    --input | --output) places+=("${@:i:2}") ;;
-    --input=* | --output=*) places+=("${!i}") ;;
+    --input | --output) locations+=("${@:i:2}") ;;
+    --input=* | --output=*) locations+=("${!i}") ;;
     -h | --help | --list) # no requirement is needed for these
       find_python
       PYTHON="$BASE_PYTHON"
@@ -23,12 +23,12 @@ for ((i = 1; i <= $#; i++)); do
 done
 
 find_python
-PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.paths ${places[@]+"${places[@]}"}
+PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.paths ${locations[@]+"${locations[@]}"}
 set_up
 export DIGITS_NO_NOTICE=yes # of the sample: it is the first line here, and the last
-stage download --if-needed ${places[@]+"${places[@]}"}
+stage download --if-needed ${locations[@]+"${locations[@]}"}
 stage train "$@"
-stage ensemble ${places[@]+"${places[@]}"}
-stage report ${places[@]+"${places[@]}"}
+stage ensemble ${locations[@]+"${locations[@]}"}
+stage report ${locations[@]+"${locations[@]}"}
 unset DIGITS_NO_NOTICE
-PYTHONPATH="$ROOT/src" "$PYTHON" -m digit_recognizer.data.paths ${places[@]+"${places[@]}"}
+PYTHONPATH="$ROOT/src" "$PYTHON" -m digit_recognizer.data.paths ${locations[@]+"${locations[@]}"}

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
             "--input",
             metavar="DIR",
             type=Path,
-            help="where the data is, in one of the forms that the README names (default: input)",
+            help="the data: a folder, a zip archive or a file, in a format that the README names (default: input)",
         )
         self.add_argument(
             "--output",

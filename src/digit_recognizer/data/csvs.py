@@ -177,27 +177,23 @@ def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
     return (table.names[columns[0]], table.names[columns[1]]), ids
 
 
-def read_labelled(file: DataFile, id_name: str, label_name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what `read_pictures` does, without the ids; raises UserError if there are no labels."""
-    images, labels, _ = read_pictures(file, id_name, label_name)
-    if labels is None:
-        raise UserError(f"{file}: no column is called {label_name!r}: is it test.csv?")
-    return images, labels
-
-
 def read_pictures(
-    file: DataFile, id_name: str, label_name: str
-) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
-    """Returns pictures uint8 (n, 28, 28), and their labels uint8 (n,) and ids if there are columns with these names.
+    file: DataFile, id_name: str, label_name: str, has_labels: bool
+) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Returns pictures uint8 (n, 28, 28), their labels uint8 (n,) or, without labels, (0,), and their ids, if any.
 
     Raises UserError for the first thing that is wrong.
     """
     table = open_table(file)
     columns = _sort_columns(table, id_name, label_name)
+    if has_labels and not columns["label"]:
+        raise UserError(f"{file}: no column is called {label_name!r}: is it test.csv?")
+    if columns["label"] and not has_labels:
+        raise UserError(f"{file} has labels: is it train.csv, or MNIST's test file (mnist_test.csv)?")
     table.check_rows()
     greatest = dict.fromkeys(columns["pixel"], 255) | dict.fromkeys(columns["label"], CLASSES - 1)
-    images, labels = table.numbers(dict(sorted(greatest.items()))), None
-    if columns["label"]:
+    images, labels = table.numbers(dict(sorted(greatest.items()))), np.zeros(0, np.uint8)
+    if has_labels:
         position = sorted(greatest).index(columns["label"][0])
         labels, images = images[:, position].copy(), np.delete(images, position, axis=1)
     images = images.reshape(-1, SIDE, SIDE)
@@ -220,14 +216,15 @@ def _sort_columns(table: Table, id_name: str, label_name: str) -> dict[str, list
         if not name:
             continue
         kind, match = kinds.get(name.casefold(), "pixel"), _PIXEL_NAME.fullmatch(name)
-        if kind == "pixel" and not match:
+        columns[kind].append(column)
+        if kind != "pixel":
+            continue
+        if not match:
             raise UserError(
                 f"{table.file}: its first line is {table.quoted_header()}, not the header label,pixel0,...,"
                 f"pixel{PIXELS - 1}: column {column + 1} is {quoted(name)}"
             )
-        if kind == "pixel":
-            positions.append((name, match[2], int(match[1] or 0) * SIDE + int(match[3])))
-        columns[kind].append(column)
+        positions.append((name, match[2], int(match[1] or 0) * SIDE + int(match[3])))
     if len(positions) != PIXELS or len(columns["id"]) > 1 or len(columns["label"]) > 1:
         counts = ", ".join(f"{len(columns[kind])} {kind}" for kind in columns)
         raise UserError(f"{table.file}: its header has {counts} columns, not {PIXELS} pixel columns ({SIDE} x {SIDE})")

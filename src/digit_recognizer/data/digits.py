@@ -48,7 +48,7 @@ class Dataset:
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             if array is not None:
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
         digest.update("\n".join([*self.columns, *self.ids]).encode())
         return digest.hexdigest()
 
@@ -75,12 +75,10 @@ def read_competition(train: DataFile, test: DataFile, sample_submission: DataFil
     """Reads train.csv, test.csv and sample_submission.csv."""
     columns, ids = csvs.read_sample_submission(sample_submission)
     with ThreadPoolExecutor() as threads:  # pandas parses outside of Python's lock
-        test_result = threads.submit(csvs.read_pictures, test, *columns)
-        train_images, train_labels = csvs.read_labelled(train, *columns)
+        test_result = threads.submit(csvs.read_pictures, test, *columns, has_labels=False)
+        train_images, train_labels, _ = csvs.read_pictures(train, *columns, has_labels=True)
         _check_several(str(train), train_labels)
-        test_images, test_labels, test_ids = test_result.result()
-    if test_labels is not None:
-        raise UserError(f"{test} has labels: is it train.csv, or MNIST's test file (mnist_test.csv)?")
+        test_images, _, test_ids = test_result.result()
     if len(test_images) != len(ids):
         counts = f"{test} has {len(test_images)} rows, {sample_submission} has {len(ids)}"
         raise UserError(f"{counts}: one of them is not whole")
@@ -93,7 +91,8 @@ def read_competition(train: DataFile, test: DataFile, sample_submission: DataFil
 
 def read_mnist_csvs(*files: DataFile) -> Dataset:
     """Reads mnist_train.csv and mnist_test.csv."""
-    return _mnist([(str(file), array) for file in files for array in csvs.read_labelled(file, *COLUMNS)])
+    results = {str(file): csvs.read_pictures(file, *COLUMNS, has_labels=True) for file in files}
+    return _mnist([(name, array) for name, result in results.items() for array in result[:2]])
 
 
 def read_npz(file: DataFile) -> Dataset:

@@ -58,7 +58,7 @@ def _split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
 
 def fingerprint(table: np.ndarray) -> str:
     """Returns the SHA-256 of a split."""
-    return hashlib.sha256(np.ascontiguousarray(table)).hexdigest()
+    return hashlib.sha256(table.tobytes()).hexdigest()
 
 
 def are_of(table: np.ndarray, labels: np.ndarray, recipe: Recipe) -> bool:

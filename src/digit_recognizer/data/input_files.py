@@ -7,8 +7,8 @@ import gzip
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -37,15 +37,13 @@ _OTHER_CONTENTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Format:
     """A form in which data comes."""
 
     name: str
     reader: str  # a function in digits.py; by its name, because this module must not import NumPy
-    files: Mapping[str, str] = field(
-        hash=False
-    )  # the usual name of each file -> regular expression of its names in lower case
+    files: dict[str, str]  # the usual name of each file -> regular expression of its names in lower case
 
 
 # To add a format, add an entry here and its reader, which takes the files in this order, to digits.py.
@@ -53,11 +51,7 @@ FORMATS = (
     Format(
         "the competition's CSVs",
         "read_competition",
-        {
-            "train.csv": r"train\.csv",
-            "test.csv": r"test\.csv",
-            SAMPLE_SUBMISSION: r"sample[_ -]?submission\.csv",
-        },
+        {"train.csv": r"train\.csv", "test.csv": r"test\.csv", SAMPLE_SUBMISSION: r"sample[_ -]?submission\.csv"},
     ),
     Format(
         "MNIST's CSVs",
@@ -124,7 +118,7 @@ class DataFile:
         return data
 
 
-def _read(stream: IO[bytes]) -> bytes:
+def _read(stream: IO[bytes] | gzip.GzipFile) -> bytes:
     """Returns the contents of a stream, or their beginning if they are too long, and closes it."""
     with stream:
         return stream.read(_MAX_BYTES + 1)
@@ -199,12 +193,10 @@ def _nearest(files: Iterable[DataFile]) -> list[tuple[Path, Format]]:
 
 
 def find_files(input: Path) -> tuple[Format, list[DataFile]]:
-    """Returns the format of the data, and its files in the order of `Format.files`.
+    """Returns the format of the data in a folder, and its files in the order of `Format.files`.
 
-    Args:
-        input: a folder; or a data file or zip archive, which is completed with the other files of its folder.
-
-    Raises UserError if there is no data, if a file is missing, or if there are several data sets.
+    If `input` is a data file or a zip archive, it is completed with the other files of its folder. Raises UserError
+    if there is no data, if a file is missing, or if there are several data sets.
     """
     if not input.exists():
         link = f" is a link to {input.readlink()}, which" if input.is_symlink() else ""
@@ -229,23 +221,21 @@ def find_files(input: Path) -> tuple[Format, list[DataFile]]:
 
 def _choose(format: Format, usual_name: str, files: list[DataFile], given: list[DataFile]) -> DataFile:
     """Returns the file with this role: one that was given, else an unpacked one, else one with the usual name."""
-
-    def order(file: DataFile) -> tuple[bool, int, bool]:
-        return file not in given, len(Path(file.member).parts), file.original_name != usual_name
-
-    matching = [file for file in files if file.role == (format, usual_name) and not file.problem]
-    if not matching:
-        folder = files[0].folder
-        raise _missing(f"{folder / usual_name} is missing", (format,), files, folder)
-    best, *others = sorted(matching, key=order)
-    for other in others:
-        if order(other) == order(best) and str(other) != str(best):
-            raise UserError(f"{best} and {other} could both be {usual_name}: move one of them away")
+    ranks: dict[tuple[bool, int, bool], set[DataFile]] = {}
+    for file in files:
+        if file.role == (format, usual_name) and not file.problem:
+            rank = file not in given, len(Path(file.member).parts), file.original_name != usual_name
+            ranks.setdefault(rank, set()).add(file)
+    if not ranks:
+        raise _missing(f"{files[0].folder / usual_name} is missing", (format,), files, files[0].folder)
+    best, *others = sorted(ranks[min(ranks)], key=str)
+    if others:
+        raise UserError(f"{best} and {others[0]} could both be {usual_name}: move one of them away")
     return best
 
 
 def _missing(what: str, formats: Iterable[Format], files: list[DataFile], folder: Path) -> UserError:
-    """Returns the error for missing data: the first file that cannot be read, else what is there and what should be."""
+    """Returns the error for missing data: a file that cannot be read, else the files that are there."""
     for file in files:
         if file.problem:
             return UserError(f"{file} {file.problem}")

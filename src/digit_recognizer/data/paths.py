@@ -152,7 +152,7 @@ def check() -> None:
     if needs_download(options.input):
         return
     locations = resolve(options.input, options.output)
-    if not locations.is_sample:
+    if locations.input is not None:
         input_files.find_files(locations.input)
     locations.print_notice()
 
