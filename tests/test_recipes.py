@@ -163,4 +163,4 @@ def test_the_listing_explains_every_field():
 def test_the_listing_tells_recipes_of_one_network_apart():
     fast, best = named_recipes.listing().split("\nresidual")[0].split("\nbest")
     assert "repeats=2" in best and "repeats" not in fast
-    assert "filters=48,96,96,192,192" in fast and "epochs=16" in fast
+    assert "filters=48,96,96,192,192" in fast and "epochs=8" in fast
