@@ -90,14 +90,6 @@ def test_a_submission_and_its_score(server, submit, run):
     assert KEY not in texts and SIGNATURE not in texts
 
 
-def test_a_submission_as_a_process(server, run, csvs):
-    options = ("--input", csvs, "--output", run.folder, "--message", "mine")
-    outcome = finish(start("submit", *options, VERBOSE="1"))
-    assert (outcome.code, outcome.error) == (0, "") and "public score 0.99571" in outcome.out
-    assert KEY not in outcome.out and "Authorization" not in outcome.out
-    assert records(run)[0]["message"] == f"mine [{digest(run)[:8]}]"
-
-
 def test_the_daily_limit(server, submit, run):
     server.faults["CreateSubmission"] = (400, "Your team has used its submission allowance (5 of 5).")
     assert refused(submit(), "daily limit of digit-recognizer", "until 00:00 UTC", "allowance (5 of 5)")
@@ -112,10 +104,7 @@ def test_an_upload_that_failed_is_an_error_though_the_client_does_not_raise(serv
     server.put_status = put_status
     assert refused(submit(), "nothing is submitted", "Could not submit to competition")
     assert not server.asked_for("CreateSubmission") and records(run)[0]["status"] == "refused"
-
-
-def test_an_answer_that_is_no_success(server, submit, run):
-    server.answer = {"message": "The competition is over", "ref": 0}
+    server.put_status, server.answer = 200, {"message": "The competition is over", "ref": 0}
     assert refused(submit(), "nothing is submitted", "The competition is over")
 
 
@@ -363,20 +352,16 @@ def test_a_submission_cut_while_it_was_sent(server, submit, run, lost):
     assert len(server.submissions) == 1 and len(records(run)) == 2
 
 
-def test_a_cut_submission_is_found_by_its_key(server, submit, run, lost):
-    others = [{"looks": 9, "description": f"another [{number:08}]"} for number in range(25)]
-    server.submissions = [*others, {"looks": 9, "description": f"mine {lost}"}, *others]
-    assert "public score 0.99571" in submit("--score").out
-    assert (records(run)[0]["status"], records(run)[0]["ref"]) == ("complete", 101)
-
-
-def test_an_answer_that_never_came_is_looked_up(server, submit, run):
+def test_a_cut_submission_is_found_by_its_key(server, submit, run):
     server.faults["CreateSubmission"] = (502, "")
     assert refused(submit("--message", "mine"), "answers 502")
-    assert records(run)[0]["status"] == "sending"
-    server.submissions = [{"looks": 9, "description": records(run)[0]["message"]}]  # it had arrived
+    [record] = records(run)
+    assert (record["status"], record["message"]) == ("sending", f"mine [{digest(run)[:8]}]")
     server.faults = {}
+    others = [{"looks": 9, "description": f"another [{number:08}]"} for number in range(25)]
+    server.submissions = [*others, {"looks": 9, "description": record["message"]}, *others]  # it had arrived
     assert "public score 0.99571" in submit("--score").out
+    assert (records(run)[0]["status"], records(run)[0]["ref"]) == ("complete", 101)
 
 
 @pytest.mark.parametrize("content", ["[1]", "[{}]", '[{"time": "x"}]', "{}", "["])
@@ -391,8 +376,8 @@ TOKEN = "planted-token-0123456789"
 
 def plant(kind, tmp_path, monkeypatch):
     """Puts the token where the client looks for it."""
-    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
-        monkeypatch.delenv(name)
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_ENABLE_OAUTH"):
+        monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "home/.kaggle"
     folder.mkdir(parents=True)
     if kind == "variable":
@@ -401,13 +386,16 @@ def plant(kind, tmp_path, monkeypatch):
         (folder / "access_token").write_text(f"{TOKEN}\n")
     elif kind == "kaggle.json":
         write_json(folder / "kaggle.json", {"username": "somebody", "key": TOKEN})
+    elif kind == "oauth":
+        values = {"username": "somebody", "access_token": TOKEN, "refresh_token": "refresh"}
+        write_json(folder / "credentials.json", values | {"access_token_expiration": "2099-01-01T00:00:00+00:00"})
     else:
         monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
         monkeypatch.setenv("KAGGLE_KEY", TOKEN)
 
 
 @pytest.mark.parametrize("fault", ["none", "refused", "broken"])
-@pytest.mark.parametrize("kind", ["variable", "file", "kaggle.json", "key"])
+@pytest.mark.parametrize("kind", ["variable", "file", "kaggle.json", "oauth", "key"])
 def test_credentials_stay_out_of_everything(server, call, run, csvs, tmp_path, monkeypatch, lost, kind, fault):
     """Kaggle's answers hold the token too, as a careless server's might."""
     plant(kind, tmp_path, monkeypatch)

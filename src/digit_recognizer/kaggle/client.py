@@ -92,7 +92,7 @@ def connect() -> Any:
             if not error.filename:  # a fault of the network
                 raise
             folder = f"{quoted(error.filename)} ({error.strerror})"
-            raise UserError(f"kaggle cannot write {folder}: set KAGGLE_CONFIG_DIR to another folder") from None
+            raise UserError(f"kaggle cannot write {folder}: set KAGGLE_CONFIG_DIR to a writable folder") from None
     for line in dict.fromkeys(output.getvalue().splitlines()):  # such as: other users can read kaggle.json
         print(quoted(line), flush=True)
     return kaggle.api
