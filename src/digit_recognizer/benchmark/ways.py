@@ -27,13 +27,15 @@ from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.optimization import schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta
 
+Ways = dict[str, Callable[[], Any]]  # what is timed, by name
+
 PUBLISHED, OURS = "bn_cnn, as published", "fast, ours"  # names of ways
 BN_CNN, FAST = named_recipes.named("bn_cnn"), named_recipes.named("fast")
 
 
-def epochs(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+def epochs(images: np.ndarray, labels: np.ndarray) -> Ways:
     """Returns functions that train for an epoch, without validation, and return its seconds."""
-    ways = {PUBLISHED: partial(_fit, _published_network(), _augmented_batches(_scale(images), labels))}
+    ways: Ways = {PUBLISHED: partial(_fit, _published_network(), _augmented_batches(_scale(images), labels))}
     member = Member(0, 0, 0, np.arange(len(images)), np.arange(0), Path())
     for recipe in (BN_CNN, FAST):
         trainer = FoldTrainer(recipe, len(images))
@@ -56,9 +58,9 @@ def _fit(model: keras.Model, batches: Any, **options: Any) -> float:
     return times[1] - times[0]
 
 
-def predictors(images: np.ndarray) -> dict[str, Callable[[], Any]]:
+def predictors(images: np.ndarray) -> Ways:
     """Returns functions that predict the images, without test-time augmentation."""
-    ways = {PUBLISHED: partial(_published_network().predict, _scale(images), verbose=0)}
+    ways: Ways = {PUBLISHED: partial(_published_network().predict, _scale(images), verbose=0)}
     for recipe in (BN_CNN, FAST):
         ways[f"{recipe.name}, ours"] = partial(predict_with_tta, FoldTrainer(recipe, len(images)).network, images)
     return ways

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
 # The size of a chart and of its margins, in the units of its viewBox.
 WIDTH, HEIGHT = 420, 260
@@ -41,7 +41,7 @@ class Axis:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Returns the position and the text of each tick."""
-        locator = MaxNLocator(6, integer=self.integer)
+        locator: Locator = MaxNLocator(6, integer=self.integer)
         if self.log:  # within two decades, the powers of ten alone would be too few
             locator = LogLocator(subs=(1, 2, 5) if self.high < 150 * self.low else (1,))
         slack = 1e-9 * (self.high - self.low)

@@ -90,7 +90,7 @@ def write(run: Run, dataset: Dataset, predictions: Sequence[Prediction], weights
     submission.write(run.submission, dataset, test)
     # the members that did not predict a row have no weight there; a row that no member predicted stays NaN
     oof = np.ma.masked_invalid(np.array([prediction.oof for prediction in predictions], float))
-    mean = np.ma.average(oof, axis=0, weights=weights).filled(np.nan)
+    mean = np.ma.filled(np.ma.average(oof, axis=0, weights=weights), np.nan)
     write_array(run.oof_probabilities, mean.astype(np.float32))
     members = [
         {"member": member_path(run, member), "weight": weight / len(prediction.members)}
