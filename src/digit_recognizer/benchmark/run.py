@@ -74,7 +74,7 @@ def time_images(part: str, dataset: Dataset, quick: bool) -> Iterator[Row]:
         print("left out: PyTorch, which is measured on a processor if it is installed")
     count = 256 if quick else 38_400 if on_accelerator else 3_840
     images, labels = np.resize(dataset.train_images, (count, SIDE, SIDE)), np.resize(dataset.train_labels, count)
-    ways = {}
+    ways: dict[str, Callable[[], Any]] = {}
     for name in names:
         module = importlib.import_module(f"digit_recognizer.benchmark.{name}")
         ways |= module.epochs(images, labels) if part == "train" else module.predictors(images)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.results.compare import format_comparison
@@ -51,7 +52,7 @@ def watch_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, seconds: 
 
 def _changes(runs: Sequence[Run], patterns: Sequence[str], seconds: float) -> Iterator[None]:
     """Yields once each run has a file of the first pattern, or is a blend, and then whenever a file has changed."""
-    known = None
+    known: dict[Path, int] | None = None
     while True:
         state = {}
         for path in [path for run in runs for pattern in patterns for path in run.folder.glob(pattern)]:
