@@ -26,9 +26,7 @@ def parse() -> argparse.Namespace:
         help="folder of benchmark.csv (default: output/benchmark; with --quick output/benchmark_quick)",
     )
     chosen = parser.add_mutually_exclusive_group().add_argument
-    chosen(
-        "--only", metavar="PARTS", help="measure these parts, such as train,read (default: all but accuracy)"
-    )
+    chosen("--only", metavar="PARTS", help="measure these parts, such as train,read (default: all but accuracy)")
     chosen("--full", action="store_true", help="measure all parts; accuracy can take an hour for each seed")
     add(
         "--quick",
@@ -67,6 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.main(
-        main, "what was measured is in benchmark.csv: --only measures the other parts, and accuracy goes on"
-    )
+    cli.main(main, "what was measured is in benchmark.csv: --only measures the other parts, and accuracy goes on")

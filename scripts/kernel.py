@@ -54,6 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.main(
-        main, kept="a kernel that is pushed goes on at Kaggle: --fetch waits for it and fetches its output"
-    )
+    cli.main(main, kept="a kernel that is pushed goes on at Kaggle: --fetch waits for it and fetches its output")

@@ -43,9 +43,7 @@ def main() -> None:
             print(f"{run.report / 'index.html'}, with runs.csv and pairs.csv beside it")
         else:
             print(format_report(write_report(run, dataset)))
-            print(
-                f"{run.report / 'index.html'}, {run.cv_report_json}, {run.cv_report_csv}, pictures in {run.report}"
-            )
+            print(f"{run.report / 'index.html'}, {run.cv_report_json}, {run.cv_report_csv}, pictures in {run.report}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.main(
-        main, kept="what was sent is in submissions.json, and submit.py --score looks for its score later"
-    )
+    cli.main(main, kept="what was sent is in submissions.json, and submit.py --score looks for its score later")

@@ -81,9 +81,7 @@ def parse() -> argparse.Namespace:
         )
     gpus = options.gpus_per_fold
     if gpus is not None and not (0 < gpus <= 1 or (gpus > 1 and gpus.is_integer())):
-        raise UserError(
-            f"--gpus-per-fold {gpus:g}: it must be a part of one, such as 0.25, or a whole number"
-        )
+        raise UserError(f"--gpus-per-fold {gpus:g}: it must be a part of one, such as 0.25, or a whole number")
     if gpus is not None and not (options.workers or options.address):
         raise UserError("--gpus-per-fold is for several folds at once: give --workers or --address too")
     if options.resume_from and options.overwrite:

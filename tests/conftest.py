@@ -42,9 +42,7 @@ backend.start(THREADS)  # before any test module imports Keras
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--campaign", action="store_true", help="faults and damage by the thousand: about an hour"
-    )
+    parser.addoption("--campaign", action="store_true", help="faults and damage by the thousand: about an hour")
 
 
 def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:
@@ -124,9 +122,7 @@ def small_recipe(recipe):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(networks.NETWORKS, "small_bn_cnn", small_bn_cnn)
-        yield recipes.change(
-            dataclasses.replace(recipe, network="small_bn_cnn", filters=()), {"hidden": (16,)}
-        )
+        yield recipes.change(dataclasses.replace(recipe, network="small_bn_cnn", filters=()), {"hidden": (16,)})
 
 
 @pytest.fixture(scope="session")
@@ -162,9 +158,7 @@ def whole_way(dataset, tmp_path_factory) -> WholeWay:
     folder = tmp_path_factory.mktemp("whole_way")
     csvs, began = write_csvs(folder / "csvs", dataset), time.monotonic()
     environment = {"VIRTUAL_ENV": sys.prefix, "MPLBACKEND": "module://of_a_notebook"}
-    outcome = finish(
-        start("run_all.sh", f"--input={csvs}", "--output", "run", *TINY, cwd=folder, **environment)
-    )
+    outcome = finish(start("run_all.sh", f"--input={csvs}", "--output", "run", *TINY, cwd=folder, **environment))
     return WholeWay(csvs, folder / "run", outcome, time.monotonic() - began)
 
 

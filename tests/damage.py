@@ -190,9 +190,7 @@ def survives(action: Callable[[], None], folder: Path, names: str) -> bool:
     return True
 
 
-def try_damage(
-    strategy: st.SearchStrategy[bytes], case: Callable[[bytes], None], number: int, random: bool
-) -> None:
+def try_damage(strategy: st.SearchStrategy[bytes], case: Callable[[bytes], None], number: int, random: bool) -> None:
     """Calls `case` with `number` damaged contents, the same ones every time unless `random`.
 
     All of them are tried: what fails is told at the end, once for each line that raised it.

@@ -23,9 +23,7 @@ class Writes:
 
     current: "Writes | None" = None
 
-    def __init__(
-        self, folder: Path, number: int | None = None, fail: Callable[[str, str], None] | None = None
-    ):
+    def __init__(self, folder: Path, number: int | None = None, fail: Callable[[str, str], None] | None = None):
         self.folder, self.number, self.fail = os.path.realpath(folder), number, fail
         self.count, self.failed = 0, False
 
@@ -54,9 +52,7 @@ def _is_write(event: str, args: tuple) -> bool:
     if event != "open" or not isinstance(args[0], str | bytes | os.PathLike):
         return False
     mode, flags = args[1], args[2] or 0
-    return (
-        any(each in mode for each in "wax+") if mode else bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-    )
+    return any(each in mode for each in "wax+") if mode else bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
 
 def _hook(event: str, args: tuple) -> None:

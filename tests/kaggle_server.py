@@ -30,9 +30,7 @@ class KaggleServer(ThreadingHTTPServer):
         self.faults = {}  # of a method: the status and what Kaggle says
         self.passing_faults = {}  # of a method: a list of such, or None, for its next requests
         self.file_status = 200
-        self.tunnel = (
-            407  # what a client gets that wants a tunnel: this status, or a server with this certificate
-        )
+        self.tunnel = 407  # what a client gets that wants a tunnel: this status, or a server with this certificate
         self.put_status = 200  # None: the connection is closed without an answer
         self.answer = {"message": "Successfully submitted to Digit Recognizer", "ref": 101}
         self.looks_until_scored = 1
@@ -117,9 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def DownloadDataFiles(self, request):  # noqa: N802
         self.send_response(302)
-        self.send_header(
-            "Location", f"http://localhost/files/{request['competitionName']}.zip?sig={SIGNATURE}"
-        )
+        self.send_header("Location", f"http://localhost/files/{request['competitionName']}.zip?sig={SIGNATURE}")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -149,9 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def SaveKernel(self, request):  # noqa: N802
         self.server.kernel = request
-        self._json(
-            {"url": f"https://www.kaggle.com/code/{request['slug']}", "versionNumber": 1} | self.server.saved
-        )
+        self._json({"url": f"https://www.kaggle.com/code/{request['slug']}", "versionNumber": 1} | self.server.saved)
 
     def GetKernelSessionStatus(self, request):  # noqa: N802
         status = self.server.statuses.pop(0)

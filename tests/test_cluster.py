@@ -244,9 +244,7 @@ def test_a_member_whose_workers_always_die_is_named_and_stops_no_other(dataset, 
 
     monkeypatch.setattr(cluster_module, "train_member", train_or_die)
     monkeypatch.setattr(cluster_module, "RETRIES", 1)
-    with pytest.raises(
-        UserError, match=r"fold_01: given up after 1 retries: .*; every finished epoch is kept"
-    ):
+    with pytest.raises(UserError, match=r"fold_01: given up after 1 retries: .*; every finished epoch is kept"):
         train_on_ray(dataset, tmp_path / "run")
     assert sorted(path.parent.name for path in tmp_path.glob("run/*/metrics.json")) == ["fold_00", "fold_02"]
 
@@ -260,9 +258,7 @@ def test_no_time_for_an_epoch(dataset, tmp_path):
 def test_the_time_budget_ends_the_wait_for_a_cluster_without_a_core(alone, tmp_path):
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 * 2**20}
-    )
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 * 2**20})
     try:
         line = ("train", "--input", alone[0], "--output", tmp_path / "run", *OPTIONS, "--time-budget", "3s")
         began = time.monotonic()

@@ -13,21 +13,24 @@ from damage import contents, damaged_bytes, damaged_csv, damaged_json, damaged_z
 from hypothesis import strategies as st
 from test_damage import number
 
-from digit_recognizer.data.paths import Places
+from digit_recognizer import recipes
+from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import read_json, write_json
 from digit_recognizer.inference.recognize import find_trained_run
-from digit_recognizer.kaggle import records, submissions
-from digit_recognizer.results import ensemble, report, submission
+from digit_recognizer.kaggle import submissions
+from digit_recognizer.results import ensemble, report
 from digit_recognizer.results.compare import compare_runs
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import write_page
 from digit_recognizer.runs import plan
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import session
-from digit_recognizer.training.callbacks import MONITOR, Checkpoint, EvaluateEMA
+from digit_recognizer.training.callbacks import ValidationWeights
+from digit_recognizer.training.checkpoint import MONITOR, Checkpoint
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.optimization import schedule_callbacks
 from digit_recognizer.training.predict import load_model
+from digit_recognizer.training.session import TrainingOptions
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,8 @@ def whole(light, dataset, tmp_path_factory):
     put(run, contents(folder))
     evaluation = evaluate(run, dataset)
     write_json(run.cv_report_json, evaluation.report)
-    record = records.new_record(run, "digit-recognizer", "mine", 0.5)
-    records.add_record(run, record | {"ref": 7, "status": "complete", "public_score": 0.5})
+    sent = ("2026-01-01T00:00:00+00:00", "digit-recognizer", "a" * 64, "mine [aaaaaaaa]", 0.5)
+    submissions.write_submissions(run, [submissions.Submission(*sent, 7, "complete", 0.5)])
     return contents(run.folder)
 
 
@@ -61,14 +64,14 @@ class Stages:
         self.run, self.other, self.dataset, self.csvs = run, other, dataset, csvs
 
     def train(self):
-        session.train(self.run.folder, self.dataset, [None], {}, threads=THREADS)
+        session.train(self.run.folder, self.dataset, [None], {}, TrainingOptions(threads=THREADS))
 
     def split(self):
-        plan.split(self.run, self.dataset, {})
+        plan.split_rows(self.run, self.dataset, {})
 
     def ensemble(self):
         ensemble.blend(self.run, [self.run], self.dataset, "oof")
-        submission.check(self.run.submission, self.dataset)
+        assert len(self.run.submission.read_text().splitlines()) == 21
 
     def report(self):
         evaluation = evaluate(self.run, self.dataset)
@@ -83,14 +86,15 @@ class Stages:
         compare_runs([self.other, self.run], self.dataset)
 
     def submit(self):
-        submissions.submit(Places(self.csvs, self.run.folder), "digit-recognizer", dry_run=True)
+        submissions.submit(Locations(self.csvs, self.run.folder), "digit-recognizer", dry_run=True)
 
     def predict(self):
         models = ensemble.trained_models(find_trained_run(self.run.folder))
-        assert sum(each.weight for each in models) == pytest.approx(1)
+        assert sum(models.values()) == pytest.approx(1)
 
     def load(self):
-        probabilities = load_model(self.run.folder / "fold_00/model.keras")(self.dataset.test_images[:2])
+        recipe = recipes.from_json(self.run.require_settings())
+        probabilities = load_model(self.run.folder / "fold_00/model.keras", recipe)(self.dataset.test_images[:2])
         assert probabilities.shape == (2, 10)
 
     def show(self):
@@ -113,9 +117,7 @@ JSON, CSV, NPY = damaged_json, damaged_csv, damaged_bytes
 
 
 def KERAS(data):  # noqa: N802
-    return damaged_zip(
-        data, lambda name, each: damaged_json(each) if name.endswith("json") else damaged_bytes(each)
-    )
+    return damaged_zip(data, lambda name, each: damaged_json(each) if name.endswith("json") else damaged_bytes(each))
 
 
 @pytest.mark.parametrize(
@@ -253,8 +255,8 @@ def test_damaged_state(stages, whole, dataset, campaign, monkeypatch):
     """The member starts over, or goes on to a whole result: every tenth is trained, the others are restored."""
     run = stages.run
     own = plan.open_plan(run, dataset)
-    folder = run.folder / own.members[0].name
-    trainer = FoldTrainer(own.recipe, len(own.members[0].train_rows))
+    member, folder = own.members[0], own.members[0].folder
+    trainer = FoldTrainer(own.recipe, len(member.train_rows))
 
     def stop(*_):
         raise Stop
@@ -263,12 +265,12 @@ def test_damaged_state(stages, whole, dataset, campaign, monkeypatch):
         path.unlink()
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(trainer, "_finish", stop)
-        trainer.train(own.members[0], dataset, folder, own.identity)
+        trainer.train(member, dataset, own.identity)
     data = (folder / "state.npz").read_bytes()
     unfinished = contents(run.folder)
 
     def train():
-        trainer.train(own.members[0], dataset, folder, own.identity)
+        trainer.train(member, dataset, own.identity)
         metrics = read_json(folder / "metrics.json")
         assert 1 <= metrics["best_epoch"] <= metrics["epochs"] == own.recipe.epochs
         assert np.isfinite(np.load(folder / "test_probabilities.npy")).all()
@@ -276,7 +278,7 @@ def test_damaged_state(stages, whole, dataset, campaign, monkeypatch):
 
     def restore():
         schedule = schedule_callbacks(own.recipe, MONITOR)
-        state = Checkpoint(folder / "state.npz", own.identity, own.recipe.kept_epoch, schedule, EvaluateEMA())
+        state = Checkpoint(folder / "state.npz", own.identity, own.recipe.kept_epoch, schedule, ValidationWeights())
         state.restore(trainer.learner)
         state.on_train_begin()
         assert (folder / "state.npz").exists() == (1 <= len(state.history) <= own.recipe.epochs)

@@ -15,12 +15,12 @@ from conftest import LIGHT, THREADS, arrays, finish, read_until, start, tell
 from kaggle_server import refused
 
 from digit_recognizer.files import read_json
-from digit_recognizer.kaggle import public_score, records, submissions
+from digit_recognizer.kaggle import submissions
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import make_plan
 from digit_recognizer.training import session
-from digit_recognizer.training.session import TrainingOptions
 from digit_recognizer.training.fold import FoldTrainer
+from digit_recognizer.training.session import TrainingOptions
 
 DAY = 86400  # seconds
 
@@ -52,8 +52,7 @@ def jumping_clocks(monkeypatch):
         def now(cls, tz=None):
             return datetime_module.datetime.now(tz) + datetime_module.timedelta(seconds=today())
 
-    for module in (public_score, records, submissions):
-        monkeypatch.setattr(module, "datetime", Jumping)
+    monkeypatch.setattr(submissions, "datetime", Jumping)
 
 
 def test_clocks_jump_while_training(light, call, tmp_path, jumping_clocks):
@@ -86,11 +85,11 @@ def test_clocks_jump_while_submitting(light, server, call, tmp_path, monkeypatch
     shutil.copytree(whole, tmp_path / "run")
     places = ("--input", csvs, "--output", tmp_path / "run")
     server.looks_until_scored = 3
-    assert call("submit", *places, "--wait", wait).code == 0
-    assert refused(call("submit", *places), "is not sent a second time") and len(server.submissions) == 1
+    assert call("submit", *places, "--wait", wait, "--yes").code == 0
+    assert refused(call("submit", *places), "is not sent: --yes sends it") and len(server.submissions) == 1
     server.looks_until_scored = 0
     assert "public score 0.99571" in call("submit", "--score", *places).out
-    [record] = read_json(Run(tmp_path / "run").submissions_json, list)
+    [record] = read_json(Run(tmp_path / "run").submissions_json, kind=list)
     assert (record["status"], record["ref"]) == ("complete", 101)
 
 
@@ -118,7 +117,7 @@ def test_what_a_dead_process_held_is_free(light, call, tmp_path):
     assert refused(call("ensemble", "--input", csvs, "--output", output), "another process is writing")
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    for name in (".recipe.json", ".folds.csv", "fold_00/.state.npz", "fold_01/.metrics.json"):
+    for name in (".lock", ".recipe.json", ".folds.csv", "fold_00/.state.npz", "fold_01/.metrics.json"):
         (output / name).parent.mkdir(exist_ok=True)
         (output / name).write_text("half of")
     assert call("train", "--input", csvs, "--output", output).code == 0
@@ -148,8 +147,6 @@ def test_memory_and_file_descriptors_stay_level(dataset, campaign, tmp_path, mon
     session.train(tmp_path, dataset, ["dropout_mlp"], options, TrainingOptions(threads=THREADS))
     assert len(memory) == folds * repeats == len(make_plan(Run(tmp_path), dataset, None, {}).members)
     growth = (memory[-1] - memory[warm]) / 1e6 / (len(memory) - warm)
-    tell(
-        f"{len(memory)} members: {growth:.2f} MB more for each, {handles[warm]} to {handles[-1]} descriptors"
-    )
+    tell(f"{len(memory)} members: {growth:.2f} MB more for each, {handles[warm]} to {handles[-1]} descriptors")
     assert growth < 2, memory  # MB a member
     assert max(handles[warm:]) == handles[warm], handles

@@ -59,7 +59,7 @@ def ends(call, server, stage, folder):
     outcome = call(*stage.line(folder))
     assert "is damaged" not in outcome.out, outcome  # the bytes of a fold that starts over are the same
     if stage.name == "submit":  # what reached Kaggle is not sent again
-        assert outcome.code == 0 or refused(outcome, "is not sent a second time"), outcome
+        assert outcome.code == 0 or refused(outcome, "is not sent: --yes sends it"), outcome
         assert len(server.submissions) == 1
         server.submissions.clear()
     else:
@@ -140,9 +140,7 @@ def test_a_disk_with_little_room(stage, call, server, tmp_path, campaign, monkey
             with file_size_limit(limit):
                 outcome = call(*stage.line(folder))
             # a limit may be more than all that is written
-            assert (outcome.code == 0 and limit) or (outcome.code == 2 and outcome.error.count("\n") == 1), (
-                outcome
-            )
+            assert (outcome.code == 0 and limit) or (outcome.code == 2 and outcome.error.count("\n") == 1), outcome
             assert_whole(folder, before, expected)
             assert not [path for path in folder.rglob(".*") if path.name != ".download"]
             assert ends(call, server, stage, folder) == expected

@@ -123,10 +123,7 @@ CELLS = ("x", "", "1.5", "-2", "257", "1e400", "9" * 20, str(2**63), str(-(2**63
         (lambda text: text.replace(",1\n", ",7\n"), "repeat_0 has no row of fold 1"),
         (lambda text: re.sub(r",\d\n", ",-1\n", text), "repeat_0 has no row of fold 0"),
         (lambda text: re.sub(r",\d\n", ",0\n", text), "repeat_0 leaves no row to train on"),
-        *(
-            (lambda text, cell=cell: text.replace(",1\n", f",{cell}\n", 1), "is not a whole num")
-            for cell in CELLS
-        ),
+        *((lambda text, cell=cell: text.replace(",1\n", f",{cell}\n", 1), "is not a whole num") for cell in CELLS),
     ],
 )
 def test_a_damaged_csv_is_refused(tmp_path, spoil, message):

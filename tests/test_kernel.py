@@ -76,9 +76,7 @@ def test_a_packed_notebook_runs_and_ends_with_the_report(light, pack, tmp_path):
     display = tmp_path / "modules/IPython/display.py"  # stands for a notebook's own
     display.parent.mkdir(parents=True)
     (display.parent / "__init__.py").write_text("")
-    display.write_text(
-        "def shown(*parts, **options):\n    print('displayed')\n\ndisplay = HTML = Image = shown\n"
-    )
+    display.write_text("def shown(*parts, **options):\n    print('displayed')\n\ndisplay = HTML = Image = shown\n")
     (tmp_path / "cells.py").write_text(f"import sys\nsys.path.insert(0, {str(display.parents[1])!r})\n{code}")
     said = session(tmp_path / "kaggle", tmp_path / "cells.py", **{"digit-recognizer": csvs})
     assert "out-of-fold accuracy" in said and said.rstrip().endswith("displayed")
@@ -92,9 +90,7 @@ def test_a_mistake_ends_the_kernel(pack, csvs, tmp_path, form):
     (tmp_path / "code.py").write_text(code)
     csvs.rename(tmp_path / "input")
     environment = os.environ | {"DIGITS_KAGGLE_ROOT": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, tmp_path / "code.py"], env=environment, capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, tmp_path / "code.py"], env=environment, capture_output=True, text=True)
     assert "epochs=0: it must be at least 1" in run.stdout
     assert "RuntimeError: run_all.sh failed" in run.stderr if form else run.returncode == 2
 
@@ -121,9 +117,7 @@ def test_options_that_are_given_are_not_overridden(pack):
     assert "OPTIONS = ['--time-budget', '5h']\n" in pack("--", "--time-budget", "5h")[1]
 
 
-@pytest.mark.parametrize(
-    "title", ['Digits """ + print(1/0) + """ yes', "Digits\nprint(1/0)", "Digits {package} \\"]
-)
+@pytest.mark.parametrize("title", ['Digits """ + print(1/0) + """ yes', "Digits\nprint(1/0)", "Digits {package} \\"])
 @pytest.mark.parametrize("form", [[], ["--notebook"]])
 def test_a_title_is_no_code(pack, title, form):
     metadata, code = pack("--title", title, *form, "--", "it's\n\U0001f600")
@@ -155,9 +149,7 @@ def test_pushed_followed_and_fetched(server, call, tmp_path):
     assert server.kernel["text"] == (tmp_path / SCRIPT).read_text()
     assert server.kernel["slug"] == "somebody/digit-recognizer-k-fold-ensemble"
     assert server.kernel["machineShape"] == "NvidiaTeslaT4" and server.kernel["enableInternet"] is False
-    states = [
-        line.split()[-1] for line in outcome.out.splitlines() if line.startswith("waiting for the kernel, ")
-    ]
+    states = [line.split()[-1] for line in outcome.out.splitlines() if line.startswith("waiting for the kernel, ")]
     assert states == ["queued", "running", "complete"]
     assert {path.name for path in (tmp_path / "output").iterdir()} >= {"submission.csv", "cv_report.json"}
 
@@ -180,9 +172,7 @@ def test_the_outputs_of_two_kernels_stay_apart(server, call, tmp_path):
     for number in (1, 2):
         server.statuses = ["COMPLETE"]
         outcome = call("kernel", "--output", tmp_path, "--fetch")
-        assert (
-            outcome.code == 0 and f"an earlier kernel is {tmp_path / f'output_{number}'} now" in outcome.out
-        )
+        assert outcome.code == 0 and f"an earlier kernel is {tmp_path / f'output_{number}'} now" in outcome.out
     assert (tmp_path / "output_1/fold_09/metrics.json").exists()
     assert (tmp_path / "output_2/submission.csv").exists() and not (tmp_path / "output/fold_09").exists()
 
@@ -191,9 +181,7 @@ def test_an_output_that_breaks_off_starts_no_second_kernel(server, call, tmp_pat
     server.statuses = ["COMPLETE"] * 2
     server.output["lost.csv"] = None  # its address answers 404
     outcome = call("kernel", "--output", tmp_path)
-    assert refused(
-        outcome, "answers 404", "with --fetch the same command goes on and starts no second kernel"
-    )
+    assert refused(outcome, "answers 404", "with --fetch the same command goes on and starts no second kernel")
     assert not [path for path in tmp_path.iterdir() if "output" in path.name]
     del server.output["lost.csv"]
     assert call("kernel", "--output", tmp_path, "--fetch").code == 0

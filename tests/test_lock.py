@@ -69,7 +69,5 @@ def test_the_lock_is_installed(campaign, tmp_path):
     subprocess.run([python, "-m", "pip", "install", "--quiet", *lock], check=True, timeout=1800)
     program = "import keras, tensorflow, sklearn, skimage, kagglesdk, runpy; print(keras.__version__)"
     subprocess.run([python, "-c", program], check=True, env={"PATH": "/usr/bin"}, capture_output=True)
-    listed = subprocess.run(
-        [python, ROOT / "scripts/train.py", "--list"], check=True, capture_output=True, text=True
-    )
+    listed = subprocess.run([python, ROOT / "scripts/train.py", "--list"], check=True, capture_output=True, text=True)
     assert "bn_cnn" in listed.stdout and sys.version_info >= (3, 11)

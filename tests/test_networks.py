@@ -55,9 +55,7 @@ def test_the_other_tutorials_networks(name, parameters, order):
 
 
 def test_every_network_has_a_recipe():
-    assert {recipe.network for recipe in named_recipes.RECIPES.values()} == set(networks.NETWORKS) - {
-        "small_bn_cnn"
-    }
+    assert {recipe.network for recipe in named_recipes.RECIPES.values()} == set(networks.NETWORKS) - {"small_bn_cnn"}
 
 
 @pytest.mark.parametrize("scaling", ["unit", "raw", "columns"])
@@ -111,9 +109,7 @@ def test_augmentation_trains_alike_in_every_mode(dataset):
         augmentation.seed_generator.state.assign([1, 2])
         model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", **arguments)
         before = model.get_weights()[0]
-        model.fit(
-            dataset.train_images[:16], dataset.train_labels[:16], batch_size=8, shuffle=False, verbose=0
-        )
+        model.fit(dataset.train_images[:16], dataset.train_labels[:16], batch_size=8, shuffle=False, verbose=0)
         moves[mode] = model.get_weights()[0] - before
     assert moves["graph"] == pytest.approx(moves["eager"], abs=2e-4)
     lengths = [np.linalg.norm(move) for move in moves.values()]

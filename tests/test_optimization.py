@@ -32,9 +32,7 @@ def rates(steps, **options):
 )
 def test_every_knob_learns(optimizer, loss, schedule, dataset):
     keras.utils.set_random_seed(0)
-    model = networks.build(
-        chosen := recipe(optimizer=optimizer, loss=loss, schedule=schedule, learning_rate=0.01)
-    )
+    model = networks.build(chosen := recipe(optimizer=optimizer, loss=loss, schedule=schedule, learning_rate=0.01))
     optimization.compile_model(model, chosen, 5)
     images, labels = dataset.train_images, dataset.train_labels
     before = model.evaluate(images, labels, verbose=0)[0]

@@ -136,8 +136,7 @@ def on_a_table(picture, angle=6, pad=40):
     """The picture as a page that lies askew on a brown table."""
     page = np.pad(np.ones(picture.shape[:2]), pad)
     page, ink = (
-        rotate(each, angle, resize=True)[..., None]
-        for each in (page, np.pad(picture[..., 0] / 255, pad, mode="edge"))
+        rotate(each, angle, resize=True)[..., None] for each in (page, np.pad(picture[..., 0] / 255, pad, mode="edge"))
     )
     noise = np.random.default_rng(0).normal(0, 4, page.shape)
     colours = page * ink * np.array((255, 255, 240)) + (1 - page) * np.array((120, 85, 60)) + noise
@@ -176,10 +175,7 @@ def test_a_broken_stroke_is_one_digit():
 
 
 def test_digits_of_close_lines_stay_apart():
-    assert (
-        len(find_digits(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100)))
-        == 4
-    )
+    assert len(find_digits(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100))) == 4
 
 
 def test_digits_that_touch_are_one_and_called_too_wide():
@@ -291,8 +287,7 @@ def png(width, height):
     """A PNG that says to be so large, and holds nothing."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in (header, b"IDAT")
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (header, b"IDAT")
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 

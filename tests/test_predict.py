@@ -27,7 +27,7 @@ AUGMENTED = {"epochs": 10, "filters": (8, 16), "dropout": 0.2, "rotation": 10.0,
 def board(tmp_path_factory):
     """A folder with the runs of two recipes, as train.py makes them: one is augmented, with shifts at prediction."""
     folder = tmp_path_factory.mktemp("board")
-    for name, options in (("lenet", AUGMENTED | {"tta_shift": 1}), ("mlp", {"epochs": 2})):
+    for name, options in (("lenet", AUGMENTED), ("mlp", {"epochs": 2})):
         session.train(folder / name, digits.sample(), [name], SPLIT | options, threads=THREADS)
     return folder
 
@@ -132,8 +132,7 @@ def test_a_blend_reads_with_the_members_of_its_runs(call, board, scan, scans, tm
     assert outcome.out.startswith("THIS IS THE BUILT-IN SAMPLE")
     images = np.array([each.image for each in find_digits(scans[0][:236])])
     expected = sum(
-        each["weight"]
-        * by_hand(home / each["member"] / "model.keras", images, 1 if "lenet" in each["member"] else 0)
+        each["weight"] * by_hand(home / each["member"] / "model.keras", images, 1 if "lenet" in each["member"] else 0)
         for each in members
     )
     found, probabilities = table(outcome, scan)
@@ -201,14 +200,10 @@ def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):
         ("fold_00", 0.5, 16),
         ("fold_02", 0.5, 16),
     ]
-    with pytest.raises(
-        UserError, match=r"fold_00/model.keras is damaged, or none .*metrics.json and train again"
-    ):
+    with pytest.raises(UserError, match=r"fold_00/model.keras is damaged, or none .*metrics.json and train again"):
         predict_ensemble(models, np.zeros((1, 28, 28), np.uint8))
     write_json(run.ensemble_json, {"members": [{"member": "fold_01", "weight": 1.0}], "missing": []})
-    assert [(each.path.parent.name, each.weight) for each in ensemble.trained_models(run)] == [
-        ("fold_01", 1.0)
-    ]
+    assert [(each.path.parent.name, each.weight) for each in ensemble.trained_models(run)] == [("fold_01", 1.0)]
     (tmp_path / "fold_01/model.keras").unlink()
     with pytest.raises(UserError, match=r"fold_01/model.keras is missing"):
         ensemble.trained_models(run)

@@ -30,16 +30,12 @@ def train(small_recipe, dataset, folds, tmp_path):
 def test_lines_where_there_is_no_terminal(train, capsys):
     train()
     lines = capsys.readouterr().out.splitlines()
-    scores = (
-        r"loss [\d.]+, accuracy [\d.]+, val_loss [\d.]+, val_accuracy [\d.]+, learning rate 0.001, [\d.]+ s"
-    )
+    scores = r"loss [\d.]+, accuracy [\d.]+, val_loss [\d.]+, val_accuracy [\d.]+, learning rate 0.001, [\d.]+ s"
     for fold in (0, 1):
         for epoch in (1, 2):
             line = rf"fold_0{fold} epoch {epoch}/2: {scores}, at most 00:\d\d left"
             assert any(re.match(line, text) for text in lines)
-    assert (
-        sum(bool(re.match(r"fold_0\d: accuracy 0\.\d+, \d+ of 40 rows wrong, epoch", x)) for x in lines) == 2
-    )
+    assert sum(bool(re.match(r"fold_0\d: accuracy 0\.\d+, \d+ of 40 rows wrong, epoch", x)) for x in lines) == 2
     assert sum("the training ends at about" in line for line in lines) == 1
 
 

@@ -43,9 +43,7 @@ def test_what_the_tutorials_do_while_training():
     )
     shallow = named_recipes.named("shallow_cnn")
     assert (shallow.decay, shallow.stopping_rule, shallow.stopping_monitor) == (0.9, "fall", "accuracy")
-    assert (
-        named_recipes.named("mlp").scaling == "columns" and named_recipes.named("lenet").conv_dropout == 0.25
-    )
+    assert named_recipes.named("mlp").scaling == "columns" and named_recipes.named("lenet").conv_dropout == 0.25
 
 
 @pytest.mark.parametrize("recipe", named_recipes.RECIPES.values(), ids=lambda recipe: recipe.name)
@@ -134,9 +132,7 @@ def test_set_refuses(setting):
 
 
 def test_a_misspelt_field_is_answered_with_the_similar_one():
-    with pytest.raises(
-        UserError, match=r"--set rotaton=10: unknown field 'rotaton': did you mean rotation\?"
-    ):
+    with pytest.raises(UserError, match=r"--set rotaton=10: unknown field 'rotaton': did you mean rotation\?"):
         recipes.parse_setting("rotaton=10")
 
 

@@ -98,9 +98,7 @@ with Run({str(tmp_path / "run")!r}).lock():
     print("locked", flush=True)
     sys.stdin.read()
 """
-    other = subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "locked\n"
     with pytest.raises(UserError, match="another process is writing this run"), Run(tmp_path / "run").lock():
         pass
@@ -146,9 +144,7 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
 def test_a_name_is_on_the_disk_when_it_is_there(tmp_path, monkeypatch):
     """The file's contents, then the folder that names it."""
     synced = []
-    monkeypatch.setattr(
-        os, "fsync", lambda handle: synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
-    )
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(str(Path(f"/proc/self/fd/{handle}").readlink())))
     write_json(tmp_path / "a.json", {})
     assert synced == [str(tmp_path / ".a.json"), str(tmp_path)]
 

@@ -31,7 +31,7 @@ from kaggle_server import refused
 
 from digit_recognizer import cli, named_recipes, recipes
 from digit_recognizer.data.paths import SAMPLE_NOTICE
-from digit_recognizer.files import commit, read_json, write_json
+from digit_recognizer.files import commit, read_json
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import SAMPLE_CUTS
 from digit_recognizer.training import backend
@@ -174,9 +174,7 @@ def test_a_full_disk_leaves_nothing_half_written(light, call, tmp_path):
     output = tmp_path / "run"
     shutil.copytree(run, output)
     shutil.rmtree(output / "fold_01")
-    arguments = " ".join(
-        map(str, [sys.executable, SCRIPTS / "train.py", "--input", csvs, "--output", output])
-    )
+    arguments = " ".join(map(str, [sys.executable, SCRIPTS / "train.py", "--input", csvs, "--output", output]))
     limited = subprocess.run(["bash", "-c", f"ulimit -f 1000; {arguments}"], capture_output=True, text=True)
     assert limited.returncode == 2 and "File too large; nothing is half written" in limited.stderr
     assert "Traceback" not in limited.stderr and limited.stderr.count("\n") == 1
@@ -189,9 +187,7 @@ def test_a_second_process_in_the_same_run_is_refused(finished, call, tmp_path):
     csvs, run = finished
     with Run(run).lock():
         for name in ("train", "ensemble", "report", "split"):
-            assert refused(
-                call(name, "--input", csvs, "--output", run), "another process is writing this run"
-            )
+            assert refused(call(name, "--input", csvs, "--output", run), "another process is writing this run")
 
 
 def test_jax_without_tensorflow_and_with_tensorflows_models(finished, call, dataset, tmp_path):
@@ -331,9 +327,7 @@ def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatc
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(call, csvs, tmp_path, options, words):
-    assert refused(
-        call("train", "--input", csvs, "--output", tmp_path / "run", "--folds", 5, *options), *words
-    )
+    assert refused(call("train", "--input", csvs, "--output", tmp_path / "run", "--folds", 5, *options), *words)
     assert not (tmp_path / "run").exists()
 
 
@@ -450,9 +444,7 @@ def test_runs_are_blended(finished, call, tmp_path, weights):
         np.save(path, np.roll(np.load(path), 1, axis=1))
     outcome = call("ensemble", run, poor, *blend, "--weights", weights)
     shares = (1, 0) if weights == "oof" else (0.5, 0.5)
-    said = [
-        f"{folder}: 2 members, weight {share:.4f}" for folder, share in zip((run, poor), shares, strict=True)
-    ]
+    said = [f"{folder}: 2 members, weight {share:.4f}" for folder, share in zip((run, poor), shares, strict=True)]
     assert outcome.code == 0 and outcome.out.splitlines()[:2] == said
     assert (tmp_path / "blend/submission.csv").read_bytes() == (run / "submission.csv").read_bytes()
     assert call("report", *blend).code == 0
@@ -562,9 +554,7 @@ def test_tensorboard_logs_each_epoch(light, call, tmp_path):
     ).read_bytes()
     (log,) = (tmp_path / "run/tensorboard/fold_01/validation").glob("events.*")
     events = [event_pb2.Event.FromString(record.numpy()) for record in TFRecordDataset(str(log))]
-    found = [
-        (each.step, value) for each in events for value in each.summary.value if value.tag == "epoch_loss"
-    ]
+    found = [(each.step, value) for each in events for value in each.summary.value if value.tag == "epoch_loss"]
     losses = pd.read_csv(tmp_path / "run/fold_01/history.csv")["val_loss"]
     values = [np.frombuffer(value.tensor.tensor_content, np.float32)[0] for _, value in found]
     assert [step for step, _ in found] == [0, 1] and values == pytest.approx(losses)

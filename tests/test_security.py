@@ -17,15 +17,17 @@ from kaggle_server import forget_client, refused
 from stages import write_picture
 from test_competition import TOKEN, plant
 
-from digit_recognizer import files, named_recipes, recipes
+from digit_recognizer import files, recipes
 from digit_recognizer.data import digits
 from digit_recognizer.files import UserError, write_array
-from digit_recognizer.kaggle import records
+from digit_recognizer.kaggle import submissions
 from digit_recognizer.results import ensemble
+from digit_recognizer.runs import plan
 from digit_recognizer.runs.directory import Run
-from digit_recognizer.training import networks, session
-from digit_recognizer.training.session import TrainingOptions
+from digit_recognizer.runs.plan import refuse_other_members
+from digit_recognizer.training import session
 from digit_recognizer.training.predict import load_model
+from digit_recognizer.training.session import TrainingOptions
 
 
 class Payload:
@@ -227,8 +229,8 @@ ERRORS = (RuntimeError, KeyError, OSError, requests.RequestException)
 def test_no_error_of_the_client_tells_the_token(server, call, commands, run, tmp_path, monkeypatch, error):
     """Whatever it raises, with whatever message, wherever it sends something."""
     plant("variable", tmp_path, monkeypatch)
-    record = records.new_record(run, "digit-recognizer", "mine", None)
-    records.add_record(run, record)
+    sent = ("2026-01-01T00:00:00+00:00", "digit-recognizer", "a" * 64, "mine [aaaaaaaa]", None)
+    submissions.write_submissions(run, [submissions.Submission(*sent)])
 
     def fail(*arguments, **options):
         raise error(f"Authorization: Bearer {TOKEN}")
@@ -246,5 +248,5 @@ def test_no_error_of_the_client_tells_the_token(server, call, commands, run, tmp
 
 def test_weights_of_a_stranger_are_those_of_an_ensemble(run):
     run.ensemble_json.write_text('{"members": [{"member": "fold_00", "weight": 1e999}], "missing": []}')
-    with pytest.raises(UserError, match=r"ensemble.json is damaged: run scripts/ensemble.py again"):
+    with pytest.raises(UserError, match=r"ensemble.json is damaged \(.*\): run scripts/ensemble.py again"):
         ensemble.trained_models(run)

@@ -24,9 +24,7 @@ def sourced(commands, path, **environment):
 def programs(tmp_path):
     """A folder of programs for a PATH of its own."""
     for name in ("dirname", "basename", "sed", "cat"):
-        (tmp_path / name).symlink_to(
-            next(path for path in (f"/usr/bin/{name}", f"/bin/{name}") if Path(path).exists())
-        )
+        (tmp_path / name).symlink_to(next(path for path in (f"/usr/bin/{name}", f"/bin/{name}") if Path(path).exists()))
 
     def add(name, text):
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -83,9 +81,7 @@ def test_requirements_follow_backend_and_gpu(programs, chosen, gpu, expected):
     if gpu:
         programs("nvidia-smi", "exit 0")
     lines = sourced("requirements", programs.folder, KERAS_BACKEND=chosen).stdout.splitlines()
-    assert [line.partition("#")[0].strip() for line in lines if line.startswith(("tensorflow", "jax"))] == [
-        expected
-    ]
+    assert [line.partition("#")[0].strip() for line in lines if line.startswith(("tensorflow", "jax"))] == [expected]
     assert any(line.startswith("keras") for line in lines)
 
 
@@ -93,9 +89,7 @@ def test_requirements_that_are_met_and_that_are_not(programs):
     def has(line):
         return sourced(f"echo '{line}' | has_requirements {sys.executable}", programs.folder).returncode == 0
 
-    assert (
-        has("numpy>=2.0 # a comment") and has("") and not has("numpy>=99") and not has("no-such-package>=1")
-    )
+    assert has("numpy>=2.0 # a comment") and has("") and not has("numpy>=99") and not has("no-such-package>=1")
 
 
 def installed(folder, **distributions):
@@ -215,10 +209,8 @@ def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
         (True, True, True, False, "test.csv is missing"),
     ],
 )
-def test_when_run_all_downloads(
-    call, tmp_path, monkeypatch, capsys, csv, archive, credentials, given, expected
-):
-    monkeypatch.setattr(places, "ROOT", tmp_path)
+def test_when_run_all_downloads(call, tmp_path, monkeypatch, capsys, csv, archive, credentials, given, expected):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     folder = tmp_path / "input"
     folder.mkdir()
     for name in ["train.csv"] * csv + ["digit-recognizer.zip"] * archive:
@@ -226,7 +218,7 @@ def test_when_run_all_downloads(
     if credentials:
         monkeypatch.setenv("KAGGLE_API_TOKEN", "x")
     options = ["--input", str(folder)] if given else []
-    monkeypatch.setattr(sys, "argv", ["places", *options])
+    monkeypatch.setattr(sys, "argv", ["paths", *options])
     needed = expected == "download"
     assert paths.needs_download(folder if given else None) == needed
     if expected in ("sample", "download"):
@@ -259,9 +251,7 @@ def test_run_all_tells_before_anything_is_installed(labelled, csvs, tmp_path):
 @pytest.mark.parametrize("option", ["--list", "--help", "-h"])
 def test_run_all_lists_and_stops(csvs, tmp_path, option):
     """Whatever run is there: nothing is ensembled or reported anew."""
-    outcome = finish(
-        start("run_all.sh", option, "--input", csvs, "--output", tmp_path / "run", VIRTUAL_ENV=sys.prefix)
-    )
+    outcome = finish(start("run_all.sh", option, "--input", csvs, "--output", tmp_path / "run", VIRTUAL_ENV=sys.prefix))
     assert (outcome.code, outcome.error) == (0, "")
     assert ("dropout_mlp" if option == "--list" else "--time-budget") in outcome.out
     assert not (tmp_path / "run").exists()
@@ -277,8 +267,8 @@ def test_run_all_says_once_first_and_once_last_that_it_is_the_sample(programs, t
     (checkout / "requirements.txt").write_text("")
     for name in ("download", "train", "ensemble", "report"):
         (checkout / f"scripts/{name}.py").write_text(
-            "import sys\nfrom digit_recognizer.data.paths import Places\n"
-            f"with Places(None, None).announced():\n    print('{name}', *sys.argv[1:])\n"
+            "import sys\nfrom digit_recognizer.data.paths import Locations\n"
+            f"with Locations(None, None).announced():\n    print('{name}', *sys.argv[1:])\n"
         )
     programs("python3", f'exec {sys.executable} "$@"')
     environment = {"PATH": str(programs.folder), "HOME": str(tmp_path), "VIRTUAL_ENV": sys.prefix}
@@ -299,16 +289,16 @@ def test_run_all_says_once_first_and_once_last_that_it_is_the_sample(programs, t
 @pytest.mark.parametrize("folder", ["digit-recognizer", "competitions/digit-recognizer", "some/dataset"])
 def test_kaggles_folders(csvs, tmp_path, monkeypatch, folder):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    monkeypatch.setattr(places, "KAGGLE", tmp_path / "kaggle")
+    monkeypatch.setattr(paths, "KAGGLE", tmp_path / "kaggle")
     target = tmp_path / "kaggle/input" / folder
     target.parent.mkdir(parents=True)
     csvs.rename(target)
-    assert paths.resolve(None, None) == places.Places(target, tmp_path / "kaggle/working")
+    assert paths.resolve(None, None) == paths.Locations(target, tmp_path / "kaggle/working")
 
 
 def test_the_usual_folder_spares_the_walk_through_all_data_sets(csvs, tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    monkeypatch.setattr(places, "KAGGLE", tmp_path / "kaggle")
+    monkeypatch.setattr(paths, "KAGGLE", tmp_path / "kaggle")
     (tmp_path / "kaggle/input").mkdir(parents=True)
     csvs.rename(tmp_path / "kaggle/input/digit-recognizer")
     for name in ("glob", "rglob", "iterdir", "walk"):

@@ -25,9 +25,7 @@ write_report(Run(Path(sys.argv[3])), digits.load(Path(sys.argv[2])))
 
 def test_imports_go_one_way():
     """pyproject.toml has the contract."""
-    program = (
-        "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
-    )
+    program = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     line = [sys.executable, "-c", program, "--no-cache"]
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -36,9 +34,7 @@ def test_imports_go_one_way():
 
 def test_scripts_are_a_parser_and_one_call():
     for path in SCRIPTS.glob("*.py"):
-        functions = [
-            node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
-        ]
+        functions = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
         assert set(functions) <= {"main", "parse"}, path
 
 

@@ -24,8 +24,7 @@ from digit_recognizer.training.batches import Batches, ShuffledEpochs, stream
 from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, ValidationWeights
 from digit_recognizer.training.checkpoint import Checkpoint
 from digit_recognizer.training.fold import FoldTrainer
-from digit_recognizer.training.predict import predict_with_tta
-from digit_recognizer.training.predict import views_of
+from digit_recognizer.training.predict import predict_with_tta, views_of
 
 
 class Death(BaseException):
@@ -109,9 +108,7 @@ def test_the_last_epochs_network_predicts(long_recipe, dataset, folds, tmp_path)
 
 def test_the_saved_model_is_the_one_that_predicted(undisturbed, dataset):
     model = keras.saving.load_model(undisturbed / "model.keras")
-    assert (
-        predict_with_tta(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")
-    ).all()
+    assert (predict_with_tta(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")).all()
 
 
 def test_a_member_predicts_with_the_views_of_its_recipe(long_recipe, dataset, folds, tmp_path):
@@ -137,9 +134,7 @@ def test_the_schedules_end_a_training_that_learns_nothing(dataset, folds, tmp_pa
     train_member(recipe, dataset, folds[0], tmp_path)
     history, metrics = pd.read_csv(tmp_path / "history.csv"), read_json(tmp_path / "metrics.json")
     assert (metrics["epochs"], metrics["best_epoch"]) == (4, 1)
-    assert history["learning_rate"].to_numpy() == pytest.approx(
-        np.array([4, 4, 2, 1]) * 2.5e-31, rel=1e-6, abs=0
-    )
+    assert history["learning_rate"].to_numpy() == pytest.approx(np.array([4, 4, 2, 1]) * 2.5e-31, rel=1e-6, abs=0)
 
 
 def test_a_fold_that_dies_in_the_third_epoch_is_not_at_its_end(undisturbed, long_recipe):
@@ -174,9 +169,7 @@ def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, fold
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "exponential"])
-def test_what_the_optimizer_counts_and_averages_resumes_with_the_same_bytes(
-    dataset, folds, tmp_path, schedule
-):
+def test_what_the_optimizer_counts_and_averages_resumes_with_the_same_bytes(dataset, folds, tmp_path, schedule):
     options = {"schedule": schedule, "epochs": 4, "batch_size": 8, "folds": 2, "stopping_rule": "fall"}
     recipe = change(named("dropout_mlp"), options | {"stopping_monitor": "loss", "ema_epochs": 0.6})
     trainer = FoldTrainer(recipe, len(folds[0].train_rows))
@@ -301,9 +294,7 @@ def test_the_scale_of_float16s_loss_goes_on(dataset, folds, tmp_path):
     assert found[0] != 64 and found[1] == 64
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda data: data[:-300], lambda data: data[:5000] + b"\0" * 64 + data[5064:]]
-)
+@pytest.mark.parametrize("damage", [lambda data: data[:-300], lambda data: data[:5000] + b"\0" * 64 + data[5064:]])
 def test_a_damaged_state_starts_the_fold_over(
     undisturbed, long_recipe, dataset, folds, tmp_path, state, damage, capsys
 ):
@@ -351,9 +342,7 @@ def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, datase
     epochs = ShuffledEpochs(*rows, recipe, folds[0])
     batches = [epochs[number] for number in range(len(epochs))]
     assert [len(labels) for _, labels in batches] == [16, 16] * recipe.epochs  # of 40 rows
-    first, second = (
-        [image.tobytes() for images, _ in batches[i : i + 2] for image in images] for i in (0, 2)
-    )
+    first, second = ([image.tobytes() for images, _ in batches[i : i + 2] for image in images] for i in (0, 2))
     validation = {image.tobytes() for image in dataset.train_images[folds[0].validation_rows]}
     assert len(set(first)) == len(set(second)) == 32 and not validation & {*first, *second}
     assert first != second
@@ -422,9 +411,7 @@ def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
 @pytest.mark.parametrize(("rule", "kept"), [("best", 2), ("last", 4)])
 def test_the_kept_epoch_is_the_earliest_of_the_best_or_the_last(rule, kept, tmp_path):
     checkpoint = Checkpoint(tmp_path / "state.npz", "", rule, [], ValidationWeights())
-    checkpoint.history = [
-        {"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])
-    ]
+    checkpoint.history = [{"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])]
     assert checkpoint.kept_epoch == kept
 
 

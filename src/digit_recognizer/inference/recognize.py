@@ -112,9 +112,7 @@ def _is_hidden(path: Path) -> bool:
 def _check_option(option: str, path: Path, pictures: list[Path]) -> None:
     """Raises UserError if the option's value is a picture to read, or the name of no file that can be written."""
     if option == "--save" and path.suffix not in SAVE_ENDINGS:
-        raise UserError(
-            f"--save {path}: its name has to end in {', '.join(SAVE_ENDINGS[:-1])} or {SAVE_ENDINGS[-1]}"
-        )
+        raise UserError(f"--save {path}: its name has to end in {', '.join(SAVE_ENDINGS[:-1])} or {SAVE_ENDINGS[-1]}")
     if path.is_dir():
         raise UserError(f"{option} {path}: that is a folder: name a file in it")
     if not path.parent.is_dir():

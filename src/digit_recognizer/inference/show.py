@@ -146,9 +146,7 @@ def _draw_picture(axes: Axes, result: PictureResult) -> None:
         frame = ([left, right, right, left, left], [top, top, bottom, bottom, top])
         axes.plot(*frame, color="tab:red", linewidth=0.8)
         axes.text(left, top, number, color="tab:red", fontsize=7, va="bottom")
-    name = result.path.name.encode(
-        "utf-8", "backslashreplace"
-    ).decode()  # bytes of another encoding are no text
+    name = result.path.name.encode("utf-8", "backslashreplace").decode()  # bytes of another encoding are no text
     title = name if result.digits else f"{name}: {result.notes[0]}"
     axes.set_title(title, fontsize=8, parse_math=False)  # a name may hold $
     axes.axis("off")

@@ -29,7 +29,6 @@ _NO_CONNECTION = "check the network and HTTPS_PROXY"
 _BROKE_OFF = "the connection to Kaggle broke off: run the same command again"
 _CERTIFICATE = "the server's certificate is not trusted: set REQUESTS_CA_BUNDLE to your company's certificate"
 _PASSWORD = "the proxy wants a password (407): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT"
-_INCOMPLETE = f"the Kaggle credentials are incomplete: {_NEW_TOKEN}"
 
 # What an exception means: the name of its class or of a base class, and a part of its message. The first match counts.
 _FAULTS = {
@@ -46,7 +45,7 @@ _FAULTS = {
     ("RequestException", ""): _BROKE_OFF,
     ("HTTPError", ""): _BROKE_OFF,  # urllib3's
     ("ValueError", "not match expected size"): _BROKE_OFF,  # the client's
-    ("ValueError", "in configuration"): _INCOMPLETE,  # client 2.0's
+    ("ValueError", "in configuration"): f"the Kaggle credentials are incomplete: {_NEW_TOKEN}",  # client 2.0's
 }
 
 # What an answer means, by its status.

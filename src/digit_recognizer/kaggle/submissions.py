@@ -40,7 +40,7 @@ class Submission:
     competition: str
     sha256: str  # of submission.csv
     message: str  # with the key at its end
-    out_of_fold_accuracy: float | None
+    out_of_fold_accuracy: float
     ref: int | None = None  # Kaggle's number of the submission
     status: str = "sending"  # then refused, or as Kaggle says: pending, complete, error
     public_score: float | None = None
@@ -55,15 +55,19 @@ class Submission:
         """Returns the score beside the run's own accuracy, or why there is no score."""
         if self.status in _OUTCOMES:
             return _OUTCOMES[self.status].format(error=self.error)
-        score, accuracy = self.public_score, self.out_of_fold_accuracy
-        line = f"public score {'not shown by Kaggle' if score is None else score}"
-        if accuracy is not None:
-            line += f", out-of-fold accuracy {accuracy:.5f}"
-        return line if None in (score, accuracy) else f"{line} ({score - accuracy:+.5f})"
+        if self.public_score is None:
+            return "public score not shown by Kaggle"
+        difference = self.public_score - self.out_of_fold_accuracy
+        return f"public score {self.public_score}, out-of-fold accuracy {self.out_of_fold_accuracy:.5f} ({difference:+.5f})"
 
 
 def submit(
-    locations: Locations, competition: str, message: str | None, seconds: float, yes: bool, dry_run: bool
+    locations: Locations,
+    competition: str,
+    message: str | None = None,
+    seconds: float = 0,
+    yes: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Checks a run's submission.csv, sends it, waits for its score and prints it.
 
@@ -101,21 +105,20 @@ def _prepare(run: Run, dataset: Dataset, competition: str, message: str | None) 
     if dataset.kind != "competition":
         raise UserError(f"{dataset.kind} data is never sent: run scripts/download.py, or give the run's --input")
     check_data(run, dataset)
-    accuracy, advice = None, "run python scripts/ensemble.py again"
+    advice = "run python scripts/ensemble.py again"
     with reading(run.submission, advice):
         digest = sha256(run.submission.read_bytes()).hexdigest()
     if read_json(run.ensemble_json, advice).get("submission_sha256") != digest:
         raise UserError(f"{run.submission} is not the file that scripts/ensemble.py wrote: {advice}")
-    if run.oof_probabilities.exists():
-        oof = load_oof(run, len(dataset.train_labels))
-        accuracy = float((oof.argmax(axis=1) == dataset.train_labels)[covered_rows(oof)].mean())
+    oof = load_oof(run, len(dataset.train_labels))
+    accuracy = float((oof.argmax(axis=1) == dataset.train_labels)[covered_rows(oof)].mean())
     now = datetime.now(UTC).isoformat(timespec="seconds")
     submission = Submission(now, competition, digest, message or _default_message(run, accuracy), accuracy)
     print(f"{run.submission}: {len(dataset.ids)} rows, as scripts/ensemble.py wrote them for this data")
     return replace(submission, message=f"{submission.message} {submission.key}")
 
 
-def _default_message(run: Run, accuracy: float | None) -> str:
+def _default_message(run: Run, accuracy: float) -> str:
     """Returns the run's recipe, number of members, seed, out-of-fold accuracy and commit in words."""
     settings, ensemble = run.require_settings(), read_ensemble(run)
     parts = [settings["name"], f"{len(ensemble.weights)} members"]
@@ -123,8 +126,7 @@ def _default_message(run: Run, accuracy: float | None) -> str:
         parts.append(f"{len(ensemble.missing)} not finished")
     if "seed" in settings:  # not of a blend
         parts.append(f"seed {settings['seed']}")
-    if accuracy is not None:
-        parts.append(f"out-of-fold accuracy {accuracy:.5f}")
+    parts.append(f"out-of-fold accuracy {accuracy:.5f}")
     if settings.get("commit"):
         parts.append(f"commit {settings['commit']}")
     return ", ".join(parts)
@@ -132,9 +134,9 @@ def _default_message(run: Run, accuracy: float | None) -> str:
 
 def _doubts(submission: Submission, earlier: Sequence[Submission]) -> list[str]:
     """Returns why the user should be asked: a low accuracy, or earlier submissions of the same bytes."""
-    doubts, accuracy = [], submission.out_of_fold_accuracy
-    if accuracy is not None and accuracy < LOW_ACCURACY:
-        doubts.append(f"the out-of-fold accuracy is only {accuracy:.5f}")
+    doubts = []
+    if submission.out_of_fold_accuracy < LOW_ACCURACY:
+        doubts.append(f"the out-of-fold accuracy is only {submission.out_of_fold_accuracy:.5f}")
     for entry in earlier:
         same = (entry.sha256, entry.competition) == (submission.sha256, submission.competition)
         if same and entry.status != "refused":

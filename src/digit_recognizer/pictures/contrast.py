@@ -10,6 +10,7 @@ from skimage.measure import label, regionprops
 from skimage.transform import resize
 
 _MIN_CONTRAST = 0.1  # of ink, as a part of what the paper's brightness allows
+_STEP = 4  # pixels; the noise of closer ones is alike
 _SMALL = 300  # pixels, of the picture in which strokes are looked for first
 _WIDEST = 0.4  # of a stroke, as a part of its length: a bold 1
 _GAPS = (0.9, 0.3, 0.1)  # between strokes, as parts of the picture, that are tried
@@ -35,9 +36,7 @@ def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     line /= np.abs(line).sum()
     tries = []
     for direction in (line, -line):
-        measured = [
-            _measure_strokes(_top_hat(small, direction, round(part * side)), part * side) for part in _GAPS
-        ]
+        measured = [_measure_strokes(_top_hat(small, direction, round(part * side)), part * side) for part in _GAPS]
         # ink looks the same beside any wide paper; what looks like ink beside narrow paper alone may be paper
         total = sum(np.sqrt(part) * squares for part, (squares, _) in zip(_GAPS, measured, strict=True))
         tries.append((total, max(measured)[1], direction))
@@ -54,7 +53,8 @@ def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def least_contrast(contrast: np.ndarray) -> float:
     """Returns the contrast of the faintest ink that noise does not hide."""
-    noise = 1.4826 * np.median(np.abs(contrast))  # the standard deviation, were it normal
+    steps = np.abs(contrast[_STEP:] - contrast[:-_STEP])
+    noise = 1.05 * np.median(steps) if steps.size else 0.0  # the standard deviation, were it normal
     return max(_MIN_CONTRAST, 6 * noise)
 
 
@@ -76,30 +76,35 @@ def _top_hat(colours: np.ndarray, line: np.ndarray, side: int) -> np.ndarray:
     The paper is what is left of the picture without that: shadows stay in it, with edges as sharp as they are. A
     shadow dims paper and ink alike, so the difference is divided by what the paper's brightness allows.
     """
+    # beyond the picture its outermost pixels go on: a shadow or a table that reaches the edge is wide
+    reach = side // 2 + 1
     contrast = np.zeros(colours.shape[:2], np.float32)
     for channel, share in enumerate(line):
         values = colours[..., channel]
-        paper = (grey_opening if share > 0 else grey_closing)(values, size=(side, side))
+        padded = np.pad(values, reach, mode="edge")
+        paper = (grey_opening if share > 0 else grey_closing)(padded, size=(side, side))
+        paper = paper[reach:-reach, reach:-reach]
         contrast += (values - paper) / np.maximum(paper, 1 - paper) * share
-    return contrast - np.median(contrast)
+    return contrast - np.percentile(contrast, 25)
 
 
 def _measure_strokes(contrast: np.ndarray, gap: float) -> tuple[float, float]:
     """Returns how many squares the strokes of a picture would fill, and the width of the widest one in pixels.
 
-    A stroke is long beside its width, and narrow beside the `gap`: what is as wide as the paper may be is
-    probably a piece of paper between strokes of the other brightness.
+    A stroke is long beside its width, and narrow beside the `gap`: what is as wide as the paper may be is probably
+    a piece of paper between strokes of the other brightness. The number is less if such pieces stand out, too.
     """
     ink = contrast > ink_threshold(contrast)
     distance = distance_transform_edt(np.pad(ink, 1))[1:-1, 1:-1]
-    squares, widths = 0.0, {True: [], False: [0.0]}
+    squares, area, widths = 0.0, 0.0, {True: [], False: [0.0]}
     for region in regionprops(label(ink, connectivity=2), np.dstack([distance, contrast])):
         width, size = 2 * region.intensity_max[0], max(region.image.shape)
         if width < min(_WIDEST * size, _NARROW * gap) and size >= 0.02 * max(ink.shape):
             squares += region.area * region.intensity_mean[1] / width**2
+            area += region.area
             widths[sides_met(region.bbox, ink.shape) < 2].append(width)
     # a scanner's edge or a table's meets more sides than one; so do lines with digits on them
-    return squares, max(widths[True] or widths[False])
+    return squares * area / max(1, np.count_nonzero(ink)), max(widths[True] or widths[False])
 
 
 def sides_met(box: tuple[int, int, int, int], shape: tuple[int, int]) -> int:

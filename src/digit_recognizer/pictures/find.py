@@ -77,9 +77,7 @@ def _notes(has_digits: bool, left_out: Counter) -> list[str]:
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
     if has_digits:
         return [f"ink was left out: {reasons}"] if reasons else []
-    return [
-        f"no digit: ink was left out: {reasons}" if reasons else "no digit: nothing stands out from the paper"
-    ]
+    return [f"no digit: ink was left out: {reasons}" if reasons else "no digit: nothing stands out from the paper"]
 
 
 def _without_walls(contrast: np.ndarray) -> tuple[np.ndarray, int]:

@@ -18,7 +18,27 @@ except ImportError:
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM")  # others start programs, or are rare
 _IF_INSTALLED = ("AVIF", "HEIF")  # with Pillow 11.3, with pillow-heif
-ENDINGS = [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"]
+ENDINGS = [
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".hif",
+]
 WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it
 
 
@@ -64,9 +84,7 @@ def _refusal(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(12)
     if start[4:8] == b"ftyp" and start[8:] != b"avif":
-        return (
-            f"{path} is a HEIC picture, which needs pillow-heif: pip install pillow-heif, or save it as JPEG"
-        )
+        return f"{path} is a HEIC picture, which needs pillow-heif: pip install pillow-heif, or save it as JPEG"
     return f"{path} is no picture that can be read: save it as one of {', '.join(FORMATS)}"
 
 

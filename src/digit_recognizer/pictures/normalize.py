@@ -11,9 +11,7 @@ BOX = 20  # pixels: MNIST scales a digit into a box of 20 x 20 in its 28 x 28
 _MIN_STROKE = 2.0  # pixels in that box; MNIST's strokes are two to three wide, a pen's often less than one
 
 
-_PLAIN = (
-    32  # grey values: what MNIST's form may differ from black or white beside the digit, or in its colours
-)
+_PLAIN = 32  # grey values: what MNIST's form may differ from black or white beside the digit, or in its colours
 _OFF_CENTRE = 4  # pixels, of the mass of a digit in MNIST's form at most
 
 

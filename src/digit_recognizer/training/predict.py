@@ -1,6 +1,7 @@
 """From pictures to probabilities: the one way, for validation rows, test rows and a person's own pictures."""
 
 import functools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,7 +105,8 @@ def load_model(path: Path, recipe: Recipe) -> keras.Model:
 
     The network is built from the recipe and takes only the weights from the file, so nothing in the file is run.
     """
-    with reading(path, f"delete {path.with_name('metrics.json')} and train again"):
+    with reading(path, f"delete {path.with_name('metrics.json')} and train again"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # Keras only warns of layers that the file does not have
         model = networks.build(recipe)
         model.load_weights(path)
     return model
