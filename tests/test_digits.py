@@ -179,7 +179,7 @@ FAULTS = {
         "no header": (lambda text: text.split("\n", 1)[1], "'1,0', not a header"),
         "three columns": (lambda text: text.replace(",", ",a,"), "its first line"),
         "cut": (lambda text: text[:-4] + "\n", "row 20 .* has 1 columns, not 2"),
-        "an id twice": (lambda text: text.replace("\n5,", "\n4,"), "an id is there twice"),
+        "an id twice": (lambda text: text.replace("\n5,", "\n4,"), "an id occurs twice"),
         "no ids": (lambda text: "ImageId,Label\n", "no rows"),
     },
 }

@@ -173,7 +173,7 @@ def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
     table.check_rows()
     ids = table.texts(columns[0])
     if len(set(ids)) != len(ids):
-        raise UserError(f"{file}: an id is there twice; download it again")
+        raise UserError(f"{file}: an id occurs twice: download it again")
     return (table.names[columns[0]], table.names[columns[1]]), ids
 
 

@@ -81,7 +81,7 @@ def read_competition(train: DataFile, test: DataFile, sample_submission: DataFil
         test_images, _, test_ids = test_result.result()
     if len(test_images) != len(ids):
         counts = f"{test} has {len(test_images)} rows, {sample_submission} has {len(ids)}"
-        raise UserError(f"{counts}: one of them is not whole")
+        raise UserError(f"{counts}: one of them is incomplete")
     for row, pair in enumerate(zip(test_ids or ids, ids, strict=True), start=1):
         if pair[0] != pair[1]:
             shown = " is {}, but {} in sample_submission.csv".format(*map(csvs.quoted, pair))

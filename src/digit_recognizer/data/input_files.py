@@ -109,7 +109,7 @@ class DataFile:
             if data[:2] == _GZIP:
                 data = _read(gzip.GzipFile(fileobj=io.BytesIO(data)))
         if len(data) > _MAX_BYTES:
-            raise UserError(f"{self} holds more than {_MAX_BYTES / 1e9:g} GB: it is no file of digits")
+            raise UserError(f"{self} holds more than {_MAX_BYTES / 1e9:g} GB: it is not a file of digits")
         if not data or data.isspace():
             raise UserError(f"{self} is empty: get the file again")
         for start, what in _OTHER_CONTENTS.items():
@@ -153,7 +153,7 @@ def list_files(folder: Path, levels: int = _LEVELS, is_top: bool = True) -> Iter
     for path in paths:
         if path.is_dir() and levels:
             yield from list_files(path, levels - 1, is_top=False)
-        elif path.is_file() or path.is_symlink():
+        elif path.is_file() or not path.exists():  # a broken link
             # of test/test.csv and test.csv/test.csv, the folder belongs to the file
             role, name = _role(_normalize(path.name)), _normalize(folder.name)
             is_wrapped = not is_top and len(paths) == 1 and role and role in (_role(name), _role(f"{name}.csv"))
@@ -171,7 +171,7 @@ def _expand(path: Path, folder: Path) -> Iterator[DataFile]:
             with zipfile.ZipFile(path) as archive:
                 members = [member for member in archive.namelist() if not member.endswith("/")]
         except Exception as error:  # a damaged archive can raise nearly any exception
-            yield DataFile(path, folder, problem=f"is no whole zip archive ({error}): get it again")
+            yield DataFile(path, folder, problem=f"is not a complete zip archive ({error}): get it again")
             return
         yield from (DataFile(path, folder, member) for member in members if not is_hidden(Path(member)))
 

@@ -22,7 +22,7 @@ def read_idx(file: DataFile) -> np.ndarray:
     dimensions = int.from_bytes(data[:4]) - _UNSIGNED_BYTES
     start = 4 * (1 + dimensions)  # of the values
     if dimensions not in (1, 3) or len(data) < start:
-        raise UserError(f"{file} is no IDX file of labels or pictures, or it is damaged: get it again")
+        raise UserError(f"{file} is not an IDX file of labels or pictures, or it is damaged: get it again")
     shape = [int(size) for size in np.frombuffer(data[4:start], ">u4")]
     if len(data) - start != math.prod(shape):
         what = "more" if len(data) - start > math.prod(shape) else "less"
@@ -43,7 +43,7 @@ def read_npz(file: DataFile) -> list[tuple[str, np.ndarray]]:
             raise ValueError("it is a single array")
     except Exception as error:  # a damaged file can raise nearly any exception
         reason = str(error).partition("\n")[0] or "it ends early"
-        raise UserError(f"{file} is no whole archive of arrays ({reason}): get it again") from None
+        raise UserError(f"{file} is not a complete archive of arrays ({reason}): get it again") from None
     members = {name.lower(): name for name in archive.files}
     for name in ("x_train", "y_train", "x_test", "y_test"):
         if name not in members:
