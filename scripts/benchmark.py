@@ -16,7 +16,7 @@ from digit_recognizer.recipes import check_value, did_you_mean, settable_fields
 
 
 def parse() -> argparse.Namespace:
-    parser = cli.Parser(__doc__, places=False)
+    parser = cli.Parser(__doc__, has_paths=False)
     add = parser.add_argument
     add("--input", metavar="DIR", type=Path, help="folder of the competition's files (default: input)")
     add(
@@ -28,11 +28,7 @@ def parse() -> argparse.Namespace:
     chosen = parser.add_mutually_exclusive_group().add_argument
     chosen("--only", metavar="PARTS", help="measure these parts, such as train,read (default: all but accuracy)")
     chosen("--full", action="store_true", help="measure all parts; accuracy can take an hour for each seed")
-    add(
-        "--quick",
-        action="store_true",
-        help="check that it works: the numbers mean nothing, the sample will do",
-    )
+    add("--quick", action="store_true", help="check that it works: the numbers mean nothing, the sample will do")
     add("--threads", metavar="T", type=int, help="number of threads (default: one for each core)")
     add(
         "--seeds",

@@ -10,9 +10,7 @@ def main() -> None:
     parser = cli.Parser(__doc__)
     cli.add_competition_option(parser)
     parser.add_argument(
-        "--if-needed",
-        action="store_true",
-        help="do nothing where data is there, or where there is no way to get it",
+        "--if-needed", action="store_true", help="do nothing where data is there, or where there is no way to get it"
     )
     options = parser.parse_args()
     if options.if_needed and not paths.needs_download(options.input):

@@ -12,29 +12,17 @@ from digit_recognizer.kaggle import kernel
 
 
 def main() -> None:
-    parser = cli.Parser(__doc__, places=False)
+    parser = cli.Parser(__doc__, has_paths=False)
     add = parser.add_argument
     cli.add_competition_option(parser)
-    add(
-        "--title",
-        default="Digit Recognizer k-fold ensemble",
-        help="the kernel's title (default: %(default)s)",
-    )
+    add("--title", default="Digit Recognizer k-fold ensemble", help="the kernel's title (default: %(default)s)")
     add("--owner", metavar="NAME", help="your name at Kaggle (default: as the client knows it)")
     add("--accelerator", choices=kernel.ACCELERATORS, default="t4x2", help="(default: %(default)s)")
     add("--previous", metavar="OWNER/KERNEL", help="continue from the output of an earlier kernel")
     add("--notebook", action="store_true", help="pack a notebook that ends with the report, not a script")
     add("--pack-only", action="store_true", help="pack the kernel and push nothing")
-    add(
-        "--no-wait",
-        action="store_true",
-        help="push the kernel, but neither wait for its end nor fetch its output",
-    )
-    add(
-        "--fetch",
-        action="store_true",
-        help="push nothing: wait for the kernel at Kaggle and fetch its output",
-    )
+    add("--no-wait", action="store_true", help="push the kernel, but neither wait for its end nor fetch its output")
+    add("--fetch", action="store_true", help="push nothing: wait for the kernel at Kaggle and fetch its output")
     add("--output", metavar="DIR", type=Path, help="for the kernel and its output (default: output/kernel)")
     add("options", metavar="OPTION", nargs="*", help="options of train.py")
     options = parser.parse_args()

@@ -5,7 +5,7 @@ from _src import cli
 
 def main() -> None:
     parser = cli.Parser(__doc__)
-    cli.add_split_options(parser)
+    cli.add_recipe_options(parser, "folds", "repeats", "holdout", "seed")
     options = parser.parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits, paths

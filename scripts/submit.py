@@ -7,18 +7,8 @@ def main() -> None:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     cli.add_competition_option(parser)
-    add(
-        "--message",
-        metavar="TEXT",
-        help="what Kaggle shows (default: recipe, members, seed, accuracy, commit)",
-    )
-    add(
-        "--wait",
-        metavar="TIME",
-        type=cli.duration,
-        default="10m",
-        help="for the score at most (default: 10m)",
-    )
+    add("--message", metavar="TEXT", help="what Kaggle shows (default: recipe, members, seed, accuracy, commit)")
+    add("--wait", metavar="TIME", type=cli.duration, default="10m", help="for the score at most (default: 10m)")
     add("--no-wait", action="store_true", help="do not wait for the score")
     add("--score", action="store_true", help="send nothing: look up the scores of what was sent")
     add("--yes", action="store_true", help="do not ask: send the same bytes again, or a run of low accuracy")

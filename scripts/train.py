@@ -36,9 +36,7 @@ def parse() -> argparse.Namespace:
         help="any field of the recipe (--list explains them)",
     )
     add("--fold", metavar="N", type=int, nargs="+", help="only these members, numbered from 0")
-    cli.add_recipe_option(parser, "epochs")
-    cli.add_recipe_option(parser, "batch_size")
-    cli.add_split_options(parser)
+    cli.add_recipe_options(parser, "epochs", "batch_size", "folds", "repeats", "holdout", "seed")
     add(
         "--threads",
         metavar="T",
@@ -46,11 +44,7 @@ def parse() -> argparse.Namespace:
         help="for each fold (default: as many as the run was begun with, else its share of the cores)",
     )
     add("--workers", metavar="W", type=int, help="number of folds to train at once, on Ray (pip install ray)")
-    add(
-        "--address",
-        metavar="ADDR",
-        help="train on the Ray cluster of this machine: HOST:PORT of its head, or auto",
-    )
+    add("--address", metavar="ADDR", help="train on the Ray cluster of this machine: HOST:PORT of its head, or auto")
     add("--gpus-per-fold", metavar="G", type=float, help="such as 0.25 (default: all GPUs, shared out)")
     add(
         "--time-budget",
@@ -60,11 +54,7 @@ def parse() -> argparse.Namespace:
         help="begin no epoch that would not end in this time, such as 11h or 90m, by the longest one before it",
     )
     add("--resume-from", metavar="DIR", type=Path, help="go on from an earlier output, which stays as it is")
-    add(
-        "--tensorboard",
-        action="store_true",
-        help="log each epoch for TensorBoard too, in --output/tensorboard",
-    )
+    add("--tensorboard", action="store_true", help="log each epoch for TensorBoard too, in --output/tensorboard")
     add("--overwrite", action="store_true", help="remove the run that is there and start anew")
     options = parser.parse_args()
     options.recipe = list(dict.fromkeys(options.recipe or [None]))

@@ -20,23 +20,7 @@ from digit_recognizer.files import UserError
 SECONDS = 10  # of the processor, that a case may take
 
 NASTY = ["", " ", "-1", "-0", "+1", "1.0", "1e400", "256", "9" * 30, "9" * 5000, "0x1", "nan", "inf", "None"]
-NASTY += [
-    "'",
-    '"',
-    '""',
-    "\x00",
-    "\r",
-    "\n\n",
-    ",",
-    ",,,",
-    "é",
-    "\ufeff",
-    "٣",
-    "²",
-    "1_0",
-    "<script>",
-    "{{7*7}}",
-]
+NASTY += ["'", '"', '""', "\x00", "\r", "\n\n", ",", ",,,", "é", "\ufeff", "٣", "²", "1_0", "<script>", "{{7*7}}"]
 
 _SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.sampled_from(NASTY)
 _VALUES = st.recursive(
@@ -57,10 +41,7 @@ def time_limit(seconds: float = SECONDS):
     def stop(*_):
         raise HangError(f"more than {seconds} s")
 
-    timers = {
-        signal.SIGPROF: (signal.ITIMER_PROF, seconds),
-        signal.SIGALRM: (signal.ITIMER_REAL, 10 * seconds),
-    }
+    timers = {signal.SIGPROF: (signal.ITIMER_PROF, seconds), signal.SIGALRM: (signal.ITIMER_REAL, 10 * seconds)}
     before = {number: signal.signal(number, stop) for number in timers}
     for timer, limit in timers.values():
         signal.setitimer(timer, limit)

@@ -8,6 +8,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from conftest import LIGHT
 from damage import contents
 from PIL import Image
@@ -19,14 +20,7 @@ NAMES = ("download", "split", "explore", "train", "ensemble", "report", "predict
 # What a stage needs of a run.
 _NEEDED = {
     "ensemble": ("recipe.json", "folds.csv", "fold_*/*"),
-    "report": (
-        "recipe.json",
-        "folds.csv",
-        "fold_*/*",
-        "ensemble.json",
-        "oof_probabilities.npy",
-        "submission.csv",
-    ),
+    "report": ("recipe.json", "folds.csv", "fold_*/*", "ensemble.json", "oof_probabilities.npy", "submission.csv"),
 }
 _NEEDED |= {"predict": _NEEDED["report"], "submit": _NEEDED["report"]}
 
@@ -61,6 +55,9 @@ class Stage:
                 target = folder / path.relative_to(self.whole)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+        if self.name == "submit":  # submit.py asks before it sends a run of low accuracy
+            labels = digits.load(self.csvs).train_labels
+            np.save(folder / "oof_probabilities.npy", np.eye(10, dtype=np.float32)[labels])
 
 
 def write_picture(path: Path) -> Path:

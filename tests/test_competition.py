@@ -111,10 +111,7 @@ def test_an_upload_that_failed_is_an_error_though_the_client_does_not_raise(serv
 def test_kaggle_cannot_score_it(server, submit, run):
     server.score = {"status": "ERROR", "errorDescription": "Submission must have\n28000 rows"}
     assert refused(submit(), "could not score it: Submission must have 28000 rows", f"{PAGE}/submissions")
-    assert (records(run)[0]["status"], records(run)[0]["error"]) == (
-        "error",
-        "Submission must have 28000 rows",
-    )
+    assert (records(run)[0]["status"], records(run)[0]["error"]) == ("error", "Submission must have 28000 rows")
 
 
 def test_kaggle_does_not_tell_the_number(server, submit, run):
@@ -285,10 +282,7 @@ def test_messages(submit, run, recipe):
     ("fault", "words"),
     [
         ((401, "Unauthenticated"), ("credentials of KAGGLE_USERNAME and KAGGLE_KEY", "settings/api")),
-        (
-            (403, "You must accept\nthe rules"),
-            (f"accept its rules at {PAGE}/rules", "must accept the rules)"),
-        ),
+        ((403, "You must accept\nthe rules"), (f"accept its rules at {PAGE}/rules", "must accept the rules)")),
         ((404, "Not found"), ("no competition digit-recognizer (404)", "--competition")),
         ((407, ""), ("the proxy wants a password (407)",)),
         ((429, "Too many"), ("answers 429: try again later", "Too many")),
@@ -314,7 +308,7 @@ def test_what_kaggle_refuses(server, call, submit, run, tmp_path, fault, words):
 def test_durations(call):
     assert [cli.duration(text) for text in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
     for text in ("", "10 m", "-1s", "ten"):
-        words = f"argument --wait: {text!r} is no duration such as 90s"
+        words = f"argument --wait: {text!r} is not a duration such as 90s"
         assert refused(call("submit", f"--wait={text}"), words)
 
 

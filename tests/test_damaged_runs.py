@@ -171,17 +171,9 @@ FOUND = {
     "a field of another type": ("recipe.json", lambda data: with_entries(data, schedule={}), "report"),
     "a long value": ("recipe.json", lambda data: with_entries(data, schedule="9" * 5000), "report"),
     "no accuracy": ("fold_00/metrics.json", lambda data: with_entries(data, accuracy=None), "train"),
-    "a number without end": (
-        "fold_00/metrics.json",
-        lambda data: with_entries(data, seconds=10**400),
-        "compare",
-    ),
+    "a number without end": ("fold_00/metrics.json", lambda data: with_entries(data, seconds=10**400), "compare"),
     "no members": ("ensemble.json", lambda data: with_entries(data, members=None), "predict"),
-    "nothing missing": (
-        "ensemble.json",
-        lambda data: b'{"members": [{"member": "fold_00", "weight": 1}]}',
-        "submit",
-    ),
+    "nothing missing": ("ensemble.json", lambda data: b'{"members": [{"member": "fold_00", "weight": 1}]}', "submit"),
     "a header that is cut": (
         "fold_00/validation_probabilities.npy",
         lambda data: BROKEN_HEADER.replace(b"'<f4'", b"'<f4 ") + data[128:],

@@ -160,19 +160,10 @@ FAULTS = {
     "test.csv": {
         "0 and 1": (rows(lambda cells: [str(int(c != "0")) for c in cells], list), "pixel is 1: " + SCALE),
         "commas after rows": (rows(lambda cells: [*cells, ""], list), r"row 1 \(line 2\) has 785 columns"),
-        "a short row and a long one": (
-            lambda text: text.replace(",0\n", "\n", 1)[:-1] + ",1\n",
-            "row 1 .*has 783 col",
-        ),
-        "labels": (
-            rows(lambda c: ["1", *c], lambda c: ["label", *c]),
-            "has labels: is it train.csv, or MNIST",
-        ),
+        "a short row and a long one": (lambda text: text.replace(",0\n", "\n", 1)[:-1] + ",1\n", "row 1 .*has 783 col"),
+        "labels": (rows(lambda c: ["1", *c], lambda c: ["label", *c]), "has labels: is it train.csv, or MNIST"),
         "fewer rows": (lambda text: text[: text[:-1].rindex("\n") + 1], "19 rows.*has 20"),
-        "other ids": (
-            rows(lambda c: ["3", *c], lambda c: ["id", *c]),
-            "row 1: ImageId is '3', but '1' in sample_sub",
-        ),
+        "other ids": (rows(lambda c: ["3", *c], lambda c: ["id", *c]), "row 1: ImageId is '3', but '1' in sample_sub"),
     },
     "sample_submission.csv": {
         "a picture": (lambda text: "\x89PNG\n\xff", "first line is .*, not two names such as"),

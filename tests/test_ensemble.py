@@ -8,11 +8,10 @@ import pytest
 
 from digit_recognizer import recipes
 from digit_recognizer.data.folds import fingerprint, split
-from digit_recognizer.data.scores import scores
 from digit_recognizer.files import UserError, read_json, write_array, write_json
 from digit_recognizer.results import ensemble, submission
 from digit_recognizer.runs.directory import Run
-from digit_recognizer.runs.member import HISTORY
+from digit_recognizer.runs.member import HISTORY, scores
 from digit_recognizer.runs.plan import identity, make_members, open_plan, write_folds
 
 EPOCH = dict(zip(HISTORY, (1, 0.5, 1.0, 0.6, 0.9, 0.001, 2.0), strict=True))  # a line of history.csv

@@ -179,22 +179,12 @@ def test_killed_at_any_moment(stage, call, server, tmp_path, campaign, monkeypat
         name, *arguments = stage.line(folder)
         write = moments.randint(1, writes.count) if tries % 4 or length is None else 10**6
         tries += 1
-        line = [
-            sys.executable,
-            Path(__file__).with_name("faults.py"),
-            str(write),
-            folder,
-            SCRIPTS / f"{name}.py",
-        ]
+        line = [sys.executable, Path(__file__).with_name("faults.py"), str(write), folder, SCRIPTS / f"{name}.py"]
         stage.prepare(folder)
         server.looks_until_scored = 0
         began = time.monotonic()
         process = subprocess.Popen(
-            [*line, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            [*line, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         with suppress(subprocess.TimeoutExpired):
             process.wait(moments.uniform(0.3, 1) * length if write == 10**6 else 300)

@@ -199,10 +199,7 @@ UNKNOWN = {
     "two sets": ({"a/train.csv": ONE, "b/test.csv": ONE}, "CSVs in .*/a and the comp.*/b: move all but one"),
     "two kinds": ({"a.zip": zipped(CSV), "b/mnist.npz": ONE}, "MNIST's CSVs in .* and mnist.npz in .*/b: move"),
     "two copies": ({"train-1.csv": ONE, "train-2.csv": ONE}, "train-1.csv and .*train-2.csv could both be"),
-    "two sets in an archive": (
-        {"a.zip": zipped({"a/train.csv": ONE, "b/train.csv": ONE})},
-        "could both be train.csv",
-    ),
+    "two sets in an archive": ({"a.zip": zipped({"a/train.csv": ONE, "b/train.csv": ONE})}, "could both be train.csv"),
 }
 
 
@@ -290,21 +287,12 @@ FAULTS = {
     "IDX cut": (cut(IMAGES, lambda data: data[:-1]), "says 20 x 28 x 28 bytes, but it holds less"),
     "IDX cut in its header": (cut(IMAGES, lambda data: data[:9]), f"{IMAGES} is not an IDX file of"),
     "IDX with more": (cut(LABELS, lambda data: data + b"\0"), "says 20 bytes, but it holds more"),
-    "an impossible count": (
-        cut(LABELS, lambda data: data[:4] + b"\xff" * 4),
-        "says 4294967295 bytes, but it",
-    ),
+    "an impossible count": (cut(LABELS, lambda data: data[:4] + b"\xff" * 4), "says 4294967295 bytes, but it"),
     "gzip cut": (cut(IMAGES, lambda data: gzip.compress(data)[:-9]), "is damaged .*: get the file again"),
     "another checksum": (cut(IMAGES, lambda data: gzip.compress(data)[:-8] + b"1" * 8), "is damaged .*CRC"),
-    "gzip of gzip": (
-        cut(IMAGES, lambda data: gzip.compress(gzip.compress(data))),
-        "inside a gzip archive: un",
-    ),
+    "gzip of gzip": (cut(IMAGES, lambda data: gzip.compress(gzip.compress(data))), "inside a gzip archive: un"),
     "zip": (cut(LABELS, lambda data: zipped({"a": data})), "is a zip archive or .*: unpack it"),
-    "20 x 20": (
-        IDX | {IMAGES: idx(ZEROS[:, :20, :20])},
-        r"the shape \(20, 20, 20\), not pictures of 28 x 28",
-    ),
+    "20 x 20": (IDX | {IMAGES: idx(ZEROS[:, :20, :20])}, r"the shape \(20, 20, 20\), not pictures of 28 x 28"),
     "no pictures": (IDX | {IMAGES: idx(ZEROS[:0])}, r"\(0, 28, 28\)"),
     "19 labels": (IDX | {LABELS: idx(ZEROS[:19, 0, 0])}, r"\(19,\), not a label for each of 20 pictures"),
     "label 10": (IDX | {TEST_LABELS: idx(TARGETS + 4)}, f"{TEST_LABELS}: row 7: 10, not a whole number"),

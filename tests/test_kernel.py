@@ -54,10 +54,7 @@ def session(folder, code, **mounts):
 def test_packed_kernels_run_and_give_the_submission_of_the_checkout(light, call, tmp_path):
     """One session ends with a fold missing; a later one, of the other layout, goes on from its output."""
     csvs, run = light
-    for name, options in (
-        ("first", ("--fold", "0")),
-        ("later", ("--resume-from", tmp_path / "kaggle/input")),
-    ):
+    for name, options in (("first", ("--fold", "0")), ("later", ("--resume-from", tmp_path / "kaggle/input"))):
         assert call("kernel", "--pack-only", "--output", tmp_path / name, "--", *LIGHT, *options).code == 0
     first, later = (tmp_path / name / SCRIPT for name in ("first", "later"))
     said = session(tmp_path / "before", first, **{"competitions/digit-recognizer": csvs})

@@ -21,12 +21,7 @@ def entries():
         head, *options = block.replace("\\\n", " ").split(" --hash=sha256:")
         requirement, _, marker = head.partition(";")
         name, version = requirement.strip().split("==")
-        yield (
-            canonicalize_name(name),
-            Version(version.strip()),
-            marker.strip(),
-            [each.strip() for each in options],
-        )
+        yield (canonicalize_name(name), Version(version.strip()), marker.strip(), [each.strip() for each in options])
 
 
 def test_the_lock_agrees_with_the_requirements():

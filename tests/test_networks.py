@@ -40,11 +40,7 @@ def test_bn_cnn_is_the_tutorials_network(recipe):
         ("dropout_mlp", 101_770, ["Flatten", "Dense", "Dropout", "Dense"]),
         ("mlp", 118_282, ["UnitNormalization", "Flatten", "Dense", "Dense", "Dense"]),
         ("shallow_cnn", 2_424_482, ["Conv2D", "Flatten", "Dense", "Dense"]),
-        (
-            "lenet",
-            1_199_882,
-            ["Conv2D", "Conv2D", "MaxPooling2D", "Dropout", "Flatten", "Dense", "Dropout", "Dense"],
-        ),
+        ("lenet", 1_199_882, ["Conv2D", "Conv2D", "MaxPooling2D", "Dropout", "Flatten", "Dense", "Dropout", "Dense"]),
     ],
 )
 def test_the_other_tutorials_networks(name, parameters, order):

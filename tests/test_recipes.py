@@ -36,11 +36,7 @@ def test_the_tutorials_settings(name, epochs, batch_size, optimizer, schedule, h
 
 def test_what_the_tutorials_do_while_training():
     assert (BN_CNN.plateau_patience, BN_CNN.plateau_factor, BN_CNN.min_learning_rate) == (3, 0.5, 1e-5)
-    assert (BN_CNN.stopping_rule, BN_CNN.stopping_monitor, BN_CNN.stopping_patience) == (
-        "patience",
-        "val_loss",
-        10,
-    )
+    assert (BN_CNN.stopping_rule, BN_CNN.stopping_monitor, BN_CNN.stopping_patience) == ("patience", "val_loss", 10)
     shallow = named_recipes.named("shallow_cnn")
     assert (shallow.decay, shallow.stopping_rule, shallow.stopping_monitor) == (0.9, "fall", "accuracy")
     assert named_recipes.named("mlp").scaling == "columns" and named_recipes.named("lenet").conv_dropout == 0.25
@@ -61,10 +57,7 @@ def test_json_without_a_field_is_refused():
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("fats", "unknown recipe 'fats': did you mean fast?"),
-        ("nn", "unknown recipe 'nn'; there are: fast, best"),
-    ],
+    [("fats", "unknown recipe 'fats': did you mean fast?"), ("nn", "unknown recipe 'nn'; there are: fast, best")],
 )
 def test_an_unknown_name_is_refused(name, message):
     with pytest.raises(UserError, match=re.escape(message)):
@@ -88,10 +81,7 @@ def test_an_unknown_name_is_refused(name, message):
         ({"epochs": 2.0}, "epochs=2.0: it takes a whole number"),
         ({"epochs": True}, "epochs=True: it takes a whole number"),
         ({"seed": -1}, "seed=-1"),
-        (
-            {"activation": "swish"},
-            "activation=swish: it must be one of: relu, sigmoid, tanh, leaky_relu, elu",
-        ),
+        ({"activation": "swish"}, "activation=swish: it must be one of: relu, sigmoid, tanh, leaky_relu, elu"),
         ({"optimizer": ""}, "optimizer=: it must be one of: adam, sgd, adagrad, rmsprop, muon"),
         ({"schedule": 3}, "schedule=3: it takes a text"),
         ({"hidden": (512, 0)}, r"hidden=\(512, 0\): it takes whole numbers such as 512,512, each at least 1"),

@@ -19,11 +19,7 @@ from digit_recognizer.named_recipes import named
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import identity, refuse_another_run, refuse_other_members
 
-SETTINGS = recipes.to_json(named("bn_cnn")) | {
-    "data": "competition",
-    "fingerprint": "a" * 64,
-    "split": "c" * 64,
-}
+SETTINGS = recipes.to_json(named("bn_cnn")) | {"data": "competition", "fingerprint": "a" * 64, "split": "c" * 64}
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -62,13 +58,7 @@ def test_another_run_is_refused_by_its_difference(tmp_path, change, message):
 
 def test_the_identity_follows_from_recipe_data_and_split():
     own = identity(SETTINGS)
-    for name, value in (
-        ("seed", 1),
-        ("data", "mnist"),
-        ("fingerprint", "b"),
-        ("split", "b"),
-        ("hidden", [9]),
-    ):
+    for name, value in (("seed", 1), ("data", "mnist"), ("fingerprint", "b"), ("split", "b"), ("hidden", [9])):
         assert identity(SETTINGS | {name: value}) != own
     assert identity(SETTINGS | {"threads": 4, "precision": "float16", "citation": "me"}) == own
 
@@ -152,13 +142,7 @@ def test_a_name_is_on_the_disk_when_it_is_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize("stop", range(1, 6))
 def test_an_overwrite_that_is_killed_leaves_no_finished_member(tmp_path, monkeypatch, stop):
     """What is left is this run's until recipe.json, the last, is gone."""
-    for name in (
-        "recipe.json",
-        "folds.csv",
-        "fold_00/metrics.json",
-        "fold_00/model.keras",
-        "fold_01/metrics.json",
-    ):
+    for name in ("recipe.json", "folds.csv", "fold_00/metrics.json", "fold_00/model.keras", "fold_01/metrics.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     unlink, removed = type(tmp_path).unlink, []
@@ -218,13 +202,7 @@ def test_take_over_copies_a_finished_member_whole(tmp_path):
 
 def test_clear_removes_a_run_and_nothing_else(tmp_path):
     run = Run(tmp_path)
-    ours = [
-        "recipe.json",
-        "folds.csv",
-        "fold_00/model.keras",
-        "fold_01/state.npz",
-        "report/curves.png",
-    ]
+    ours = ["recipe.json", "folds.csv", "fold_00/model.keras", "fold_01/state.npz", "report/curves.png"]
     theirs = ["notes.txt", "fold_01/mine.txt", "report/mine.md"]
     for name in ours + theirs:
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -55,8 +55,7 @@ def test_another_python_that_fits_is_taken(programs):
 
 def test_python_without_venv(programs):
     programs(
-        "python3",
-        'case "$2" in *ensurepip*) exit 1 ;; *print*) echo python3.11-venv ;; *packaging*) exit 1 ;; esac',
+        "python3", 'case "$2" in *ensurepip*) exit 1 ;; *print*) echo python3.11-venv ;; *packaging*) exit 1 ;; esac'
     )
     outcome = sourced(f"ROOT={programs.folder}; requirements() {{ :; }}; set_up", programs.folder)
     assert outcome.returncode == 2 and "has no venv: apt install python3.11-venv" in outcome.stderr

@@ -42,18 +42,7 @@ def test_scripts_are_a_parser_and_one_call():
 def wheel(tmp_path_factory):
     """The package as pip builds it."""
     folder = tmp_path_factory.mktemp("wheel")
-    line = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        folder,
-        ROOT,
-    ]
+    line = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
     subprocess.run(line, check=True, cwd=folder)
     return next(folder.glob("*.whl"))
 

@@ -69,13 +69,7 @@ def undisturbed(long_recipe, dataset, folds, tmp_path_factory):
 
 
 def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
-    names = {
-        "model.keras",
-        "history.csv",
-        "validation_probabilities.npy",
-        "test_probabilities.npy",
-        "metrics.json",
-    }
+    names = {"model.keras", "history.csv", "validation_probabilities.npy", "test_probabilities.npy", "metrics.json"}
     assert {path.name for path in undisturbed.iterdir()} == names
     history = pd.read_csv(undisturbed / "history.csv")
     assert tuple(history.columns) == HISTORY
@@ -115,10 +109,7 @@ def test_a_member_predicts_with_the_views_of_its_recipe(long_recipe, dataset, fo
     recipe = change(long_recipe, {"epochs": 1, "rotation": 15.0, "tta_views": 3})
     train_member(recipe, dataset, folds[0], tmp_path)
     model = keras.saving.load_model(tmp_path / "model.keras")
-    for name, images in (
-        ("test", dataset.test_images),
-        ("validation", dataset.train_images[folds[0].validation_rows]),
-    ):
+    for name, images in (("test", dataset.test_images), ("validation", dataset.train_images[folds[0].validation_rows])):
         found = np.load(tmp_path / f"{name}_probabilities.npy")
         assert found == pytest.approx(predict_with_tta(model, images, views_of(recipe)), abs=1e-6)
         assert np.abs(found - predict_with_tta(model, images)).max() > 1e-3

@@ -18,124 +18,99 @@ WRONG, INTERRUPTED = 2, 130  # exit codes
 
 
 class Parser(argparse.ArgumentParser):
-    """Options as every script takes them: --input, --output, no abbreviations, one line for a mistake."""
+    """A parser with --input and --output, without abbreviations; a mistake is one line."""
 
-    def __init__(self, description: str, places: bool = True):
-        """`description` is what --help says first; `places` are --input and --output."""
+    def __init__(self, description: str, has_paths: bool = True):
+        """`description` is the beginning of --help; `has_paths` adds --input and --output."""
         super().__init__(description=description, allow_abbrev=False)
-        if not places:
-            return
-        self.add_argument(
-            "--input",
-            metavar="DIR",
-            type=Path,
-            help="the data: a folder, a zip archive or a file, in a format that the README names (default: input)",
-        )
-        self.add_argument(
-            "--output",
-            metavar="DIR",
-            type=Path,
-            help="the run directory (default: output/run; without data output/sample)",
-        )
+        if has_paths:
+            data = "the data: a folder, a zip archive or a file, in a format that the README names (default: input)"
+            run = "the run directory (default: output/run; without data output/sample)"
+            self.add_argument("--input", metavar="DIR", type=Path, help=data)
+            self.add_argument("--output", metavar="DIR", type=Path, help=run)
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError in place of argparse's usage and message."""
+        """Raises UserError instead of printing the usage."""
         raise UserError(f"{message} (--help lists the options)")
 
 
 def same_command() -> str:
-    """Returns in words how to go on with what this command has begun: with --overwrite it would begin anew."""
+    """Returns in words the command that continues this one: --overwrite would start again."""
     return "the same command" + " without --overwrite" * ("--overwrite" in sys.argv)
 
 
 def main(command: Callable[[], None], kept: str = "nothing is half written") -> NoReturn:
-    """Runs a script's `command` and ends the process with the exit code that its outcome has.
+    """Runs a script's `command` and exits with 0, with 2 after a UserError or an OSError, or with 130 after Ctrl-C.
 
-    UserError and what the file system refuses are one line on stderr and code 2; Ctrl-C is 130, with what
-    is `kept` then. Anything else is a defect and keeps its traceback.
+    An error is one line on stderr. `kept` tells what remains after Ctrl-C. Any other exception is a defect and keeps
+    its traceback.
     """
     script = Path(sys.argv[0]).name
-    # Pictures go to files. A command in a notebook is told the notebook's backend, which another Python lacks.
-    os.environ["MPLBACKEND"] = "agg"
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's shell command inherits the backend of the notebook
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that is read-only
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the output cannot
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold characters that the output cannot
     try:
         command()
         sys.stdout.flush()
+        sys.exit(0)
     except UserError as error:
-        message = f"error: {error}"
+        message = str(error)
     except ModuleNotFoundError as error:
         if (error.name or "digit_recognizer").startswith("digit_recognizer"):
             raise
-        message = f"error: {error.name} is not installed: bash scripts/run_all.sh makes .venv with all that is needed; "
+        message = f"{error.name} is not installed: bash scripts/run_all.sh makes .venv with all that is needed; "
         message += "source .venv/bin/activate enters it"
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
         sys.exit(INTERRUPTED)
-    except OSError as error:  # a full disk, a quota, a folder that went away: not ours to mend
-        message = f"error: {error.filename or 'writing'}: {error.strerror or error}; nothing is half written"
-        message += f": once that is mended {same_command()} goes on"
+    except OSError as error:  # such as a full disk
+        message = f"{error.filename or 'writing'}: {error.strerror or error}; nothing is half written: "
+        message += f"repair that, then {same_command()} continues"
     except KeyboardInterrupt:
         print(f"\n{script}: interrupted; {kept}", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    else:
-        sys.exit(0)
-    print(f"{script}: {message}", file=sys.stderr)
+    print(f"{script}: error: {message}", file=sys.stderr)
     sys.exit(WRONG)
 
 
 def add_competition_option(parser: Parser) -> None:
     """Adds --competition."""
-    parser.add_argument(
-        "--competition",
-        metavar="SLUG",
-        type=_slug,
-        default=COMPETITION,
-        help=f"the last part of its address on Kaggle (default: {COMPETITION})",
-    )
+    text = f"the last part of its address on Kaggle (default: {COMPETITION})"
+    parser.add_argument("--competition", metavar="SLUG", type=_slug, default=COMPETITION, help=text)
 
 
 def _slug(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no last part of an address, such as {COMPETITION}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not the last part of an address, such as {COMPETITION}")
     return text
 
 
 def duration(text: str) -> float:
     """Returns the seconds of a text such as 90, 90s, 10m or 11h; the type of an option."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 10m or 11h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 10m or 11h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def add_recipe_option(parser: Parser, name: str) -> None:
-    """Adds an option that sets the recipe's field `name`; if not given, `recipe_options` leaves it out."""
-    option = settable_fields()[name]
-    parser.add_argument(
-        f"--{name.replace('_', '-')}",
-        type=option.type,
-        metavar=name[0].upper(),
-        default=argparse.SUPPRESS,
-        help=option.metadata["help"],
-    )
-
-
-def add_split_options(parser: Parser) -> None:
-    """Adds --folds, --repeats, --holdout and --seed."""
-    for name in ("folds", "repeats", "holdout", "seed"):
-        add_recipe_option(parser, name)
+def add_recipe_options(parser: Parser, *names: str) -> None:
+    """Adds options that set fields of the recipe; `recipe_options` leaves out those that are not given."""
+    for name in names:
+        field = settable_fields()[name]
+        option = f"--{name.replace('_', '-')}"
+        text = field.metadata["help"]
+        parser.add_argument(option, type=field.type, metavar=name[0].upper(), default=argparse.SUPPRESS, help=text)
 
 
 def recipe_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the recipe's fields that the options set; an option of its own goes before --set.
+    """Returns the recipe's fields that the options set; a field's own option has precedence over --set.
 
-    Raises UserError for a value that the field can't have.
+    Raises UserError for a value that the field cannot have.
     """
-    names = settable_fields()
-    fields = dict(parse_setting(setting) for setting in getattr(options, "set", []))
-    fields |= {name: value for name, value in vars(options).items() if name in names}
-    for name, value in fields.items():
-        check_value(names[name], value)
-    return fields
+    fields = settable_fields()
+    values = dict(parse_setting(setting) for setting in getattr(options, "set", []))
+    values |= {name: value for name, value in vars(options).items() if name in fields}
+    for name, value in values.items():
+        check_value(fields[name], value)
+    return values

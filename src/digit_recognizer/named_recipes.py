@@ -139,10 +139,7 @@ def listing() -> str:
             f"{'':12} {recipe.citation}",
             *textwrap.wrap(_set_fields(recipe), 100, initial_indent=" " * 13, subsequent_indent=" " * 13),
         ]
-    lines += [
-        "",
-        "fields, each with --set FIELD=VALUE (the default is that of a recipe that does not set it):",
-    ]
+    lines += ["", "fields, each with --set FIELD=VALUE (the default is that of a recipe that does not set it):"]
     for option in settable_fields().values():
         lines += [
             f"{option.name:18} {option.metadata['help']}",

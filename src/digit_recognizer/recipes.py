@@ -68,12 +68,7 @@ class Recipe:
     batch_size: int = _number(32, "rows of a training step", 1)
     loss: str = _text("cross_entropy", "loss function", "squared_error")
     optimizer: str = _text(
-        "adam",
-        "optimizer; muon: Adam, with orthogonal steps for the filters",
-        "sgd",
-        "adagrad",
-        "rmsprop",
-        "muon",
+        "adam", "optimizer; muon: Adam, with orthogonal steps for the filters", "sgd", "adagrad", "rmsprop", "muon"
     )
     learning_rate: float = _number(1e-3, "learning rate at the start; of one_cycle, the peak", 0, above=True)
     momentum: float = _number(0.0, "momentum of sgd, rmsprop and muon", 0, 0.9999)
@@ -81,9 +76,7 @@ class Recipe:
         0.0, "epochs over which the weights are averaged for validation and prediction; 0: not averaged", 0, 1
     )
     kept_epoch: str = _text(
-        "best",
-        "epoch whose network predicts: the best (by val_accuracy, the earliest on a tie) or the last",
-        "last",
+        "best", "epoch whose network predicts: the best (by val_accuracy, the earliest on a tie) or the last", "last"
     )
     precision: str = _text(
         "auto",

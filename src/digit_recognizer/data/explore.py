@@ -55,14 +55,7 @@ def _arrays(dataset: Dataset) -> pd.DataFrame:
         "test labels": dataset.test_labels,
     }
     lines = [
-        (
-            name,
-            " x ".join(map(str, array.shape)),
-            array.dtype,
-            array.min(),
-            array.max(),
-            round(array.mean(), 2),
-        )
+        (name, " x ".join(map(str, array.shape)), array.dtype, array.min(), array.max(), round(array.mean(), 2))
         for name, array in arrays.items()
         if array is not None
     ]

@@ -45,11 +45,7 @@ def find_trained_run(output: Path | None) -> Run:
 
 
 def print_predictions(
-    run: Run,
-    pictures: Sequence[Path],
-    save: Path | None = None,
-    csv: Path | None = None,
-    as_json: bool = False,
+    run: Run, pictures: Sequence[Path], save: Path | None = None, csv: Path | None = None, as_json: bool = False
 ) -> None:
     """Prints what the ensemble of `run` reads in pictures, and writes a picture of it if there are digits.
 

@@ -10,7 +10,7 @@ from digit_recognizer.data.paths import FILES
 from digit_recognizer.files import UserError, atomic, reading
 from digit_recognizer.kaggle.client import connect, kaggle_request
 
-_STAGING = ".download"  # in the input folder: an archive that has not arrived whole
+_STAGING = ".download"  # in the input folder: the archive, until its files are unpacked
 
 
 def download(competition: str, folder: Path) -> None:
@@ -22,34 +22,29 @@ def download(competition: str, folder: Path) -> None:
     archive = folder / f"{competition}.zip"
     if all((folder / name).is_file() for name in FILES):
         print(f"{folder} has {', '.join(FILES)} already: nothing is downloaded")
-    elif archive.exists():
-        unpack(archive, folder)
     else:
-        _fetch(competition, archive)
-        unpack(archive, folder)
-        archive.unlink()
+        unpack(archive if archive.exists() else _fetch(competition, folder), folder)
     shutil.rmtree(folder / _STAGING, ignore_errors=True)
     print("\n".join(f"{folder / name}: {(folder / name).stat().st_size:,} bytes" for name in FILES))
 
 
-def _fetch(competition: str, archive: Path) -> None:
-    """Downloads the archive, or the rest of it."""
-    partial = archive.parent / _STAGING / archive.name
+def _fetch(competition: str, folder: Path) -> Path:
+    """Downloads the archive, or the rest of it, and returns its path."""
+    archive = folder / _STAGING / f"{competition}.zip"
     try:
         api = connect()
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        part = f" ({partial.stat().st_size:,} bytes have arrived before)" if partial.exists() else ""
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        part = f" ({archive.stat().st_size:,} bytes have arrived before)" if archive.exists() else ""
         print(f"downloading {archive}{part}", flush=True)
         with kaggle_request(competition):
-            api.competition_download_files(competition, path=str(partial.parent), quiet=True)
-        if not partial.exists():
+            api.competition_download_files(competition, path=str(archive.parent), quiet=True)
+        if not archive.exists():
             raise UserError(f"no zip archive of {competition} has arrived: check --competition and the network")
-        partial.replace(archive)
-        shutil.rmtree(partial.parent)
     except UserError as error:
         with suppress(OSError):  # something has arrived
-            partial.parent.rmdir()
-        raise UserError(f"{error}; or {by_hand(competition, archive.parent)}") from None
+            archive.parent.rmdir()
+        raise UserError(f"{error}; or {by_hand(competition, folder)}") from None
+    return archive
 
 
 def unpack(archive: Path, folder: Path) -> None:

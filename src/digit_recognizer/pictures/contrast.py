@@ -4,12 +4,20 @@ Nothing is assumed about the colours, only that ink makes strokes and that paper
 """
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, grey_closing, grey_opening, uniform_filter
+from scipy.ndimage import (
+    distance_transform_edt,
+    grey_closing,
+    grey_dilation,
+    grey_erosion,
+    grey_opening,
+    uniform_filter,
+)
 from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label, regionprops
 from skimage.transform import resize
 
 _MIN_CONTRAST = 0.1  # of ink, as a part of what the paper's brightness allows
+_SHARE = 0.8
 _STEP = 4  # pixels; the noise of closer ones is alike
 _SMALL = 300  # pixels, of the picture in which strokes are looked for first
 _WIDEST = 0.4  # of a stroke, as a part of its length: a bold 1
@@ -34,18 +42,19 @@ def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     local = (small - uniform_filter(small, (side // 4, side // 4, 0))).reshape(-1, 3)
     line = np.linalg.eigh(local.T @ local)[1][:, -1]
     line /= np.abs(line).sum()
+    grey = small @ line
+    range_ = grey_dilation(grey, 5) - grey_erosion(grey, 5)
     tries = []
     for direction in (line, -line):
-        measured = [_measure_strokes(_top_hat(small, direction, round(part * side)), part * side) for part in _GAPS]
+        measured = [
+            _measure_strokes(_top_hat(small, direction, round(part * side)), range_, part * side) for part in _GAPS
+        ]
         # ink looks the same beside any wide paper; what looks like ink beside narrow paper alone may be paper
         total = sum(np.sqrt(part) * squares for part, (squares, _) in zip(_GAPS, measured, strict=True))
         tries.append((total, max(measured)[1], direction))
     _, width, line = max(tries, key=lambda each: each[0])
     if not width:  # a digit as bold as it is high: the rim of the picture is paper
-        grey, rim = (
-            small @ line,
-            np.concatenate([small[[0, -1]].reshape(-1, 3), small[:, [0, -1]].reshape(-1, 3)]),
-        )
+        grey, rim = (small @ line, np.concatenate([small[[0, -1]].reshape(-1, 3), small[:, [0, -1]].reshape(-1, 3)]))
         line, width = line * np.sign(((grey - np.median(rim @ line)) ** 3).sum() or 1), side / 4
     contrast = _top_hat(colours, line, round(3 * width / scale))
     return contrast, colours @ line
@@ -88,7 +97,7 @@ def _top_hat(colours: np.ndarray, line: np.ndarray, side: int) -> np.ndarray:
     return contrast - np.percentile(contrast, 25)
 
 
-def _measure_strokes(contrast: np.ndarray, gap: float) -> tuple[float, float]:
+def _measure_strokes(contrast: np.ndarray, range_: np.ndarray, gap: float) -> tuple[float, float]:
     """Returns how many squares the strokes of a picture would fill, and the width of the widest one in pixels.
 
     A stroke is long beside its width, and narrow beside the `gap`: what is as wide as the paper may be is probably
@@ -97,9 +106,13 @@ def _measure_strokes(contrast: np.ndarray, gap: float) -> tuple[float, float]:
     ink = contrast > ink_threshold(contrast)
     distance = distance_transform_edt(np.pad(ink, 1))[1:-1, 1:-1]
     squares, area, widths = 0.0, 0.0, {True: [], False: [0.0]}
-    for region in regionprops(label(ink, connectivity=2), np.dstack([distance, contrast])):
+    for region in regionprops(label(ink, connectivity=2), np.dstack([distance, contrast, range_])):
         width, size = 2 * region.intensity_max[0], max(region.image.shape)
         if width < min(_WIDEST * size, _NARROW * gap) and size >= 0.02 * max(ink.shape):
+            rim = region.image_intensity[..., 0] == 1
+            share = np.mean(region.image_intensity[rim, 2] > 0.25 * region.intensity_mean[1])
+            if share < _SHARE:
+                continue
             squares += region.area * region.intensity_mean[1] / width**2
             area += region.area
             widths[sides_met(region.bbox, ink.shape) < 2].append(width)

@@ -15,12 +15,11 @@ import pandas as pd
 from scipy.stats import binomtest, poisson
 
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.data.scores import scores
 from digit_recognizer.files import UserError, atomic
 from digit_recognizer.results.ensemble import read_members, refuse_repetition
 from digit_recognizer.results.out_of_fold import accuracy_interval, covered_rows, load_oof, out_of_fold, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.member import Member, scores
 
 _RESAMPLES = 2000
 _CHUNK = 50  # resamples at a time: 50 x 42,000 weights are 8 MB

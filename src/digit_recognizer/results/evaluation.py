@@ -10,13 +10,12 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from digit_recognizer.data.digits import CLASSES, Dataset
-from digit_recognizer.data.scores import scores
 from digit_recognizer.files import UserError, read_json, reading
 from digit_recognizer.results import out_of_fold
 from digit_recognizer.results.ensemble import member_path, read_ensemble, read_members
 from digit_recognizer.results.out_of_fold import covered_rows, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import METRICS, Member
+from digit_recognizer.runs.member import METRICS, Member, scores
 
 _WORST = 10  # most frequent confusions
 _LEAST_SURE = 48  # test rows

@@ -9,10 +9,9 @@ import pandas as pd
 from scipy.stats import betabinom, binomtest
 
 from digit_recognizer.data.digits import CLASSES
-from digit_recognizer.data.scores import scores
 from digit_recognizer.files import UserError
 from digit_recognizer.runs.directory import Run
-from digit_recognizer.runs.member import Member, read_probabilities
+from digit_recognizer.runs.member import Member, read_probabilities, scores
 
 _BINS = 15  # of the reliability curve
 _CONFIDENT = 0.9  # probability

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import log_loss
 
 from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.files import read_json, reading
@@ -137,3 +138,17 @@ def epochs_in(path: Path) -> int:
     """Returns how many epochs of a member a state.npz holds; 0 if it is missing or damaged."""
     history = state_facts(path).get("history")
     return len(history) if isinstance(history, list) else 0
+
+
+def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Returns rows, errors, accuracy and log loss (nats) of probabilities, float (n, 10), against labels (n,)."""
+    errors = int((probabilities.argmax(axis=1) != labels).sum())
+    # float64 rows that sum to 1 exactly, as scikit-learn wants them
+    probabilities = probabilities.astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return {
+        "rows": len(labels),
+        "errors": errors,
+        "accuracy": 1 - errors / len(labels),
+        "log_loss": float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))),
+    }

@@ -13,10 +13,9 @@ from typing import Any
 import keras
 
 from digit_recognizer.data.digits import CLASSES, Dataset
-from digit_recognizer.data.scores import scores
 from digit_recognizer.files import atomic, write_array, write_json
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.member import Member, scores
 from digit_recognizer.training import backend, networks, statistics
 from digit_recognizer.training.batches import (
     LAYERS,

@@ -114,10 +114,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         )
         # the kernel's variance is that of a sample, Keras averages that of the batch
         count = tf.cast(tf.size(pictures) / pictures.shape[-1], "float32")
-        for moving, batch in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance * (count - 1) / count),
-        ):
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance * (count - 1) / count)):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return outputs
 

@@ -11,11 +11,7 @@ from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.backend import XlaScope
-from digit_recognizer.training.layers import (
-    FusedBatchNormalization,
-    PhiloxDropout,
-    QuickConv2D,
-)
+from digit_recognizer.training.layers import FusedBatchNormalization, PhiloxDropout, QuickConv2D
 
 
 @dataclass(frozen=True)

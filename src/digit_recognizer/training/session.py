@@ -3,20 +3,18 @@
 Nothing here imports Keras before options and data are checked, so that a mistake is answered at once.
 """
 
-import dataclasses
 import importlib.util
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from digit_recognizer import named_recipes
 from digit_recognizer.data import folds
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, commit, write_json
-from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import Plan, make_plan, make_recipe, write_folds
@@ -55,77 +53,76 @@ def train(
         fields: fields of the recipes that were asked for.
         options: how to train.
 
-    Raises UserError for what cannot be done: for options and data before Keras is imported, for the device or the
-    cluster before anything is written. Also raises UserError if a loss is not a number.
+    Raises UserError for what cannot be done: for options and data before Keras is imported, for the cluster before
+    anything is removed. Also raises UserError if a loss is not a number.
     """
-    _check_tensorboard(options)
-    home = Run(output)
-    with ExitStack() as stack:
-        stack.enter_context(home.lock())
-        runs = [_single_run(home)] if len(names) == 1 else _child_runs(home, names)
-        for run in runs:
-            if run is not home:
-                stack.enter_context(run.lock())
-        plans = _make_plans(home, runs, names, dataset, fields, options)
-        chosen = [_choose(plan.members, options.fold_indices) for plan in plans]
-        _train_plans(home, plans, chosen, dataset, fields, options)
-    return [member for members in chosen for member in members if not member.is_finished]
-
-
-def _check_tensorboard(options: TrainingOptions) -> None:
     missing = [name for name in ("tensorboard", "tensorflow") if not importlib.util.find_spec(name)]
     if options.tensorboard and missing:
         raise UserError(f"--tensorboard: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
-
-
-def _child_runs(home: Run, names: Sequence[str | None]) -> list[Run]:
-    """Returns the run directories of several recipes, never below the run of one recipe."""
-    if home.holds_one_recipe():
-        raise UserError(f"{home.folder} holds a run of one recipe: take another --output for several")
-    return [Run(home.folder / named_recipes.named(str(name)).name) for name in names]
-
-
-def _single_run(home: Run) -> Run:
-    """Returns the run directory of one recipe, never the folder of several."""
+    home = Run(output)
+    if len(names) > 1:
+        split = _common_split(home, dataset, fields, options)
+        unfinished: list[Member] = []
+        for name in names:
+            run = Run(home.folder / named_recipes.named(str(name)).name)
+            print(f"{run.folder}, on the folds of {home.folds_csv}", flush=True)
+            unfinished += _train_run(run, dataset, name, fields, options, split)
+        return unfinished
     children = (Run(home.folder / name) for name in named_recipes.RECIPES)
     several = home.leaderboard.exists() or any(child.recipe_json.exists() for child in children)
     if several and not home.holds_one_recipe():
         raise UserError(f"{home.folder} holds several recipes' runs: give the directory of one as --output")
-    return home
+    return _train_run(home, dataset, names[0], fields, options)
 
 
-def _make_plans(
-    home: Run,
-    runs: list[Run],
-    names: Sequence[str | None],
+def _common_split(home: Run, dataset: Dataset, fields: dict[str, Any], options: TrainingOptions) -> np.ndarray:
+    """Returns the folds of several recipes, those of the folder or of the default recipe, and writes folds.csv."""
+    with home.lock():
+        if home.holds_one_recipe():
+            raise UserError(f"{home.folder} holds a run of one recipe: take another --output for several")
+        if options.overwrite:
+            home.clear()
+        if home.folds_csv.exists():
+            return folds.from_csv(home.folds_csv, dataset.train_labels)
+        of_split = {name: value for name, value in fields.items() if name in folds.FIELDS}
+        split = folds.split(dataset.train_labels, make_recipe(None, None, of_split, dataset.is_sample))
+        write_folds(home, split, dataset)
+    return split
+
+
+def _train_run(
+    run: Run,
     dataset: Dataset,
+    name: str | None,
     fields: dict[str, Any],
     options: TrainingOptions,
-) -> list[Plan]:
-    """Returns the plan of each recipe. Several recipes share the folds of `home`, else the default recipe's folds."""
-    split = None
-    if len(runs) > 1:
-        labels = dataset.train_labels
-        if home.folds_csv.exists() and not options.overwrite:
-            split = folds.from_csv(home.folds_csv, labels)
-        else:
-            of_split = {name: value for name, value in fields.items() if name in folds.FIELDS}
-            split = folds.split(labels, make_recipe(None, None, of_split, dataset.is_sample))
-    plans = [
-        make_plan(run, dataset, name, fields, earlier=options.resume_from, overwrite=options.overwrite, split=split)
-        for run, name in zip(runs, names, strict=True)
-    ]
-    for one, other in combinations(plans, 2):
-        if _without_description(one.recipe) == _without_description(other.recipe):
-            raise UserError(
-                f"--recipe {one.recipe.name} {other.recipe.name}: on the same folds they are the same networks: "
-                "give one of them"
-            )
-    return plans
+    split: np.ndarray | None = None,
+) -> list[Member]:
+    """Trains the members of a run; returns those for which there was no time. `split` are folds to train on.
 
-
-def _without_description(recipe: Recipe) -> Recipe:
-    return dataclasses.replace(recipe, name="", citation="", reported_accuracy="")
+    If everything is finished, neither Keras nor Ray is started.
+    """
+    earlier, overwrite = options.resume_from, options.overwrite
+    with run.lock():
+        plan = make_plan(run, dataset, name, fields, earlier=earlier, overwrite=overwrite, split=split)
+        members = _choose(plan.members, options.fold_indices)
+        if earlier:
+            run.take_over(earlier)
+        count = len(members) if overwrite else sum(not member.is_finished for member in members)
+        if not count and run.recipe_json.exists():
+            _print_finished(members)
+            return []
+        with _open_executor(plan, count, dataset, options) as executor:
+            try:
+                facts = executor.facts(plan.recipe.precision) | {"commit": commit()}
+            except TimeoutError:
+                return members
+            if overwrite:
+                run.clear()
+            _begin(plan, facts, dataset, fields if split is None else None)
+            _print_finished(members)
+            executor.train(plan, [member for member in members if not member.is_finished])
+        return [member for member in members if not member.is_finished]
 
 
 def _choose(members: list[Member], indices: Sequence[int] | None) -> list[Member]:
@@ -135,79 +132,35 @@ def _choose(members: list[Member], indices: Sequence[int] | None) -> list[Member
     return members if indices is None else [members[index] for index in sorted(set(indices))]
 
 
-def _train_plans(
-    home: Run,
-    plans: list[Plan],
-    chosen: list[list[Member]],
-    dataset: Dataset,
-    fields: dict[str, Any],
-    options: TrainingOptions,
-) -> None:
-    """Writes what the runs begin with, and trains the chosen members of each plan.
-
-    If everything is finished, neither Keras nor Ray is started.
-    """
-    if options.resume_from:
-        for plan in plans:
-            plan.run.take_over(options.resume_from)
-    unfinished = [[member for member in members if options.overwrite or not member.is_finished] for members in chosen]
-    if not any(unfinished) and all(plan.run.recipe_json.exists() for plan in plans):
-        _print_finished(chosen)
-        return
-    with _open_executor(plans, max(map(len, unfinished)), dataset, options) as executor:
-        try:
-            facts = [executor.facts(plan.recipe.precision) | {"commit": commit()} for plan in plans]
-        except TimeoutError:
-            return
-        if options.overwrite:
-            for run in {home, *(plan.run for plan in plans)}:
-                run.clear()
-        for plan, of_session, members in zip(plans, facts, chosen, strict=True):
-            _begin(home, plan, of_session, dataset, fields)
-            _print_finished([members])
-            if not executor.train(plan, [member for member in members if not member.is_finished]):
-                return
+def _print_finished(members: list[Member]) -> None:
+    for member in members:
+        if member.is_finished:
+            (member.folder / "state.npz").unlink(missing_ok=True)  # if it was killed while it finished
+            print(f"{describe(member, member.metrics())}, finished before", flush=True)
 
 
-def _print_finished(chosen: list[list[Member]]) -> None:
-    for member in (member for members in chosen for member in members if member.is_finished):
-        (member.folder / "state.npz").unlink(missing_ok=True)  # if it was killed while it finished
-        print(f"{describe(member, member.metrics())}, finished before", flush=True)
-
-
-def _open_executor(
-    plans: list[Plan], at_once: int, dataset: Dataset, options: TrainingOptions
-) -> LocalExecutor | RayExecutor:
+def _open_executor(plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions) -> LocalExecutor | RayExecutor:
     """Returns the executor as a context; `at_once` is the largest number of members that can train at once."""
-    recorded = [(plan.recorded or {}).get("threads") for plan in plans]
-    before = None if options.threads else next(filter(None, recorded), None)
-    if before:
-        _warn_about_threads(before, options.cluster)
-    threads = options.threads or before
-    if options.cluster is None:
-        return LocalExecutor(dataset, threads or backend.cores(), options.deadline, options.tensorboard)
-    return RayExecutor(options.cluster, dataset, threads, at_once, options.deadline, options.tensorboard)
-
-
-def _warn_about_threads(threads: int, cluster: ClusterOptions | None) -> None:
-    """Prints a line if the run was started with a number of threads that is not this machine's share."""
+    cluster, threads = options.cluster, options.threads or (plan.recorded or {}).get("threads")
     share = max(1, backend.cores() // ((cluster.workers if cluster else 1) or 1))
-    if threads != share and not (cluster and cluster.address):
+    if threads not in (None, options.threads, share) and not (cluster and cluster.address):
         print(
             f"the run was started with {threads} threads a fold; --threads {share} would use this machine's share",
             flush=True,
         )
+    if cluster is None:
+        return LocalExecutor(dataset, threads or share, options.deadline, options.tensorboard)
+    return RayExecutor(cluster, dataset, threads, at_once, options.deadline, options.tensorboard)
 
 
-def _begin(home: Run, plan: Plan, facts: dict[str, Any], dataset: Dataset, fields: dict[str, Any]) -> None:
-    """Writes recipe.json, with the facts of this session, and folds.csv: a run holds them before its members."""
+def _begin(plan: Plan, facts: dict[str, Any], dataset: Dataset, fields: dict[str, Any] | None) -> None:
+    """Writes recipe.json, with the facts of this session, and folds.csv: a run holds them before its members.
+
+    `fields` were asked for; None if several recipes share their folds.
+    """
     run = plan.run
-    if run is home and plan.recorded is None and (difference := _other_folds(plan, dataset, fields)):
+    if fields is not None and plan.recorded is None and (difference := _other_folds(plan, dataset, fields)):
         print(f"{run.folds_csv} is used as it is: {difference}", flush=True)
-    if run is not home:
-        print(f"{run.folder}, on the folds of {home.folds_csv}", flush=True)
-        if not home.folds_csv.exists():
-            write_folds(home, plan.split, dataset)
     if not run.recipe_json.exists():
         write_json(run.recipe_json, plan.settings | facts)
     recorded = plan.recorded or {}  # recipe.json keeps the facts of the first session
