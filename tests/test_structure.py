@@ -66,3 +66,15 @@ def test_the_installed_package_makes_a_report_outside_the_checkout(wheel, light,
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
     subprocess.run(line, check=True, cwd=tmp_path, env=environment)
     assert "</html>" in (run / "report/index.html").read_text()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_scripts_have_the_line_ends_of_bash_in_every_checkout(tmp_path):
+    """Also in one that git for Windows made, with core.autocrlf, and that WSL then runs."""
+    line = ["git", "-c", "core.autocrlf=true", "clone", "--quiet", ROOT, tmp_path / "clone"]
+    subprocess.run(line, check=True, capture_output=True)
+    for path in (tmp_path / "clone/scripts").iterdir():
+        assert b"\r" not in path.read_bytes(), path
+    script = tmp_path / "clone/scripts/run_all.sh"
+    helped = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0 and "--recipe" in helped.stdout
