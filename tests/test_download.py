@@ -225,10 +225,10 @@ def test_a_full_disk(server, get, csvs, tmp_path):
     staging = tmp_path / "input/.download"
     staging.mkdir(parents=True)
     (staging / "digit-recognizer.zip").symlink_to("/dev/full")
-    assert refused(get(), "No space left on device", "the same command goes on")
+    assert refused(get(), "No space left on device", "the same command")
     (staging / "digit-recognizer.zip").unlink()
     (tmp_path / "input/.test.csv").symlink_to("/dev/full")
-    assert refused(get(), "test.csv: No space left on device", "the same command goes on")
+    assert refused(get(), "test.csv: No space left on device", "the same command")
     names = [path.name for path in (tmp_path / "input").iterdir() if not path.name.startswith(".")]
     assert names == ["train.csv"]
     server.cuts = [0] * 9  # the archive has arrived: nothing is downloaded again

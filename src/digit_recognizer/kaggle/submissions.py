@@ -157,6 +157,8 @@ def _send(run: Run, submission: Submission, yes: bool) -> Submission:
     for item in listed:  # the same bytes may have been sent from a copy of this run
         if item.ref not in refs and item.description.endswith(submission.key):
             earlier.append(updated(replace(submission, time=f"{item.date} UTC"), [item]))
+    if earlier:
+        write_submissions(run, earlier)
     doubts = _doubts(submission, earlier)
     for doubt in doubts:
         print(doubt, flush=True)
