@@ -24,7 +24,8 @@ def download(competition: str, folder: Path) -> None:
         print(f"{folder} has {', '.join(FILES)} already: nothing is downloaded")
     else:
         unpack(archive if archive.exists() else _fetch(competition, folder), folder)
-    shutil.rmtree(folder / _STAGING, ignore_errors=True)
+    if (folder / _STAGING).exists():
+        shutil.rmtree(folder / _STAGING)
     print("\n".join(f"{folder / name}: {(folder / name).stat().st_size:,} bytes" for name in FILES))
 
 
