@@ -189,7 +189,7 @@ def test_a_kernel_of_somebody_else(server, call, tmp_path):
     """The client names another cause."""
     for method in ("GetKernelSessionStatus", "ListKernelSessionOutput"):
         server.faults, server.statuses = {method: (403, "")}, ["COMPLETE"]
-        words = ("(403)", "is --owner your name at Kaggle?")
+        words = ("(403)", "is --owner your name at Kaggle?", "with --fetch")
         assert refused(call("kernel", "--output", tmp_path, "--fetch"), *words)
 
 

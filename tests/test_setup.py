@@ -202,10 +202,10 @@ def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
     [
         (False, False, False, False, "sample"),
         (False, False, True, False, "download"),
-        (False, True, False, False, "download"),
-        (False, True, False, True, "download"),
-        (False, False, True, True, "nothing is there"),
-        (True, True, True, False, "test.csv is missing"),
+        (False, True, False, False, "digit-recognizer.zip is not a complete zip archive"),
+        (False, True, True, True, "digit-recognizer.zip is not a complete zip archive"),
+        (False, False, True, True, "holds no data"),
+        (True, False, True, False, "test.csv is missing"),
     ],
 )
 def test_when_run_all_downloads(call, tmp_path, monkeypatch, capsys, csv, archive, credentials, given, expected):
@@ -224,8 +224,8 @@ def test_when_run_all_downloads(call, tmp_path, monkeypatch, capsys, csv, archiv
         paths.check()
         assert capsys.readouterr().out == (f"{paths.SAMPLE_NOTICE}\n" if expected == "sample" else "")
     else:
-        with pytest.raises(UserError, match="test.csv is missing" if csv else "holds no data|is missing"):
-            paths.check() if csv else paths.data_files(paths.resolve(folder, None).input)
+        with pytest.raises(UserError, match=expected):
+            paths.check()
     monkeypatch.setattr("digit_recognizer.kaggle.download.download", lambda *_: print("downloading"))
     assert call("download", "--if-needed", *options).out == ("downloading\n" if needed else "")
 
@@ -293,16 +293,6 @@ def test_kaggles_folders(csvs, tmp_path, monkeypatch, folder):
     target.parent.mkdir(parents=True)
     csvs.rename(target)
     assert paths.resolve(None, None) == paths.Locations(target, tmp_path / "kaggle/working")
-
-
-def test_the_usual_folder_spares_the_walk_through_all_data_sets(csvs, tmp_path, monkeypatch):
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    monkeypatch.setattr(paths, "KAGGLE", tmp_path / "kaggle")
-    (tmp_path / "kaggle/input").mkdir(parents=True)
-    csvs.rename(tmp_path / "kaggle/input/digit-recognizer")
-    for name in ("glob", "rglob", "iterdir", "walk"):
-        monkeypatch.setattr(Path, name, None, raising=False)  # fails where it is called
-    assert paths.resolve(None, None).input == tmp_path / "kaggle/input/digit-recognizer"
 
 
 def test_a_notebooks_cell_is_no_terminal(monkeypatch):

@@ -147,9 +147,9 @@ def kaggle_request(name: str) -> Iterator[io.StringIO]:
     except Exception as error:
         if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
             raise  # from the file system
-        if isinstance(error, ValueError) and hasattr(error.__context__, "response"):
-            error = error.__context__  # the client replaced Kaggle's answer by an error of its own
-        response = getattr(error, "response", None)
+        # the client may replace Kaggle's answer by an error of its own
+        has_answer = isinstance(error, ValueError) and hasattr(error.__context__, "response")
+        response = getattr(error.__context__ if has_answer else error, "response", None)
         if response is None:
             classes, text = {parent.__name__ for parent in type(error).__mro__}, str(error)
             matches = (fault for (kind, part), fault in _FAULTS.items() if kind in classes and part in text)
@@ -167,7 +167,7 @@ def _explain_answer(response: Any, name: str) -> str:
         message = quoted(response.json()["message"])
     sentence = "Kaggle refuses the request ({status})" if status < 500 else "Kaggle answers {status}: try again later"
     sentence = _ANSWERS.get(status, sentence)
-    if status in (400, 403) and re.search(r"allowance|limit|daily|per day", message, re.IGNORECASE):
+    if status in (400, 403) and "/" not in name and re.search(r"allowance|limit|daily|per day", message, re.IGNORECASE):
         sentence = "the daily limit of {name} is reached, 0 are left until 00:00 UTC"
     elif status in (403, 404) and "/" in name:
         sentence = "Kaggle refuses the kernel {name} ({status}): is --owner your name at Kaggle?"

@@ -136,8 +136,8 @@ def _archive() -> bytes:
 
 def _notebook(text: str, *sources: str) -> str:
     """Returns a notebook (nbformat 4.4) with a cell of text and cells of code."""
-    code = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": text}]
+    code: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    cells: list[dict[str, Any]] = [{"cell_type": "markdown", "metadata": {}, "source": text}]
     cells += [code | {"source": source.rstrip("\n")} for source in sources]
     kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernelspec, "language_info": {"name": "python"}}
@@ -165,8 +165,8 @@ def wait_and_fetch(folder: Path, name: str) -> None:
     An interruption ends the waiting only: the kernel goes on at Kaggle. An output of an earlier kernel is moved aside.
     Raises UserError if the kernel ends with an error, or if it cannot be followed or its output cannot be fetched.
     """
-    api, output, staging = connect(), folder / "output", folder / ".output"
-    answer = None
+    api = connect()
+    answer: Any = None
 
     def look() -> tuple[str, bool]:
         nonlocal answer
@@ -175,10 +175,19 @@ def wait_and_fetch(folder: Path, name: str) -> None:
         status = answer.status.name.lower()
         return status, status in ("complete", "error") or status.startswith("cancel")
 
-    poll(look, "the kernel")
-    status = answer.status.name.lower()
-    if status != "complete":
-        raise UserError(f"{name} ended: {status} {quoted(answer.failure_message)}; its log is at {_PAGE}{name}")
+    try:
+        poll(look, "the kernel")
+        if answer.status.name == "COMPLETE":
+            _fetch(api, name, folder / "output", folder / ".output")
+            return
+    except UserError as error:
+        raise UserError(f"{error}; {_FETCH}") from None
+    status, message = answer.status.name.lower(), quoted(answer.failure_message)
+    raise UserError(f"{name} ended: {status} {message}; its log is at {_PAGE}{name}")
+
+
+def _fetch(api: Any, name: str, output: Path, staging: Path) -> None:
+    """Downloads the kernel's output to `staging`, and moves it to `output` when it is complete."""
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
     staging.mkdir(parents=True)
     try:
@@ -187,12 +196,10 @@ def wait_and_fetch(folder: Path, name: str) -> None:
         if next_page:  # client 2.0 fetches one page of the list
             raise UserError("kaggle fetches a part of the output only: pip install --upgrade kaggle")
         if output.exists():
-            numbered = (folder / f"output_{number}" for number in itertools.count(1))
+            numbered = (output.with_name(f"output_{number}") for number in itertools.count(1))
             aside = output.rename(next(path for path in numbered if not path.exists()))
             print(f"{output} of an earlier kernel is {aside} now")
         staging.rename(output)
-    except UserError as error:
-        raise UserError(f"{error}; {_FETCH}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     print(f"its output is in {output}; python scripts/submit.py --output {output} sends it")

@@ -113,7 +113,7 @@ def _measure_strokes(contrast: np.ndarray, range_: np.ndarray, gap: float) -> tu
             share = np.mean(region.image_intensity[rim, 2] > 0.25 * region.intensity_mean[1])
             if share < _SHARE:
                 continue
-            squares += region.area * region.intensity_mean[1] / width**2
+            squares += region.area * region.intensity_mean[1] / width**2.5
             area += region.area
             widths[sides_met(region.bbox, ink.shape) < 2].append(width)
     # a scanner's edge or a table's meets more sides than one; so do lines with digits on them

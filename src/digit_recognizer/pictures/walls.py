@@ -24,8 +24,8 @@ def find_walls(ink: np.ndarray) -> np.ndarray:
         if max(bottom - top, right - left) < 16:
             continue
         is_box = _is_box(region)
-        across = (left == 0 and right == width) or right - left > 1.2 * (bottom - top)
-        down = top == 0 and bottom == height
+        across = right - left > min(0.98 * width, 1.2 * (bottom - top))
+        down = bottom - top > 0.98 * height
         image = region.image.copy()
         if is_box or across:
             image ^= _level_lines(image, _THIN_BOX if is_box else _THIN)

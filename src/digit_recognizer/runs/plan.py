@@ -14,7 +14,7 @@ from digit_recognizer.data import folds
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, atomic, read_json
 from digit_recognizer.recipes import Recipe, format_value
-from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import Member, state_facts
 
 # What the built-in sample cuts a recipe down to, for a training of a minute on two cores.
@@ -100,6 +100,8 @@ def make_recipe(settings: dict[str, Any] | None, name: str | None, options: dict
 
     Raises UserError for an unknown name or an impossible value.
     """
+    if settings is not None and is_blend(settings):
+        raise UserError(f"--output holds a blend of runs, not the run of one recipe: {_ANOTHER_OUTPUT}")
     if settings is not None and name in (None, settings.get("name")):
         return recipes.change(recipes.from_json(settings), options)
     recipe = named_recipes.named(name or named_recipes.DEFAULT)
