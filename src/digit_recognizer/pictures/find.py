@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import binary_dilation, distance_transform_edt
+from scipy.ndimage import binary_dilation, binary_fill_holes, distance_transform_edt
 from skimage.measure import label, regionprops
 
 from digit_recognizer import SIDE
@@ -110,7 +110,7 @@ def _select_digits(regions: list[Any], darkness: np.ndarray, step: float) -> tup
     pieces = [region for region in regions if size_of(region.bbox) >= least]
     if not pieces:
         left_out[_SMALL] = len(regions)
-    pieces = keep(_LINE, pieces, lambda piece: not _encloses_any(piece, pieces))
+    pieces = keep(_LINE, pieces, lambda piece: not _encloses_any(piece, pieces, shape))
     pieces = keep(_SHADOW, pieces, lambda piece: _stands_out(piece, darkness, step))
     # a scanner's edge meets more than one side of the picture; a digit only if the picture is cut to it
     large = [piece for piece in pieces if size_of(piece.bbox) > max(shape) / 2]
@@ -123,16 +123,19 @@ def _select_digits(regions: list[Any], darkness: np.ndarray, step: float) -> tup
     return digits, left_out
 
 
-def _encloses_any(frame: Any, pieces: list[Any]) -> bool:
-    """Returns whether a region encloses one of the pieces that is not small beside it."""
-    if frame.euler_number > 0:  # no holes
-        return False
+def _encloses_any(frame: Any, pieces: list[Any], shape: tuple[int, int]) -> bool:
+    """Returns whether a region, or it and the edges of the picture, enclose a piece that is not small beside it."""
     top, left, bottom, right = frame.bbox
+    image = frame.image.copy()
+    for is_cut, line in ((top < 3, np.s_[0]), (left < 3, np.s_[:, 0]), (bottom > shape[0] - 3, np.s_[-1]), (right > shape[1] - 3, np.s_[:, -1])):
+        image[line] |= is_cut
+    filled = None
     for piece in pieces:
         y, x = piece.coords[0]
-        is_inside = top < y < bottom and left < x < right and frame.image_filled[y - top, x - left]
-        if is_inside and piece is not frame and size_of(piece.bbox) > size_of(frame.bbox) / 4:
-            return True
+        if top < y < bottom and left < x < right and piece is not frame and size_of(piece.bbox) > size_of(frame.bbox) / 4:
+            filled = binary_fill_holes(image) if filled is None else filled
+            if filled[y - top, x - left]:
+                return True
     return False
 
 

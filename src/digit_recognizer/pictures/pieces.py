@@ -8,7 +8,7 @@ from scipy.spatial import KDTree
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels, the last two exclusive
 
-_NEAR, _CRACK = 0.15, 0.06  # gaps between pieces of a stroke, as parts of the digit's height
+_NEAR, _CRACK = 0.15, 0.09  # gaps between pieces of a stroke, as parts of the digit's height
 _DUST = 0.02  # of a digit's area: no piece of it
 
 

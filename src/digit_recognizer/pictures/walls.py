@@ -8,7 +8,7 @@ from skimage.transform import hough_line
 
 _SLOPES = np.pi / 2 + np.linspace(-0.14, 0.14, 57)  # radians, of a wall's normal: it may lean by 8 degrees
 _LONG = 0.6  # of a wall, as a part of the height or width of what it belongs to
-_THIN, _THIN_BOX = 15, 9  # times as long as it is wide: a ruled line, the wall of a box
+_THIN, _THIN_BOX, _THIN_TICK = 15, 9, 5  # length by width of a ruled line, the wall of a box, the tooth of a comb
 _MAX_INK = 0.6  # of a box with what is written in it, as a part of its area
 _CORNER = 0.06  # of a box, as a part of its side, that may be round
 
@@ -29,6 +29,9 @@ def find_walls(ink: np.ndarray) -> np.ndarray:
         image = region.image.copy()
         if is_box or across:
             image ^= _level_lines(image, _THIN_BOX if is_box else _THIN)
+        ticks = _level_lines(image.T, _THIN_TICK).T
+        if ticks.sum() > 0.8 * image.sum() and label(ticks).max() > 2:
+            image ^= ticks  # a comb, with nothing written on it
         if is_box or down:
             image ^= _level_lines(image.T, _THIN_BOX if is_box else _THIN).T
         walls[region.slice] |= region.image & ~image
@@ -72,7 +75,7 @@ def _level_lines(image: np.ndarray, least_ratio: float) -> np.ndarray:
     thickest = height
     while middle.any():
         thickness = np.bincount(run[middle]).argmax()  # of most lines
-        thickest = min(thickest, 2 * thickness)
+        thickest = min(thickest, 2 * thickness + 2)
         thin = middle & (run <= 1.5 * thickness + 1)
         tolerance = max(1.0, thickness / 2, width / 250)
         line = _longest_line(thin, int(tolerance), max(_LONG * width, least_ratio * thickness))
