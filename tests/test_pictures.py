@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.transform import resize, rotate
 
 from digit_recognizer.files import UserError
-from digit_recognizer.inference.show import PhotoResult, write_results
-from digit_recognizer.pictures import show
+from digit_recognizer.inference import show
+from digit_recognizer.inference.show import PictureResult
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.pictures.load import WORK_SIDE, read_picture
 
@@ -25,6 +25,10 @@ FONTS = {
     "cm": "cmr10.ttf",
 }
 PAPER, PEN = (236, 232, 220), (40, 42, 66)
+
+
+def digits_in(pixels):
+    return find_digits(pixels)[0]
 
 
 def coverage(font, text, size=120):
@@ -89,7 +93,7 @@ def test_digits_are_found_in_reading_order(font, condition):
     rows, options = ("01234", "56789", "31415"), CONDITIONS[condition]
     drawn = [[coverage(font, digit, 60) for digit in row] for row in rows]
     picture = sheet(drawn, pitch=100, **options)
-    found = find_digits(picture)
+    found = digits_in(picture)
     assert len(found) == 15
     y, x = centres(found, picture.shape, options.get("angle", 0.0)).T
     assert [round(each) for each in y / 100] == [-1] * 5 + [0] * 5 + [1] * 5
@@ -98,7 +102,7 @@ def test_digits_are_found_in_reading_order(font, condition):
 
 def test_a_digit_becomes_what_mnist_is():
     drawing = coverage("serif", "4", 300)
-    (digit,) = find_digits(sheet([[drawing]], pitch=500, light=half_in_shadow, noise=5))
+    (digit,) = digits_in(sheet([[drawing]], pitch=500, light=half_in_shadow, noise=5))
     rows, columns = np.flatnonzero(digit.image.any(axis=1)), np.flatnonzero(digit.image.any(axis=0))
     height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
     drawn = np.flatnonzero(drawing.any(axis=0))
@@ -110,16 +114,16 @@ def test_a_digit_becomes_what_mnist_is():
     assert (digit.image * y).sum() / mass == pytest.approx(14, abs=0.5)
     assert (digit.image * x).sum() / mass == pytest.approx(14, abs=0.5)
     # and what is so already stays so
-    (again,) = find_digits(np.repeat(digit.image[..., None], 3, axis=2))
+    (again,) = digits_in(np.repeat(digit.image[..., None], 3, axis=2))
     assert np.abs(again.image.astype(int) - digit.image).mean() < 2
 
 
 def test_a_thin_pen_is_thickened_to_what_mnist_has():
     y, x = np.mgrid[-100:101, -70:71]
     ring = (np.abs(np.hypot(x / 60, y / 90) - 1) < 0.015).astype(float)
-    (thin,) = find_digits(sheet([[ring]], pitch=300))
+    (thin,) = digits_in(sheet([[ring]], pitch=300))
     assert np.count_nonzero(thin.image[14] > 127) >= 4  # two strokes, each two pixels or so
-    (thick,) = find_digits(sheet([[coverage("sans", "0", 200)]], pitch=300))
+    (thick,) = digits_in(sheet([[coverage("sans", "0", 200)]], pitch=300))
     assert thin.image.sum() < thick.image.sum()
 
 
@@ -164,33 +168,33 @@ SURROUNDINGS = {
 def test_what_is_no_digit_is_left_out(surroundings):
     drawn = [[coverage("sans", digit, 80) for digit in row] for row in ("01234", "56789")]
     picture = SURROUNDINGS[surroundings](sheet(drawn, pitch=140, noise=4))
-    assert len(find_digits(picture)) == 10
+    assert len(digits_in(picture)) == 10
 
 
 def test_a_broken_stroke_is_one_digit():
     five, eight = coverage("sans", "5", 150), coverage("sans", "8", 150)
     five[int(0.16 * len(five)) : int(0.21 * len(five))] = 0  # the bar apart
     eight[int(0.47 * len(eight)) : int(0.51 * len(eight))] = 0
-    assert len(find_digits(sheet([[five, eight, five]], pitch=200))) == 3
+    assert len(digits_in(sheet([[five, eight, five]], pitch=200))) == 3
 
 
 def test_digits_of_close_lines_stay_apart():
-    assert len(find_digits(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100))) == 4
+    assert len(digits_in(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100))) == 4
 
 
 def test_digits_that_touch_are_one_and_called_too_wide():
     both = np.hstack([coverage("sans", "3"), coverage("sans", "8")])
     both[len(both) // 2 : len(both) // 2 + 8, 30:90] = 1
-    (found,) = find_digits(sheet([[both]], pitch=300))
-    assert found.too_wide
-    (alone,) = find_digits(sheet([[coverage("sans", "8")]], pitch=300))
-    assert not alone.too_wide
+    (found,) = digits_in(sheet([[both]], pitch=300))
+    assert found.is_too_wide
+    (alone,) = digits_in(sheet([[coverage("sans", "8")]], pitch=300))
+    assert not alone.is_too_wide
 
 
 @pytest.mark.parametrize("digit", "0147")
 def test_a_picture_cut_to_its_digit(digit):
     drawing = coverage("sans", digit)[..., None]
-    assert len(find_digits(np.uint8(230 - 200 * drawing) * np.ones(3, np.uint8))) == 1
+    assert len(digits_in(np.uint8(230 - 200 * drawing) * np.ones(3, np.uint8))) == 1
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_a_picture_cut_to_its_digit(digit):
     ],
 )
 def test_no_ink(picture):
-    assert find_digits(picture) == []
+    assert digits_in(picture) == []
 
 
 def save_png16(picture, path):
@@ -245,11 +249,11 @@ def save_transparent(picture, path):
 )
 def test_every_kind_of_picture_is_read_alike(tmp_path, name, save):
     picture = sheet([[coverage("sans", digit, 60) for digit in row] for row in ("7143", "2580")], pitch=100)
-    expected = find_digits(picture)
+    expected = digits_in(picture)
     save(Image.fromarray(picture), tmp_path / name)
-    pixels = read_picture(tmp_path / name)
+    pixels = read_picture(tmp_path / name).pixels
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and max(pixels.shape) <= WORK_SIDE
-    found = find_digits(pixels)
+    found = digits_in(pixels)
     assert len(found) == 8
     for digit, same in zip(found, expected, strict=True):
         assert (
@@ -262,7 +266,7 @@ def test_a_turned_picture_keeps_its_direction_when_it_is_huge(tmp_path):
     left[:, :200] = 0
     for name in ("turned.jpg", "turned.png", "turned.tif"):
         save_turned(Image.fromarray(left), tmp_path / name)
-        pixels = read_picture(tmp_path / name)
+        pixels = read_picture(tmp_path / name).pixels
         assert pixels.shape == (1200, 800, 3)
         assert pixels[:, :60].max() < 30 and pixels[:, 100:].min() > 225
 
@@ -275,7 +279,7 @@ def test_a_huge_picture_of_16_bits_is_reduced_before_it_is_converted(tmp_path):
     del values
     tracemalloc.start()
     try:
-        pixels = read_picture(tmp_path / "huge.png")
+        pixels = read_picture(tmp_path / "huge.png").pixels
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -298,25 +302,30 @@ def jpeg():
     return file.getvalue()
 
 
+def picture_result(path, pixels, digits=()):
+    notes = () if digits else ("no digit: nothing stands out from the paper",)
+    return PictureResult(path, pixels, digits=digits, probabilities=np.eye(10)[: len(digits)], notes=notes)
+
+
 def test_a_name_with_dollars_is_no_formula(tmp_path):
     pixels = sheet([[coverage("sans", "7")]])
-    for digits in (find_digits(pixels), []):
-        result = PhotoResult(tmp_path / "cost_$5_or_$6.jpg", pixels, digits, np.eye(10)[: len(digits)])
-        write_results([result], tmp_path / "predictions.png")
+    for digits in (digits_in(pixels), []):
+        result = picture_result(tmp_path / "cost_$5_or_$6.jpg", pixels, digits)
+        show.write_picture([result], tmp_path / "predictions.png")
     assert (tmp_path / "predictions.png").exists()
 
 
 def test_names_in_letters_that_the_font_lacks(tmp_path, recwarn):
-    result = PhotoResult(tmp_path / "数字.jpg", np.full((40, 40, 3), 255, np.uint8), [], np.empty((0, 10)))
-    write_results([result], tmp_path / "predictions.png")
+    result = picture_result(tmp_path / "数字.jpg", np.full((40, 40, 3), 255, np.uint8))
+    show.write_picture([result], tmp_path / "predictions.png")
     assert not recwarn.list
 
 
 def test_a_long_list_of_pictures_fits_a_jpeg(tmp_path, monkeypatch):
     """JPEG holds 65,535 pixels of height: here the bound is 2,000, and ten pictures would take 4,026."""
     monkeypatch.setattr(show, "_MOST_PIXELS", 2000)
-    result = PhotoResult(tmp_path / "a.jpg", np.full((40, 40, 3), 255, np.uint8), [], np.empty((0, 10)))
-    write_results([result] * 10, tmp_path / "predictions.jpg")
+    result = picture_result(tmp_path / "a.jpg", np.full((40, 40, 3), 255, np.uint8))
+    show.write_picture([result] * 10, tmp_path / "predictions.jpg")
     with Image.open(tmp_path / "predictions.jpg") as picture:
         assert 1900 < picture.height <= 2000
 
@@ -340,5 +349,5 @@ def test_what_is_no_whole_picture_is_refused(tmp_path, content, words):
     with pytest.raises(UserError, match=words) as refusal:
         read_picture(path)
     assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
-    with pytest.raises(UserError, match="is a folder: name the pictures in it"):
+    with pytest.raises(UserError, match="is a folder: name a picture in it"):
         read_picture(tmp_path)

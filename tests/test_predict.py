@@ -1,34 +1,43 @@
 """predict.py as a person runs it, with runs that were trained here on the sample."""
 
-import itertools
+import csv
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import THREADS
 from PIL import Image
 from sklearn.datasets import load_digits
-from test_pictures import coverage, half_in_shadow, scaled, sheet
+from test_pictures import coverage, digits_in, half_in_shadow, scaled, sheet
 
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import digits
 from digit_recognizer.files import UserError, read_json, write_json
-from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.results import ensemble
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, session
-from digit_recognizer.training.predict import load_model, predict_ensemble
+from digit_recognizer.training.predict import load_model, predict_ensemble, predict_with_tta, views_of
 
 SPLIT = {"folds": 2, "batch_size": 16, "learning_rate": 2e-3}
-AUGMENTED = {"epochs": 10, "filters": (8, 16), "dropout": 0.2, "rotation": 10.0, "zoom": 0.2, "shift": 0.1}
+AUGMENTED = {
+    "epochs": 10,
+    "filters": (8, 16),
+    "dropout": 0.2,
+    "rotation": 10.0,
+    "zoom": 0.2,
+    "shift": 0.1,
+    "tta_views": 4,
+}
 
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
-    """A folder with the runs of two recipes, as train.py makes them: one is augmented, with shifts at prediction."""
+    """A folder with the runs of two recipes, as train.py makes them."""
     folder = tmp_path_factory.mktemp("board")
     for name, options in (("lenet", AUGMENTED), ("mlp", {"epochs": 2})):
-        session.train(folder / name, digits.sample(), [name], SPLIT | options, threads=THREADS)
+        session.train(folder / name, digits.sample(), [name], SPLIT | options, session.TrainingOptions(threads=THREADS))
     return folder
 
 
@@ -55,14 +64,14 @@ def scan(scans, tmp_path):
 
 def table(outcome, path):
     """The rows of predict.py's table: digits int (n,), probabilities float (n,)."""
-    rows = [line.split() for line in outcome.out.splitlines() if line.lstrip().startswith(str(path))]
+    rows = [line.split() for line in outcome.out.splitlines() if line.lstrip().startswith(f"{path} ")]
     assert [int(row[1]) for row in rows] == list(range(1, len(rows) + 1))
     return np.array([int(row[2]) for row in rows]), np.array([float(row[3]) for row in rows])
 
 
 def test_clean_scans_are_read(run, scans):
     picture, labels = scans
-    found = find_digits(picture)
+    found = digits_in(picture)
     assert len(found) == 100
     images = np.array([each.image for each in found])
     probabilities = predict_ensemble(ensemble.trained_models(run), images)
@@ -92,23 +101,16 @@ def test_the_table_and_the_picture(call, run, scans, tmp_path):
         assert picture.format == "PNG" and picture.width == 1210
 
 
-def by_hand(path, images, shift):
-    """The probabilities of a saved network, averaged over the shifts of every uncertain picture."""
-    network = load_model(path)
-    probabilities = np.array(network(images))
-    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift)))
-    moves = itertools.product((0, shift, 2 * shift), repeat=2)
-    views = [np.array(network(padded[:, y : y + 28, x : x + 28])) for y, x in moves]
-    uncertain = probabilities.max(axis=1) < 0.999
-    assert uncertain.any()
-    probabilities[uncertain] = np.mean(views, axis=0)[uncertain]
-    return probabilities
+def by_hand(path, images):
+    """The probabilities of a saved network, with the views of its own run's recipe."""
+    recipe = recipes.from_json(Run(path.parents[1]).require_settings())
+    return predict_with_tta(load_model(path, recipe), images, views_of(recipe))
 
 
 def test_photographs_are_predicted_as_test_rows_are(call, run, scan, scans):
-    images = np.array([each.image for each in find_digits(scans[0][:236])])
+    images = np.array([each.image for each in digits_in(scans[0][:236])])
     networks = [run.folder / name / "model.keras" for name in ("fold_00", "fold_01")]
-    expected = np.mean([by_hand(path, images, 1) for path in networks], axis=0)
+    expected = np.mean([by_hand(path, images) for path in networks], axis=0)
     found, probabilities = table(call("predict", scan, "--output", run.folder), scan)
     assert list(found) == list(expected.argmax(axis=1))
     assert probabilities == pytest.approx(expected.max(axis=1), abs=2e-4)
@@ -116,25 +118,22 @@ def test_photographs_are_predicted_as_test_rows_are(call, run, scan, scans):
 
 @pytest.mark.parametrize("place", ["board", "elsewhere"])
 def test_a_blend_reads_with_the_members_of_its_runs(call, board, scan, scans, tmp_path, place):
-    """Each member predicts with its own recipe's shifts, wherever the blend is."""
+    """Wherever the blend is."""
     home = tmp_path / "board" if place == "board" else tmp_path / "blends" / "best"
     runs = shutil.copytree(board, tmp_path / "board")
     if place == "board":
         outcome = call("predict", scan, "--output", home)
         assert outcome.code == 2 and "holds several runs (lenet, mlp)" in outcome.error
         assert "scripts/ensemble.py --output" in outcome.error
-    ensemble.blend(Run(home), [Run(runs / "lenet"), Run(runs / "mlp")], digits.sample().labels, "oof")
+    ensemble.blend(Run(home), [Run(runs / "lenet"), Run(runs / "mlp")], digits.sample(), "oof")
     members = read_json(home / "ensemble.json")["members"]
     assert len(members) == 4 and all(("lenet" in each["member"]) or each["weight"] < 0.2 for each in members)
 
     outcome = call("predict", scan, "--output", home)
     assert outcome.code == 0, outcome.error
     assert outcome.out.startswith("THIS IS THE BUILT-IN SAMPLE")
-    images = np.array([each.image for each in find_digits(scans[0][:236])])
-    expected = sum(
-        each["weight"] * by_hand(home / each["member"] / "model.keras", images, 1 if "lenet" in each["member"] else 0)
-        for each in members
-    )
+    images = np.array([each.image for each in digits_in(scans[0][:236])])
+    expected = sum(each["weight"] * by_hand(home / each["member"] / "model.keras", images) for each in members)
     found, probabilities = table(outcome, scan)
     assert list(found) == list(expected.argmax(axis=1))
     assert probabilities == pytest.approx(expected.max(axis=1), abs=2e-4)
@@ -144,7 +143,7 @@ def test_a_blend_reads_with_the_members_of_its_runs(call, board, scan, scans, tm
 @pytest.mark.parametrize("token", [False, True])
 def test_a_run_is_enough(call, run, scan, tmp_path, monkeypatch, token):
     """No data, with or without credentials: the default run predicts, or the sample's where it alone is there."""
-    monkeypatch.setattr(places, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr("digit_recognizer.data.paths.ROOT", tmp_path / "checkout")
     if token:
         monkeypatch.setenv("KAGGLE_API_TOKEN", "secret")
     outcome = call("predict", scan)
@@ -161,8 +160,8 @@ def test_a_picture_without_ink_needs_no_network(call, run, tmp_path, monkeypatch
     monkeypatch.setattr(backend, "start", lambda threads: pytest.fail("Keras is started"))
     Image.new("RGB", (300, 200), "white").save(tmp_path / "blank.png")
     outcome = call("predict", tmp_path / "blank.png", "--output", run.folder, "--save", tmp_path / "p.svg")
-    assert outcome.code == 0 and "blank.png: no digit" in outcome.out
-    assert (tmp_path / "p.svg").exists()
+    assert outcome.code == 0 and "blank.png: no digit: nothing stands out from the paper" in outcome.out
+    assert not (tmp_path / "p.svg").exists()
 
 
 def test_refusals_come_first_and_write_nothing(call, run, tmp_path, monkeypatch):
@@ -170,9 +169,12 @@ def test_refusals_come_first_and_write_nothing(call, run, tmp_path, monkeypatch)
     good, bad, saved = tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "saved.png"
     Image.fromarray(sheet([[coverage("sans", "3")]], light=half_in_shadow)).save(good)
     bad.write_bytes(good.read_bytes()[:500])
+    (tmp_path / "empty").mkdir()
     for arguments, words in (
-        ((good, bad, "--save", saved), f"{bad} is damaged"),
-        ((good, tmp_path, "--save", saved), f"{tmp_path} is a folder"),
+        ((bad, "--save", saved), f"{bad} is damaged"),
+        ((bad, tmp_path / "no.png", "--save", saved), "(nor can the other 1 pictures)"),
+        ((good, tmp_path / "empty", "--save", saved), f"{tmp_path / 'empty'} holds no pictures"),
+        ((good, "--csv", good), f"--csv {good}: that is a picture to read"),
         ((good, "--save", good), f"--save {good}: that is a picture to read"),
         ((good, "--save", tmp_path / "saved.txt"), "its name has to end in .png"),
         ((good, "--save", tmp_path / "no" / "saved.png"), "make it first"),
@@ -182,7 +184,7 @@ def test_refusals_come_first_and_write_nothing(call, run, tmp_path, monkeypatch)
         assert outcome.code == 2 and outcome.error.count("\n") == 1 and words in outcome.error
     outcome = call("predict", good, "--output", tmp_path / "nowhere")
     assert outcome.code == 2 and "holds no run (no recipe.json): run scripts/train.py" in outcome.error
-    assert {path.name for path in tmp_path.iterdir()} == {"good.png", "bad.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"good.png", "bad.png", "empty"}
 
 
 def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):
@@ -196,14 +198,37 @@ def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):
     for name in ("fold_00", "fold_02"):
         (tmp_path / name / "metrics.json").write_text("{}")
     models = ensemble.trained_models(run)
-    assert [(each.path.parent.name, each.weight, each.recipe.tta_views) for each in models] == [
-        ("fold_00", 0.5, 16),
-        ("fold_02", 0.5, 16),
-    ]
-    with pytest.raises(UserError, match=r"fold_00/model.keras is damaged, or none .*metrics.json and train again"):
+    assert {path.parent.name: weight for path, weight in models.items()} == {"fold_00": 0.5, "fold_02": 0.5}
+    with pytest.raises(UserError, match=r"fold_00/model.keras is damaged .*metrics.json and train again"):
         predict_ensemble(models, np.zeros((1, 28, 28), np.uint8))
     write_json(run.ensemble_json, {"members": [{"member": "fold_01", "weight": 1.0}], "missing": []})
-    assert [(each.path.parent.name, each.weight) for each in ensemble.trained_models(run)] == [("fold_01", 1.0)]
+    assert ensemble.trained_models(run) == {tmp_path / "fold_01" / "model.keras": 1.0}
     (tmp_path / "fold_01/model.keras").unlink()
     with pytest.raises(UserError, match=r"fold_01/model.keras is missing"):
         ensemble.trained_models(run)
+
+
+def test_a_folder_with_a_damaged_picture_gives_records_of_every_picture(call, run, scan, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / ".hidden").mkdir(parents=True)
+    for name in ("a.png", ".hidden/no.png", "notes.txt"):
+        shutil.copy(scan, folder / name)
+    (folder / "damaged.PNG").write_bytes(scan.read_bytes()[:500])
+    Image.new("L", (300, 200), 255).save(folder / "empty.png")
+    outcome = call("predict", folder, "--output", run.folder, "--json", "--csv", tmp_path / "table.csv")
+    assert outcome.code == 0, outcome.error
+    records = json.loads(outcome.out)
+    assert [Path(each["file"]).name for each in records] == ["a.png"] * 20 + ["damaged.PNG", "empty.png"]
+    first, (damaged, empty) = records[0], records[-2:]
+    assert sum(first["probabilities"]) == pytest.approx(1, abs=1e-4)
+    assert np.argmax(first["probabilities"]) == first["digit"]
+    top, left, bottom, right = first["box"]
+    assert 0 <= top < bottom <= 118 and 0 <= left < right <= 118
+    assert damaged["digit"] is None and "damaged.PNG is damaged" in damaged["notes"][0]
+    assert empty["notes"] == ["no digit: nothing stands out from the paper"]
+    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["digit"] for row in rows] == [
+        str(each["digit"] if each["digit"] is not None else "") for each in records
+    ]
+    assert float(rows[0]["probability_3"]) == first["probabilities"][3]

@@ -77,7 +77,7 @@ def to_records(results: list[PictureResult]) -> list[dict[str, Any]]:
     `box` is (top, left, bottom, right) in pixels of the file, upright, the last two exclusive. `probabilities` are
     those of 0 to 9. `notes` are of the digit and of its picture.
     """
-    records = []
+    records: list[dict[str, Any]] = []
     for result in results:
         file, notes = str(result.path), [result.error] if result.error else list(result.notes)
         if not result.digits:
@@ -108,7 +108,12 @@ def to_table(results: list[PictureResult]) -> pd.DataFrame:
     for record in to_records(results):
         edges = zip(("top", "left", "bottom", "right"), record["box"] or [None] * 4, strict=True)
         shares = enumerate(record["probabilities"] or [None] * CLASSES)
-        row = {"file": record["file"], "number": record["number"], **dict(edges), "digit": record["digit"]}
+        row: dict[str, Any] = {
+            "file": record["file"],
+            "number": record["number"],
+            **dict(edges),
+            "digit": record["digit"],
+        }
         row |= {f"probability_{label}": share for label, share in shares}
         rows.append(row | {"notes": "; ".join(record["notes"])})
     whole = ["number", "top", "left", "bottom", "right", "digit"]
@@ -140,12 +145,12 @@ def _rows(result: PictureResult) -> int:
 
 
 def _draw_picture(axes: Axes, result: PictureResult) -> None:
-    axes.imshow(result.pixels)
+    axes.imshow(np.asarray(result.pixels))
     for number, digit in enumerate(result.digits, start=1):
         top, left, bottom, right = digit.box
         frame = ([left, right, right, left, left], [top, top, bottom, bottom, top])
         axes.plot(*frame, color="tab:red", linewidth=0.8)
-        axes.text(left, top, number, color="tab:red", fontsize=7, va="bottom")
+        axes.text(left, top, str(number), color="tab:red", fontsize=7, va="bottom")
     name = result.path.name.encode("utf-8", "backslashreplace").decode()  # bytes of another encoding are no text
     title = name if result.digits else f"{name}: {result.notes[0]}"
     axes.set_title(title, fontsize=8, parse_math=False)  # a name may hold $
@@ -164,8 +169,8 @@ def _draw_digits(axes: Axes, result: PictureResult) -> None:
         colours = ["tab:green" if label == best else "tab:gray" for label in range(CLASSES)]
         axes.bar(bars, -probabilities * SIDE, 0.8 * unit, bottom=y + SIDE, color=colours)
         for label in range(CLASSES):
-            axes.text(bars[label], y + SIDE + 1, label, fontsize=6, ha="center", va="top")
-        axes.text(x, y - 1, index + 1, color="tab:red", fontsize=7)
+            axes.text(bars[label], y + SIDE + 1, str(label), fontsize=6, ha="center", va="top")
+        axes.text(x, y - 1, str(index + 1), color="tab:red", fontsize=7)
         axes.text(bars[0], y - 1, f"{best}: {probabilities.max():.4f}", fontsize=7)
     axes.set(xlim=(0, _COLUMNS * width), ylim=(_rows(result) * height, -8), aspect="equal")
     axes.axis("off")

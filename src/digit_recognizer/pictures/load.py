@@ -39,6 +39,7 @@ ENDINGS = [
     ".heif",
     ".hif",
 ]
+_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0  # Pillow refuses larger pictures
 WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it
 
 
@@ -73,8 +74,7 @@ def read_picture(path: Path) -> Picture:
                     longest = max(file.size)
                     pixels = np.asarray(_on_ground(_reduce(file)))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            most = Image.MAX_IMAGE_PIXELS // 10**6
-            raise UserError(f"{path} has more than {most} million pixels: save it smaller") from None
+            raise UserError(f"{path} has more than {_MOST_PIXELS // 10**6} million pixels: save it smaller") from None
         except Image.UnidentifiedImageError:
             raise UserError(_refusal(path)) from None
     return Picture(pixels, longest / max(pixels.shape))
@@ -131,8 +131,8 @@ def _on_ground(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGBA")
     opacity = np.asarray(picture.getchannel("A")) / 255
     if opacity.mean() > 0.5:
-        ground = tuple(np.uint8(np.median(np.asarray(picture)[opacity > 0.5][:, :3], axis=0)).tolist())
+        colour = np.median(np.asarray(picture)[opacity > 0.5][:, :3], axis=0).astype(np.uint8)
     else:
         light = (np.asarray(picture.convert("L")) * opacity).sum() > 127 * opacity.sum()
-        ground = (0, 0, 0) if light else (255, 255, 255)
-    return Image.alpha_composite(Image.new("RGBA", picture.size, (*ground, 255)), picture).convert("RGB")
+        colour = np.full(3, 0 if light else 255, np.uint8)
+    return Image.alpha_composite(Image.new("RGBA", picture.size, (*colour.tolist(), 255)), picture).convert("RGB")
