@@ -70,17 +70,17 @@ def print_predictions(
             _check_writable(option, path)
     results = _look(files)
     is_sample = settings.get("data") == "sample"
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        with Locations(None if is_sample else run.folder, run.folder).announced():
-            results = _predict(models, results, settings.get("threads") or backend.cores())
-            print(show.format_results(results))
-            if target and any(result.digits for result in results):
-                show.write_picture(results, target)
-                print(f"{target}: what was found, and what the network saw")
-            if csv:
-                with atomic(csv, several_writers=True) as file:
-                    show.to_table(results).to_csv(file, index=False, errors="backslashreplace")
-                print(f"{csv}: {sum(len(result.digits) for result in results)} digits")
+    locations = Locations(None if is_sample else run.folder, run.folder)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext(), locations.announced():
+        results = _predict(models, results, settings.get("threads") or backend.cores())
+        print(show.format_results(results))
+        if target and any(result.digits for result in results):
+            show.write_picture(results, target)
+            print(f"{target}: what was found, and what the network saw")
+        if csv:
+            with atomic(csv, several_writers=True) as file:
+                show.to_table(results).to_csv(file, index=False, errors="backslashreplace")
+            print(f"{csv}: {sum(len(result.digits) for result in results)} digits")
     if as_json:
         print(show.to_json(results))
 

@@ -99,7 +99,8 @@ def _select_digits(regions: list[Any], darkness: np.ndarray, step: float) -> tup
         darkness: float (height, width).
         step: of darkness, from paper to ink beside it.
     """
-    shape, left_out = darkness.shape, Counter()
+    shape = darkness.shape
+    left_out: Counter[str] = Counter()
 
     def keep(reason: str, items: list[Any], is_kept: Callable[[Any], bool]) -> list[Any]:
         kept_items = [item for item in items if is_kept(item)]
@@ -117,8 +118,8 @@ def _select_digits(regions: list[Any], darkness: np.ndarray, step: float) -> tup
     pieces = keep(_EDGE, pieces, lambda piece: sides_met(piece.bbox, shape) < 2) or large
     digits = keep(_LINE, join_pieces(pieces), lambda points: not _is_line(box_of(points)))
     if digits:
-        heights = [np.ptp(points[:, 0]) + 1 for points in digits]
-        least = _MIN_HEIGHT * weighted_median(heights, [len(points) for points in digits])
+        heights = np.array([np.ptp(points[:, 0]) + 1 for points in digits])
+        least = _MIN_HEIGHT * weighted_median(heights, np.array([len(points) for points in digits]))
         digits = keep(_SMALL, digits, lambda points: np.ptp(points[:, 0]) + 1 >= least)
     return digits, left_out
 
@@ -127,12 +128,22 @@ def _encloses_any(frame: Any, pieces: list[Any], shape: tuple[int, int]) -> bool
     """Returns whether a region, or it and the edges of the picture, enclose a piece that is not small beside it."""
     top, left, bottom, right = frame.bbox
     image = frame.image.copy()
-    for is_cut, line in ((top < 3, np.s_[0]), (left < 3, np.s_[:, 0]), (bottom > shape[0] - 3, np.s_[-1]), (right > shape[1] - 3, np.s_[:, -1])):
+    for is_cut, line in (
+        (top < 3, np.s_[0]),
+        (left < 3, np.s_[:, 0]),
+        (bottom > shape[0] - 3, np.s_[-1]),
+        (right > shape[1] - 3, np.s_[:, -1]),
+    ):
         image[line] |= is_cut
     filled = None
     for piece in pieces:
         y, x = piece.coords[0]
-        if top < y < bottom and left < x < right and piece is not frame and size_of(piece.bbox) > size_of(frame.bbox) / 4:
+        if (
+            top < y < bottom
+            and left < x < right
+            and piece is not frame
+            and size_of(piece.bbox) > size_of(frame.bbox) / 4
+        ):
             filled = binary_fill_holes(image) if filled is None else filled
             if filled[y - top, x - left]:
                 return True
@@ -149,7 +160,7 @@ def _stands_out(region: Any, darkness: np.ndarray, step: float) -> bool:
     in_picture = ((around + corner >= 0) & (around + corner < darkness.shape)).all(axis=1)
     around, inside = (around + corner)[in_picture].T, (inside + corner)[in_picture].T
     steps = darkness[tuple(inside)] - darkness[tuple(around)]
-    return np.count_nonzero(steps > step) >= 0.8 * len(steps) > 0
+    return len(steps) > 0 and bool(np.mean(steps > step) >= 0.8)
 
 
 def _margin(box: Box) -> int:

@@ -61,8 +61,8 @@ def join_pieces(pieces: list[Any]) -> list[np.ndarray]:
     one_digit = (both < 1.2 * usual) & (low < 0.75 * both)
     links |= one_digit & (overlap > 0.25) & is_large
     links |= one_digit & (low < 0.6 * usual) & (gap <= _CRACK * usual) & is_large
-    groups = {tuple(np.flatnonzero(row)) for row in _same_group(links)}
-    return [np.concatenate([pieces[index].coords for index in group]) for group in sorted(groups)]
+    digits = {tuple(np.flatnonzero(row)) for row in _same_group(links)}
+    return [np.concatenate([pieces[index].coords for index in group]) for group in sorted(digits)]
 
 
 def _same_group(links: np.ndarray) -> np.ndarray:
