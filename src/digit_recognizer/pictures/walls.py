@@ -30,7 +30,7 @@ def find_walls(ink: np.ndarray) -> np.ndarray:
         if is_box or across:
             image ^= _level_lines(image, _THIN_BOX if is_box else _THIN)
         ticks = _level_lines(image.T, _THIN_TICK).T
-        if ticks.sum() > 0.8 * image.sum() and label(ticks).max() > 2:
+        if across and ticks.sum() > 0.8 * image.sum() and label(ticks).max() > 2:
             image ^= ticks  # a comb, with nothing written on it
         if is_box or down:
             image ^= _level_lines(image.T, _THIN_BOX if is_box else _THIN).T
