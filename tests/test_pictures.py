@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from skimage.transform import resize, rotate
 
+from digit_recognizer.data import digits
 from digit_recognizer.files import UserError
 from digit_recognizer.inference import show
 from digit_recognizer.inference.show import PictureResult
@@ -309,8 +310,8 @@ def picture_result(path, pixels, digits=()):
 
 def test_a_name_with_dollars_is_no_formula(tmp_path):
     pixels = sheet([[coverage("sans", "7")]])
-    for digits in (digits_in(pixels), []):
-        result = picture_result(tmp_path / "cost_$5_or_$6.jpg", pixels, digits)
+    for found in (digits_in(pixels), []):
+        result = picture_result(tmp_path / "cost_$5_or_$6.jpg", pixels, found)
         show.write_picture([result], tmp_path / "predictions.png")
     assert (tmp_path / "predictions.png").exists()
 
@@ -330,12 +331,25 @@ def test_a_long_list_of_pictures_fits_a_jpeg(tmp_path, monkeypatch):
         assert 1900 < picture.height <= 2000
 
 
+@pytest.mark.parametrize("side", [28, 56, 300])
+@pytest.mark.parametrize("is_light_on_dark", [True, False])
+@pytest.mark.parametrize("method", ["NEAREST", "BICUBIC"])
+def test_a_picture_in_mnists_form_is_taken_as_it_is(side, is_light_on_dark, method):
+    for image in digits.sample().test_images[:10]:
+        grey = Image.fromarray(image if is_light_on_dark else 255 - image).resize(
+            (side, side), Image.Resampling[method]
+        )
+        (digit,), notes = find_digits(np.asarray(grey.convert("RGB")))
+        assert (digit.box, notes) == ((0, 0, side, side), [])
+        assert np.abs(digit.image.astype(int) - image).mean() < 8 * (side > 28) * (method != "NEAREST") + 1e-9
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "is missing"),
         (b"", "is empty"),
-        (b"label,pixel0\n7,0\n", "is no picture that can be read: save it as one of PNG, JPEG"),
+        (b"label,pixel0\n7,0\n", "is no picture that can be read: save it as PNG or JPEG"),
         (jpeg()[:3000], "is damaged"),
         (png(9, 9), "is damaged"),
         (png(20_000, 20_000), "has more than 89 million pixels: save it smaller"),

@@ -1,5 +1,6 @@
 """Reads a person's own pictures of digits with the ensemble of a run."""
 
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from digit_recognizer.files import UserError, atomic, reading
 from digit_recognizer.inference import show
 from digit_recognizer.inference.show import PictureResult
 from digit_recognizer.pictures.find import find_digits
-from digit_recognizer.pictures.load import ENDINGS, read_picture
+from digit_recognizer.pictures.load import picture_endings, read_picture
 from digit_recognizer.results.ensemble import trained_models
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend
@@ -62,12 +63,9 @@ def print_predictions(
     models, settings = trained_models(run), run.require_settings()
     files = _list_files(pictures)
     target = save or (None if as_json else run.predictions)
-    for option, path in (("--save", save), ("--csv", csv)):
-        if path:
-            _check_option(option, path, files)
     for option, path in (("--save", target), ("--csv", csv)):
         if path:
-            _check_writable(option, path)
+            _check_target(option, path, files, is_given=path != run.predictions)
     results = _look(files)
     is_sample = settings.get("data") == "sample"
     locations = Locations(None if is_sample else run.folder, run.folder)
@@ -82,46 +80,38 @@ def print_predictions(
                 show.to_table(results).to_csv(file, index=False, errors="backslashreplace")
             print(f"{csv}: {sum(len(result.digits) for result in results)} digits")
     if as_json:
-        print(show.to_json(results))
+        print(json.dumps(show.to_records(results), indent=1))
 
 
 def _list_files(pictures: Sequence[Path]) -> list[Path]:
     """Returns the files, and the picture files below the folders, sorted; raises UserError for a folder without any."""
-    files = []
+    files, endings = [], picture_endings()
     for path in pictures:
         if not path.is_dir():
             files.append(path)
             continue
         with reading(path, "name the pictures in it"):
-            inside = [file for file in sorted(path.rglob("*")) if not _is_hidden(file.relative_to(path))]
-        inside = [file for file in inside if file.suffix.lower() in ENDINGS and file.is_file()]
+            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings and file.is_file()]
+        inside = [file for file in inside if not any(part[0] == "." for part in file.relative_to(path).parts)]
         if not inside:
-            raise UserError(f"{path} holds no pictures: their names have to end in {', '.join(ENDINGS)}")
+            raise UserError(f"{path} holds no pictures: their names have to end in {', '.join(endings)}")
         files += inside
     return list(dict.fromkeys(files))
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _check_option(option: str, path: Path, pictures: list[Path]) -> None:
-    """Raises UserError if the option's value is a picture to read, or the name of no file that can be written."""
+def _check_target(option: str, path: Path, pictures: list[Path], is_given: bool) -> None:
+    """Raises UserError if `path`, the option's value or its default, cannot be written or is a picture to read."""
     if option == "--save" and path.suffix not in SAVE_ENDINGS:
         raise UserError(f"--save {path}: its name has to end in {', '.join(SAVE_ENDINGS[:-1])} or {SAVE_ENDINGS[-1]}")
     if path.is_dir():
         raise UserError(f"{option} {path}: that is a folder: name a file in it")
-    if not path.parent.is_dir():
+    if is_given and not path.parent.is_dir():
         raise UserError(f"{option} {path}: there is no folder {path.parent}: make it first")
     if path.resolve() in [picture.resolve() for picture in pictures]:
         raise UserError(f"{option} {path}: that is a picture to read: take another name")
-
-
-def _check_writable(option: str, path: Path) -> None:
-    """Raises UserError if `path` cannot be written: only trying finds a read-only file system."""
     folder = next(folder for folder in path.absolute().parents if folder.is_dir())
     try:
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=folder).close()  # only trying finds a read-only file system
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}): name a file in another folder with {option} FILE"

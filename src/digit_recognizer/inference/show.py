@@ -1,6 +1,5 @@
 """Shows what the ensemble reads in a person's own pictures: a table, records for programs, and a picture."""
 
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,15 +44,13 @@ class PictureResult:
         """Returns what is doubtful about a digit, or ""."""
         if self.digits[index].is_too_wide:
             return TOO_WIDE
-        first, second = _best_two(self.probabilities[index])
-        if self.probabilities[index, first] >= _DOUBTFUL:
-            return ""
-        shares = [f"{label} ({self.probabilities[index, label]:.2f})" for label in (first, second)]
-        return f"doubtful: {' or '.join(shares)}"
+        shares = [f"{label} ({self.probabilities[index, label]:.2f})" for label in self.best_two(index)]
+        is_doubtful = self.probabilities[index].max() < _DOUBTFUL
+        return f"doubtful: {' or '.join(shares)}" if is_doubtful else ""
 
-
-def _best_two(probabilities: np.ndarray) -> np.ndarray:
-    return np.argsort(-probabilities, kind="stable")[:2]
+    def best_two(self, index: int) -> list[int]:
+        """Returns the two most probable classes of a digit."""
+        return np.argsort(-self.probabilities[index], kind="stable")[:2].tolist()
 
 
 def format_results(results: list[PictureResult]) -> str:
@@ -62,7 +59,7 @@ def format_results(results: list[PictureResult]) -> str:
     for result in results:
         notes += [result.error] if result.error else [f"{result.path}: {note}" for note in result.notes]
         for index, probabilities in enumerate(result.probabilities):
-            first, second = _best_two(probabilities)
+            first, second = result.best_two(index)
             other = f"{second} ({probabilities[second]:.4f})"
             rows.append((result.path, index + 1, first, f"{probabilities[first]:.4f}", other))
             if note := result.digit_note(index):
@@ -97,27 +94,16 @@ def to_records(results: list[PictureResult]) -> list[dict[str, Any]]:
     return records
 
 
-def to_json(results: list[PictureResult]) -> str:
-    """Returns the records as JSON."""
-    return json.dumps(to_records(results), indent=1)
-
-
 def to_table(results: list[PictureResult]) -> pd.DataFrame:
     """Returns the records as a table, with a column for each edge of the box and each probability."""
-    rows = []
-    for record in to_records(results):
-        edges = zip(("top", "left", "bottom", "right"), record["box"] or [None] * 4, strict=True)
-        shares = enumerate(record["probabilities"] or [None] * CLASSES)
-        row: dict[str, Any] = {
-            "file": record["file"],
-            "number": record["number"],
-            **dict(edges),
-            "digit": record["digit"],
-        }
-        row |= {f"probability_{label}": share for label, share in shares}
-        rows.append(row | {"notes": "; ".join(record["notes"])})
-    whole = ["number", "top", "left", "bottom", "right", "digit"]
-    return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
+    records = to_records(results)
+    table = pd.DataFrame(records).astype({"number": "Int64", "digit": "Int64"})
+    edges = ["top", "left", "bottom", "right"]
+    boxes = pd.DataFrame([record["box"] or [None] * 4 for record in records], columns=edges, dtype="Int64")
+    shares = pd.DataFrame([record["probabilities"] or [None] * CLASSES for record in records])
+    notes = table["notes"].map("; ".join)
+    parts = [table[["file", "number"]], boxes, table["digit"], shares.add_prefix("probability_"), notes]
+    return pd.concat(parts, axis="columns")
 
 
 def write_picture(results: list[PictureResult], path: Path) -> None:

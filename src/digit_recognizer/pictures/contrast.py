@@ -16,8 +16,8 @@ _SMALL = 300  # pixels, of the picture in which the direction of the colours is 
 # To tell ink from paper: the least width of paper between strokes, as a part of the picture, and the side of the
 # picture in pixels in which such strokes are looked for.
 _GAPS = ((0.9, 300), (0.3, 300), (0.1, 900))
-_MAX_WIDTHS = (0.4, 1.0)  # of a stroke, as a part of its length: a bold 1; if there is none, a blot
-_NARROW = 0.35  # of a stroke's width, as a part of the paper's
+_MAX_WIDTH = 0.6  # of a stroke, as a part of its length: a bold 1
+_NARROW = 0.5  # of a stroke's width, as a part of the paper's
 _MIN_EDGE = 0.92  # of a stroke's outline: the part at which the picture has an edge
 
 
@@ -38,10 +38,7 @@ def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     line = np.linalg.eigh(local.T @ local)[1][:, -1]
     line /= np.abs(line).sum()
     darkness = colours @ line - line[line < 0].sum()  # from 0 to 1
-    for most in _MAX_WIDTHS:
-        strokes, width, is_light = max((*_find_strokes(abs(light - darkness), most), light) for light in (0, 1))
-        if strokes:
-            break
+    _, width, is_light = max((*_find_strokes(abs(light - darkness)), light) for light in (0, 1))
     width = width or 0.1
     if is_light:
         darkness = 1 - darkness
@@ -87,7 +84,7 @@ def _top_hat(darkness: np.ndarray, side: int) -> np.ndarray:
     return contrast - np.percentile(contrast, 25)
 
 
-def _find_strokes(darkness: np.ndarray, max_width: float) -> tuple[float, float]:
+def _find_strokes(darkness: np.ndarray) -> tuple[float, float]:
     """Returns how much of what is dark are strokes, and the width of the widest one as a part of the picture's side.
 
     Ink looks the same beside any wide paper. What looks like ink only if the paper may be narrow counts less.
@@ -95,13 +92,13 @@ def _find_strokes(darkness: np.ndarray, max_width: float) -> tuple[float, float]
     total, widest = 0.0, 0.0
     for gap, side in _GAPS:
         grey = _scaled(darkness, side)
-        squares, width = _measure_strokes(grey, gap * max(grey.shape), max_width)
+        squares, width = _measure_strokes(grey, gap * max(grey.shape))
         total += np.sqrt(gap) * squares
         widest = max(widest, width)
     return total, widest
 
 
-def _measure_strokes(darkness: np.ndarray, gap: float, max_width: float) -> tuple[float, float]:
+def _measure_strokes(darkness: np.ndarray, gap: float) -> tuple[float, float]:
     """Returns about how many squares the strokes would fill, and the width of the widest one.
 
     A stroke is long beside its width, narrow beside the `gap` in pixels, and has an edge all round. What else is
@@ -116,14 +113,14 @@ def _measure_strokes(darkness: np.ndarray, gap: float, max_width: float) -> tupl
     for region in regionprops(label(ink, connectivity=2), np.dstack([distance, contrast, steps])):
         width, mean = 2 * region.intensity_max[0], region.intensity_mean[1]
         size = max(region.image.shape)
-        if width > min(max_width * size, _NARROW * gap) or size < max(6, 0.01 * side):
+        if width > min(_MAX_WIDTH * size, _NARROW * gap) or size < max(6, 0.01 * side):
             continue
         outline = region.image_intensity[region.image_intensity[..., 0] == 1]
-        if np.mean(outline[:, 2] > mean / 4) < _MIN_EDGE:
-            continue
-        area += region.area
-        squares += region.area * mean / width**2 / np.sqrt(width / side)
-        widths[sides_met(region.bbox, ink.shape) < 2].append(width / side)
+        share = np.mean(outline[:, 2] > mean / 4)
+        area += region.area * share**8
+        squares += region.area * share**8 * mean / width**2 / np.sqrt(width / side)
+        is_sure = bool(share >= _MIN_EDGE) and sides_met(region.bbox, ink.shape) < 2
+        widths[is_sure].append(width / side)
     # a scanner's edge or a table's meets more sides than one; so do lines with digits on them
     return squares * area / max(1, int(np.count_nonzero(ink))), max(widths[True] or widths[False])
 

@@ -13,7 +13,6 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_fill_holes, distance_transform_edt
 from skimage.measure import label, regionprops
 
-from digit_recognizer import SIDE
 from digit_recognizer.pictures.contrast import ink_contrast, ink_threshold, least_contrast, sides_met
 from digit_recognizer.pictures.normalize import BOX, mnist_image, normalize_digit
 from digit_recognizer.pictures.pieces import Box, box_of, join_pieces, reading_order, size_of, weighted_median
@@ -45,11 +44,11 @@ class Digit:
 def find_digits(pixels: np.ndarray) -> tuple[list[Digit], list[str]]:
     """Returns the digits in a picture, uint8 (height, width, 3), in reading order, and notes on ink that is no digit.
 
-    A picture of 28 x 28 in MNIST's form is one digit, as it is. Without a digit, a note says why.
+    A picture of 28 x 28 in MNIST's form, also enlarged, is one digit, as it is. Without a digit, a note says why.
     """
     image = mnist_image(pixels)
     if image is not None:
-        return [Digit((0, 0, SIDE, SIDE), image)], []
+        return [Digit((0, 0, *pixels.shape[:2]), image)], []
     scale = max(1.0, _MIN_SIDE / max(pixels.shape))
     if scale > 1:
         height, width, _ = pixels.shape
@@ -108,46 +107,39 @@ def _select_digits(regions: list[Any], darkness: np.ndarray, step: float) -> tup
         return kept_items
 
     least = max(4, _MIN_SIZE * max(shape))
-    pieces = [region for region in regions if size_of(region.bbox) >= least]
-    if not pieces:
-        left_out[_SMALL] = len(regions)
+    # specks and dust are not worth a note, unless there is nothing else
+    marks = [region for region in regions if size_of(region.bbox) >= least / 2] or regions
+    pieces = keep(_SMALL, marks, lambda region: size_of(region.bbox) >= least)
     pieces = keep(_LINE, pieces, lambda piece: not _encloses_any(piece, pieces, shape))
     pieces = keep(_SHADOW, pieces, lambda piece: _stands_out(piece, darkness, step))
     # a scanner's edge meets more than one side of the picture; a digit only if the picture is cut to it
     large = [piece for piece in pieces if size_of(piece.bbox) > max(shape) / 2]
     pieces = keep(_EDGE, pieces, lambda piece: sides_met(piece.bbox, shape) < 2) or large
-    digits = keep(_LINE, join_pieces(pieces), lambda points: not _is_line(box_of(points)))
+    digits = keep(_LINE, join_pieces(pieces), lambda points: _height(points) > _height(points[:, ::-1]) / 5)
     if digits:
-        heights = np.array([np.ptp(points[:, 0]) + 1 for points in digits])
-        least = _MIN_HEIGHT * weighted_median(heights, np.array([len(points) for points in digits]))
-        digits = keep(_SMALL, digits, lambda points: np.ptp(points[:, 0]) + 1 >= least)
+        least = _MIN_HEIGHT * weighted_median([*map(_height, digits)], [*map(len, digits)])
+        digits = keep(_SMALL, digits, lambda points: _height(points) >= least)
     return digits, left_out
+
+
+def _height(points: np.ndarray) -> int:
+    return int(np.ptp(points[:, 0])) + 1
 
 
 def _encloses_any(frame: Any, pieces: list[Any], shape: tuple[int, int]) -> bool:
     """Returns whether a region, or it and the edges of the picture, enclose a piece that is not small beside it."""
     top, left, bottom, right = frame.bbox
-    image = frame.image.copy()
-    for is_cut, line in (
-        (top < 3, np.s_[0]),
-        (left < 3, np.s_[:, 0]),
-        (bottom > shape[0] - 3, np.s_[-1]),
-        (right > shape[1] - 3, np.s_[:, -1]),
-    ):
-        image[line] |= is_cut
-    filled = None
-    for piece in pieces:
-        y, x = piece.coords[0]
-        if (
-            top < y < bottom
-            and left < x < right
-            and piece is not frame
-            and size_of(piece.bbox) > size_of(frame.bbox) / 4
-        ):
-            filled = binary_fill_holes(image) if filled is None else filled
-            if filled[y - top, x - left]:
-                return True
-    return False
+    starts = [piece.coords[0] - (top, left) for piece in pieces if size_of(piece.bbox) > size_of(frame.bbox) / 4]
+    starts = [(y, x) for y, x in starts if 0 < y < bottom - top and 0 < x < right - left]
+    if not starts:
+        return False
+    closed = frame.image.copy()
+    closed[0] |= top < 3
+    closed[-1] |= bottom > shape[0] - 3
+    closed[:, 0] |= left < 3
+    closed[:, -1] |= right > shape[1] - 3
+    inside = binary_fill_holes(closed) & ~closed
+    return any(inside[start] for start in starts)
 
 
 def _stands_out(region: Any, darkness: np.ndarray, step: float) -> bool:
@@ -166,8 +158,3 @@ def _stands_out(region: Any, darkness: np.ndarray, step: float) -> bool:
 def _margin(box: Box) -> int:
     """Returns the pixels from a digit's border, where its ink is half as dark, to paper."""
     return 1 + size_of(box) // BOX
-
-
-def _is_line(box: Box) -> bool:
-    top, left, bottom, right = box
-    return right - left > 5 * (bottom - top)

@@ -16,29 +16,9 @@ try:
 except ImportError:
     pass
 
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM")  # others start programs, or are rare
-_IF_INSTALLED = ("AVIF", "HEIF")  # with Pillow 11.3, with pillow-heif
-ENDINGS = [
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".mpo",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".avif",
-    ".heic",
-    ".heif",
-    ".hif",
-]
+# others start programs, or are rare; AVIF needs Pillow 11.3, HEIF needs pillow-heif
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "MPO", "AVIF", "HEIF")
+_HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # in a file's first bytes
 _MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0  # Pillow refuses larger pictures
 WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it
 
@@ -68,9 +48,7 @@ def read_picture(path: Path) -> Picture:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of odd metadata
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                Image.init()
-                formats = [name for name in FORMATS + _IF_INSTALLED if name in Image.OPEN]
-                with Image.open(path, formats=formats) as file:
+                with Image.open(path, formats=_formats()) as file:
                     longest = max(file.size)
                     pixels = np.asarray(_on_ground(_reduce(file)))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -80,12 +58,24 @@ def read_picture(path: Path) -> Picture:
     return Picture(pixels, longest / max(pixels.shape))
 
 
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def picture_endings() -> list[str]:
+    """Returns the endings of the names of picture files."""
+    formats = _formats()
+    known = [ending for ending, name in Image.registered_extensions().items() if name in formats]
+    return sorted({*known, ".heic", ".heif"})
+
+
 def _refusal(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(12)
-    if start[4:8] == b"ftyp" and start[8:] != b"avif":
+    if start[4:8] == b"ftyp" and start[8:] in _HEIC and "HEIF" not in _formats():
         return f"{path} is a HEIC picture, which needs pillow-heif: pip install pillow-heif, or save it as JPEG"
-    return f"{path} is no picture that can be read: save it as one of {', '.join(FORMATS)}"
+    return f"{path} is no picture that can be read: save it as PNG or JPEG"
 
 
 def _reduce(file: Image.Image) -> Image.Image:

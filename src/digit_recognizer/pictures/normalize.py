@@ -1,6 +1,7 @@
 """Makes a digit that was found in a picture into what MNIST's digits are."""
 
 import numpy as np
+from PIL import Image
 from scipy.ndimage import center_of_mass, distance_transform_edt
 from skimage.morphology import skeletonize
 from skimage.transform import resize
@@ -9,20 +10,19 @@ from digit_recognizer import SIDE
 
 BOX = 20  # pixels: MNIST scales a digit into a box of 20 x 20 in its 28 x 28
 _MIN_STROKE = 2.0  # pixels in that box; MNIST's strokes are two to three wide, a pen's often less than one
-
-
 _PLAIN = 32  # grey values: what MNIST's form may differ from black or white beside the digit, or in its colours
 _OFF_CENTRE = 4  # pixels, of the mass of a digit in MNIST's form at most
+_ENLARGED = 5  # grey values: what an enlarged picture may differ from its small one, enlarged, on average
 
 
 def mnist_image(pixels: np.ndarray) -> np.ndarray | None:
     """Returns a picture, uint8 (height, width, 3), as MNIST's uint8 (28, 28) if it has that form, else None.
 
-    That is a grey digit in the middle of 28 x 28, light on black or dark on white.
+    That is a grey digit in the middle of 28 x 28, light on black or dark on white, or such a picture enlarged.
     """
-    if pixels.shape[:2] != (SIDE, SIDE) or np.ptp(pixels.astype(int), axis=2).max() > _PLAIN:
+    image = _reduce_enlarged(pixels[..., 1])
+    if image is None or np.ptp(pixels.astype(int), axis=2).max() > _PLAIN:
         return None
-    image = pixels[..., 1]
     rim = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     if np.median(rim) > 127:
         image, rim = 255 - image, 255 - rim
@@ -30,6 +30,18 @@ def mnist_image(pixels: np.ndarray) -> np.ndarray | None:
         return None
     off = np.subtract(center_of_mass(image), (SIDE - 1) / 2)
     return image if np.abs(off).max() <= _OFF_CENTRE else None
+
+
+def _reduce_enlarged(grey: np.ndarray) -> np.ndarray | None:
+    """Returns a square picture, uint8 (side, side), as uint8 (28, 28) if it shows no more than that, else None."""
+    if grey.shape[0] != grey.shape[1] or len(grey) < SIDE:
+        return None
+    picture = Image.fromarray(grey)
+    small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    for method in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC):
+        if np.abs(np.asarray(small.resize(picture.size, method), int) - grey).mean() <= _ENLARGED:
+            return np.asarray(small)
+    return None
 
 
 def normalize_digit(contrast: np.ndarray, least: float, points: np.ndarray, margin: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
@@ -23,11 +24,9 @@ def size_of(box: Box) -> int:
     return max(bottom - top, right - left)
 
 
-def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Returns the value that has the middle one of `weights` items, if each value has that many."""
-    order = np.argsort(values)
-    total = np.cumsum(np.asarray(weights)[order])
-    return np.asarray(values)[order][np.searchsorted(total, total[-1] / 2)]
+def weighted_median(values: ArrayLike, weights: ArrayLike) -> float:
+    """Returns the middle one of the values, if each of them counts as often as its weight says."""
+    return float(np.quantile(values, 0.5, weights=weights, method="inverted_cdf"))
 
 
 def join_pieces(pieces: list[Any]) -> list[np.ndarray]:
