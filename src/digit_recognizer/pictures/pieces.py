@@ -26,7 +26,7 @@ def size_of(box: Box) -> int:
 
 def weighted_median(values: ArrayLike, weights: ArrayLike) -> float:
     """Returns the middle one of the values, if each of them counts as often as its weight says."""
-    return float(np.quantile(values, 0.5, weights=weights, method="inverted_cdf"))
+    return float(np.quantile(np.asarray(values), 0.5, weights=np.asarray(weights), method="inverted_cdf"))
 
 
 def join_pieces(pieces: list[Any]) -> list[np.ndarray]:
