@@ -63,7 +63,8 @@ def export(run: Run, file: Path) -> None:
         with atomic(file, several_writers=True) as temporary:
             difference = _write(network, format, temporary, images, expected)
         size = sum(path.stat().st_size for path in [file, *file.rglob("*")] if path.is_file())
-        print(f"{file}: {len(models)} networks as one, {size / 1e6:.1f} MB; computes in float32")
+        members = f"{len(models)} networks as one" if len(models) > 1 else "1 network"
+        print(f"{file}: {members}, {size / 1e6:.1f} MB; computes in float32")
         print(f"largest difference from the members' mean, on {len(images)} digits: {difference:.1e}")
         print("takes pixels, uint8 (n, 28, 28), 0 is the background; gives probabilities, float32 (n, 10)")
         if views:
@@ -204,25 +205,29 @@ def _load_onnx(file: Path) -> Predict:
 
 FORMATS = {
     ".keras": Format(
-        "keras", (), _load_keras, "import keras; probabilities = keras.saving.load_model({file!r}).predict(images)"
+        "keras",
+        (),
+        _load_keras,
+        "import keras; network = keras.saving.load_model({file!r}); probabilities = network.predict(images)",
     ),
     "": Format(
         "tf_saved_model",
         ("tensorflow",),
         _load_saved_model,
-        "import tensorflow as tf; probabilities = tf.saved_model.load({file!r}).serve(images)",
+        "import tensorflow as tf; network = tf.saved_model.load({file!r}); probabilities = network.serve(images)",
     ),
     ".tflite": Format(
         "litert",
         ("tensorflow",),
         _load_tflite,
-        "import tensorflow as tf; "
-        "probabilities = tf.lite.Interpreter({file!r}).get_signature_runner()(pixels=images)['output_0']",
+        "import tensorflow as tf; network = tf.lite.Interpreter({file!r}).get_signature_runner(); "
+        "probabilities = network(pixels=images)['output_0']",
     ),
     ".onnx": Format(
         "onnx",
         ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
         _load_onnx,
-        "import onnxruntime; probabilities = onnxruntime.InferenceSession({file!r}).run(None, {{'pixels': images}})[0]",
+        "import onnxruntime; network = onnxruntime.InferenceSession({file!r}); "
+        "probabilities = network.run(None, {{'pixels': images}})[0]",
     ),
 }
