@@ -106,11 +106,11 @@ def test_a_run_without_views(call, blend, tmp_path):
 
 def test_on_jax(blend, tmp_path):
     """The network is the same, and TensorFlow loads it."""
-    line = ("export", tmp_path / "digits.keras", "--output", blend.folder)
-    outcome = finish(start(*line, KERAS_BACKEND="jax"))
+    folder = blend.folder.parent / "views"
+    outcome = finish(start("export", tmp_path / "digits.keras", "--output", folder, KERAS_BACKEND="jax"))
     assert (outcome.code, outcome.error) == (0, "")
     found = keras.saving.load_model(tmp_path / "digits.keras").predict(images(), verbose=0)
-    assert found == pytest.approx(predict_ensemble(ensemble.trained_models(blend), images()), abs=1e-4)
+    assert found == pytest.approx(predict_ensemble(ensemble.trained_models(Run(folder)), images()), abs=1e-4)
 
 
 def test_refusals_come_first_and_write_nothing(call, blend, tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """Writes the ensemble of a run as one network in a format that needs nothing of this package."""
 
 import importlib.util
+import io
 import os
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,14 +154,15 @@ def _write(network: "keras.Model", format: Format, file: Path, images: np.ndarra
     If that fails, there is no folder `file`. Raises UserError if the file cannot be written or predicts otherwise.
     """
     shutil.rmtree(file, ignore_errors=True)  # of a process that was killed
-    with backend.native_messages_dropped(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the converters use what is deprecated
+    # the converters print, and use what is deprecated
+    with redirect_stdout(io.StringIO()), backend.native_messages_dropped(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             if format.name == "keras":
                 network.save(file)
             else:
                 network(images[:1])  # Keras exports no network to ONNX that was never called
-                network.export(file, format=format.name, verbose=False)
+                network.export(str(file), format=format.name, verbose=False)
             predict = format.load(file)
             batches = np.array_split(images, -(-len(images) // _BATCH))
             difference = np.abs(np.concatenate([predict(batch) for batch in batches]) - expected).max()
