@@ -98,10 +98,11 @@ def build_network(models: dict[Path, float]) -> tuple["keras.Model", int]:
     It computes what `predict_ensemble` computes, but every view of every picture. `models` are paths of model.keras in
     run directories, with weights that sum to 1. Needs `backend.start`.
     """
-    from keras import Input, Model, layers
+    from keras import Input, Model, layers, utils
 
     from digit_recognizer.training.predict import load_model, views_of
 
+    utils.clear_session()  # layers have the same names in every process
     pixels = Input((SIDE, SIDE), dtype="uint8", name="pixels")
     inputs: dict[tuple, Any] = {(): pixels}  # by their views, which members share
     weighted = []
