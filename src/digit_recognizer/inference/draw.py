@@ -26,12 +26,13 @@ WIDTH, HEIGHT = 400, 200  # of the paper, in pixels: digits of 28 x 28 need no m
 MOST_BYTES = 5_000_000  # of a request
 
 _ADDRESS = "127.0.0.1"
+_NO_PAGE = "there is one page here: /"
 _NAMES = (_ADDRESS, "localhost")  # of this machine, whatever the port: it may be forwarded
 _ASSETS = {"script": "draw.js", "connect": "'self'"}
 _HEADERS = {
     "Content-Security-Policy": f"{content_policy(**_ASSETS)}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with no-referrer a browser sends no Origin
+    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -115,9 +116,9 @@ def _describe(result: PictureResult, members: np.ndarray, index: int) -> dict[st
     """Returns the values of a digit for the template; `members` are their probabilities, float (members, 10)."""
     probabilities, votes = result.probabilities[index], members.argmax(axis=1)
     best = int(probabilities.argmax())
-    others = [f"{(votes == label).sum()} say {label}" for label in np.unique(votes[votes != best])]
-    agreement = f"{(votes == best).sum()} of {len(votes)} members"
-    lines = [", ".join([f"{(votes == best).sum()} of {len(votes)} members", *others])]
+    counts = np.bincount(votes, minlength=len(probabilities)).tolist()
+    others = [f"{count} for {label}" for label, count in enumerate(counts) if count and label != best]
+    lines = [", ".join([f"{counts[best]} of {len(votes)} members", *others])]
     return {
         "item": Item(result.digits[index].image, f"Digit {index + 1}, as the network sees it", str(best), lines),
         "bars": list(zip(probabilities.tolist(), members.T.tolist(), strict=True)),
@@ -140,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.is_ready.wait()
             self._answer(HTTPStatus.OK, "ready")
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "there is one page here: /")
+            self._answer(HTTPStatus.NOT_FOUND, _NO_PAGE)
 
     def do_POST(self) -> None:
         text = self.headers.get("Content-Length", "")
@@ -160,18 +161,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refusal(self, length: int | None) -> tuple[HTTPStatus, str] | None:
         """Returns why a POST with a body of that length, None if it is unknown, is not read; None if it is."""
-        host = self.headers.get("Host")
-        if not self._is_host_allowed() or self.headers.get("Origin") != f"http://{host}":
+        origin = f"http://{self.headers.get('Host')}"
+        if not self._is_host_allowed() or self.headers.get("Origin") != origin:
             return HTTPStatus.FORBIDDEN, "only the page itself may ask"
         if self.path != "/":
-            return HTTPStatus.NOT_FOUND, "there is one page here: /"
+            return HTTPStatus.NOT_FOUND, _NO_PAGE
         if self.headers.get("Content-Type") != "application/octet-stream":
             return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the type has to be application/octet-stream"
         if length is None:
             return HTTPStatus.LENGTH_REQUIRED, "the length of the picture is missing"
         if length > MOST_BYTES:
-            megabytes = MOST_BYTES // 10**6
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the picture has more than {megabytes} MB: draw a smaller one"
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the picture has more than {MOST_BYTES // 10**6} MB"
         return None
 
     def _is_host_allowed(self) -> bool:
