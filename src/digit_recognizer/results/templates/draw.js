@@ -38,10 +38,15 @@ function pixels() {
   return sheet.getImageData(0, 0, sent.width, sent.height).data.filter((_, index) => index % 4 === 0);
 }
 
+// Shows a status; the server's answer has its own.
 function show(status, html = "", isWrong = false) {
-  reading.textContent = status;
-  reading.classList.toggle("notice", isWrong);
   digits.innerHTML = html;
+  reading.textContent = status ?? digits.firstElementChild.dataset.status;
+  reading.classList.toggle("notice", isWrong);
+}
+
+function showEnd() {
+  show("No answer: draw.py has ended. Start it again, then open the page that it names.", "", true);
 }
 
 // Reads what is drawn, again until nothing has changed meanwhile: one request at a time.
@@ -59,12 +64,10 @@ async function read() {
       const response = await fetch("/", { method: "POST", headers, body: pixels() });
       const text = await response.text();
       if (!strokes.length) continue; // cleared meanwhile
-      show(text, "", true);
-      if (!response.ok) continue;
-      digits.innerHTML = text;
-      show(digits.querySelector("[data-status]").dataset.status, text);
+      if (response.ok) show(null, text);
+      else show(text, "", true);
     } catch {
-      show("No answer: draw.py has ended. Start it again, then read this page again.", "", true);
+      showEnd();
     }
   }
   isReading = false;
@@ -108,6 +111,4 @@ document.addEventListener("keydown", (event) => {
 });
 
 paint();
-fetch("/ready").then(() => { isReady = true; }).then(change, () => {
-  show("No answer: draw.py has ended. Start it again, then read this page again.", "", true);
-});
+fetch("/ready").then(() => { isReady = true; }).then(change, showEnd);
