@@ -119,7 +119,7 @@ def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, 
         shutil.rmtree(output)
 
 
-@pytest.mark.parametrize("name", ["train", "ensemble", "report", "predict", "kernel", "benchmark", "explore"])
+@pytest.mark.parametrize("name", ["train", "ensemble", "report", "predict", "draw", "kernel", "benchmark", "explore"])
 def test_without_the_requirements(name):
     """Python without its packages, as one outside of .venv: help is there, and a stage says what is missing."""
     script, picture = SCRIPTS / f"{name}.py", ["a.png"] if name == "predict" else []
