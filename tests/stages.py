@@ -15,14 +15,14 @@ from PIL import Image
 
 from digit_recognizer.data import digits
 
-NAMES = ("download", "split", "explore", "train", "ensemble", "report", "predict", "kernel", "submit")
+NAMES = ("download", "split", "explore", "train", "ensemble", "report", "predict", "export", "kernel", "submit")
 
 # What a stage needs of a run.
 _NEEDED = {
     "ensemble": ("recipe.json", "folds.csv", "fold_*/*"),
     "report": ("recipe.json", "folds.csv", "fold_*/*", "ensemble.json", "oof_probabilities.npy", "submission.csv"),
 }
-_NEEDED |= {"predict": _NEEDED["report"], "submit": _NEEDED["report"]}
+_NEEDED |= {"predict": _NEEDED["report"], "export": _NEEDED["report"], "submit": _NEEDED["report"]}
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Stage:
             "split": ["split", *places, "--folds", "2"],
             "train": ["train", *places, *LIGHT, "--fold", "0"],
             "predict": ["predict", str(self.picture), "--output", str(folder)],
+            "export": ["export", str(folder / "digits.keras"), "--output", str(folder)],
             "kernel": ["kernel", "--pack-only", "--output", str(folder)],
             "submit": ["submit", *places, "--message", "mine"],
         }
@@ -88,6 +89,6 @@ def _steady(name: str, data: bytes) -> bytes:
         return json.dumps(json.loads(data) | {"seconds": 0}).encode()
     if name == "submissions.json":
         return json.dumps([each | {"time": ""} for each in json.loads(data)]).encode()
-    if name == "model.keras":
+    if name.endswith(".keras"):
         return _archived(data)
     return data

@@ -22,7 +22,7 @@ from stages import NAMES, Stage, steady, write_picture
 
 from digit_recognizer.files import write_array
 
-SLOW = ("explore", "train", "report", "predict")  # stages of which the suite tries one full disk alone
+SLOW = ("explore", "train", "report", "predict", "export")  # stages of which the suite tries one full disk alone
 FAULTS = {"full disk": (errno.ENOSPC, False), "permission": (errno.EACCES, True), "once": (errno.EIO, True)}
 
 
@@ -122,7 +122,7 @@ def test_a_write_that_fails(stage, call, server, tmp_path, campaign, monkeypatch
 @pytest.mark.parametrize("stage", NAMES, indirect=True)
 def test_a_disk_with_little_room(stage, call, server, tmp_path, campaign, monkeypatch):
     """A limit on the size of files, which the C libraries meet too."""
-    if not campaign and stage.name in ("explore", "report", "predict"):
+    if not campaign and stage.name in ("explore", "report", "predict", "export"):
         pytest.skip("--campaign")
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     folder = tmp_path / "made"
@@ -157,14 +157,14 @@ def test_a_small_array_that_finds_no_room(tmp_path):
 
 # In a campaign, 200 in all; in the suite one of each stage that starts fast, and of training.
 KILLS = {"train": 56} | dict.fromkeys(
-    ("download", "split", "explore", "ensemble", "report", "predict", "kernel", "submit"), 18
+    ("download", "split", "explore", "ensemble", "report", "predict", "export", "kernel", "submit"), 18
 )
 
 
 @pytest.mark.parametrize("stage", NAMES, indirect=True)
 def test_killed_at_any_moment(stage, call, server, tmp_path, campaign, monkeypatch):
     """SIGKILL at a write, or at a random moment."""
-    if not campaign and stage.name in ("explore", "report", "predict", "split"):
+    if not campaign and stage.name in ("explore", "report", "predict", "export", "split"):
         pytest.skip("--campaign")
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     folder = tmp_path / "made"

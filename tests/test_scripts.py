@@ -119,13 +119,15 @@ def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, 
         shutil.rmtree(output)
 
 
-@pytest.mark.parametrize("name", ["train", "ensemble", "report", "predict", "draw", "kernel", "benchmark", "explore"])
+@pytest.mark.parametrize(
+    "name", ["train", "ensemble", "report", "predict", "export", "draw", "kernel", "benchmark", "explore"]
+)
 def test_without_the_requirements(name):
     """Python without its packages, as one outside of .venv: help is there, and a stage says what is missing."""
-    script, picture = SCRIPTS / f"{name}.py", ["a.png"] if name == "predict" else []
+    script, file = SCRIPTS / f"{name}.py", {"predict": ["a.png"], "export": ["a.keras"]}.get(name, [])
     helped = subprocess.run([sys.executable, "-S", script, "--help"], capture_output=True, text=True)
     assert helped.returncode == 0 and "--output" in helped.stdout
-    outcome = subprocess.run([sys.executable, "-S", script, *picture], capture_output=True, text=True)
+    outcome = subprocess.run([sys.executable, "-S", script, *file], capture_output=True, text=True)
     assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1
     assert "is not installed: bash scripts/run_all.sh makes .venv" in outcome.stderr
 

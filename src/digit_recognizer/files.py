@@ -9,6 +9,7 @@ import io
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -89,6 +90,24 @@ def atomic(path: Path, several_writers: bool = False) -> Iterator[Path]:
     except OSError as error:  # a full disk does not say which file it was
         error.filename = error.filename or str(path)
         raise
+
+
+def check_target(option: str, path: Path, is_given: bool = True) -> None:
+    """Raises UserError if the file `path` cannot be written: the option's value or, if it is not given, its default.
+
+    The folder of a default is made later.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path}: that is a folder: name a file in it")
+    if is_given and not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {path.parent}: make it first")
+    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # only trying finds a read-only file system
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): name a file in another folder ({option})"
+        ) from None
 
 
 def _sync(path: Path) -> None:

@@ -2,9 +2,8 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from digit_recognizer.data import paths
 from digit_recognizer.data.paths import Locations
-from digit_recognizer.files import UserError, atomic, reading
+from digit_recognizer.files import UserError, atomic, check_target, reading
 from digit_recognizer.inference import show
 from digit_recognizer.inference.show import PictureResult
 from digit_recognizer.pictures.find import find_digits
@@ -45,6 +44,12 @@ def find_trained_run(output: Path | None) -> Run:
     return run
 
 
+def announced(run: Run) -> AbstractContextManager:
+    """Returns a context that begins and ends with the notice of the sample if `run` was trained on it."""
+    is_sample = run.require_settings().get("data") == "sample"
+    return Locations(None if is_sample else run.folder, run.folder).announced()
+
+
 def print_predictions(
     run: Run, pictures: Sequence[Path], save: Path | None = None, csv: Path | None = None, as_json: bool = False
 ) -> None:
@@ -67,9 +72,7 @@ def print_predictions(
         if path:
             _check_target(option, path, files, is_given=path != run.predictions)
     results = _look(files)
-    is_sample = settings.get("data") == "sample"
-    locations = Locations(None if is_sample else run.folder, run.folder)
-    with redirect_stdout(sys.stderr) if as_json else nullcontext(), locations.announced():
+    with redirect_stdout(sys.stderr) if as_json else nullcontext(), announced(run):
         results = _predict(models, results, settings.get("threads") or backend.cores())
         print(show.format_results(results))
         if target and any(result.digits for result in results):
@@ -103,19 +106,9 @@ def _check_target(option: str, path: Path, pictures: list[Path], is_given: bool)
     """Raises UserError if `path`, the option's value or its default, cannot be written or is a picture to read."""
     if option == "--save" and path.suffix not in SAVE_ENDINGS:
         raise UserError(f"--save {path}: its name has to end in {', '.join(SAVE_ENDINGS[:-1])} or {SAVE_ENDINGS[-1]}")
-    if path.is_dir():
-        raise UserError(f"{option} {path}: that is a folder: name a file in it")
-    if is_given and not path.parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {path.parent}: make it first")
     if path.resolve() in [picture.resolve() for picture in pictures]:
         raise UserError(f"{option} {path}: that is a picture to read: take another name")
-    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
-    try:
-        tempfile.TemporaryFile(dir=folder).close()  # only trying finds a read-only file system
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}): name a file in another folder with {option} FILE"
-        ) from None
+    check_target(option, path, is_given)
 
 
 def _look(files: list[Path]) -> list[PictureResult]:

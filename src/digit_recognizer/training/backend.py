@@ -65,7 +65,7 @@ def start(threads: int) -> None:
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
     if chosen == "jax":
         _disable_xnnpack()
-    with _native_messages_dropped():
+    with native_messages_dropped():
         if chosen == "tensorflow":
             import tensorflow as tf
 
@@ -89,8 +89,8 @@ def _disable_xnnpack() -> None:
 
 
 @contextmanager
-def _native_messages_dropped() -> Iterator[None]:
-    """Drops what native code writes to stderr, unless the block fails.
+def native_messages_dropped() -> Iterator[None]:
+    """Drops what native code writes to stderr, unless the block fails without a line for the user.
 
     TensorFlow reports missing GPUs as errors before it applies its log level.
     """
@@ -100,6 +100,8 @@ def _native_messages_dropped() -> Iterator[None]:
         os.dup2(messages.fileno(), 2)
         try:
             yield
+        except (UserError, OSError):
+            raise
         except Exception:
             messages.seek(0)
             os.write(kept, messages.read())

@@ -18,9 +18,8 @@ from digit_recognizer.training import backend, networks
 from digit_recognizer.training.augmentation import RandomDistortion, smooth_field_weights
 from digit_recognizer.training.batches import Batches, stream
 
-_CERTAIN = (
-    0.999  # a picture predicted with this probability skips test-time augmentation: it would not change the answer
-)
+# A picture predicted with this probability skips test-time augmentation: it would not change the answer.
+CERTAIN = 0.999
 _BLOCK = 4096  # pictures whose views are computed at once: with 16 views 51 MB
 _VIEWS_SEED = 0  # of the views' random numbers
 VIEW_RANGE = 0.5  # how far views are distorted, as a part of training's range
@@ -71,7 +70,7 @@ def predict_with_tta(
     Without `whole_batches` a few pictures take less time, and the rounding of one depends on their number.
     """
     probabilities = _predict(model, images, whole_batches)
-    uncertain = np.flatnonzero(probabilities.max(axis=1) < _CERTAIN) if views else np.array([], int)
+    uncertain = np.flatnonzero(probabilities.max(axis=1) < CERTAIN) if views else np.array([], int)
     for first in range(0, len(uncertain), _BLOCK):
         rows = uncertain[first : first + _BLOCK]
         pictures = np.concatenate([apply(view, images[rows]) for view in views])
