@@ -19,7 +19,7 @@ from digit_recognizer.inference import export
 from digit_recognizer.results import ensemble
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, networks
-from digit_recognizer.training.predict import CERTAIN, load_model, predict_ensemble
+from digit_recognizer.training.predict import CERTAIN, Ensemble, load_model
 
 VIEWS = {"filters": (4, 8, 8, 8, 8), "hidden": (8,), "tta_views": 3, "elastic": 0.5}
 HAS_ONNX = all(importlib.util.find_spec(package) for package in export.FORMATS[".onnx"].packages)
@@ -73,7 +73,7 @@ def blend(tmp_path_factory):
 def test_each_format_predicts_what_the_members_do(call, blend, tmp_path):
     """By the printed line, in a process that does not know this package."""
     models = ensemble.trained_models(blend)
-    expected, lines = predict_ensemble(models, images()), []
+    expected, lines = Ensemble(models).predict(images())[0], []
     (tmp_path / "digits.keras").write_text("is replaced")
     for name in FILES:
         outcome = call("export", tmp_path / name, "--output", blend.folder)
@@ -100,7 +100,7 @@ def test_a_run_without_views(call, blend, tmp_path):
     outcome = call("export", tmp_path / "one.keras", "--output", folder)
     assert outcome.code == 0 and "1 network, 0.1 MB" in outcome.out and "views of a picture" not in outcome.out
     network = keras.saving.load_model(tmp_path / "one.keras")
-    expected = predict_ensemble(ensemble.trained_models(Run(folder)), images())
+    expected = Ensemble(ensemble.trained_models(Run(folder))).predict(images())[0]
     assert network.predict(images(), verbose=0) == pytest.approx(expected, abs=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_on_jax(blend, tmp_path):
     outcome = finish(start("export", tmp_path / "digits.keras", "--output", folder, KERAS_BACKEND="jax"))
     assert (outcome.code, outcome.error) == (0, "")
     found = keras.saving.load_model(tmp_path / "digits.keras").predict(images(), verbose=0)
-    assert found == pytest.approx(predict_ensemble(ensemble.trained_models(Run(folder)), images()), abs=1e-4)
+    assert found == pytest.approx(Ensemble(ensemble.trained_models(Run(folder))).predict(images())[0], abs=1e-4)
 
 
 def test_refusals_come_first_and_write_nothing(call, blend, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from digit_recognizer.files import UserError, read_json, write_json
 from digit_recognizer.results import ensemble
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, session
-from digit_recognizer.training.predict import load_model, predict_ensemble, predict_with_tta, views_of
+from digit_recognizer.training.predict import Ensemble, load_model, predict_with_tta, views_of
 
 SPLIT = {"folds": 2, "batch_size": 16, "learning_rate": 2e-3}
 AUGMENTED = {
@@ -74,7 +74,7 @@ def test_clean_scans_are_read(run, scans):
     found = digits_in(picture)
     assert len(found) == 100
     images = np.array([each.image for each in found])
-    probabilities = predict_ensemble(ensemble.trained_models(run), images)
+    probabilities, _ = Ensemble(ensemble.trained_models(run)).predict(images)
     assert probabilities.shape == (100, 10)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(100), abs=1e-5)
     assert (probabilities.argmax(axis=1) == labels).mean() >= 0.95
@@ -200,7 +200,7 @@ def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):
     models = ensemble.trained_models(run)
     assert {path.parent.name: weight for path, weight in models.items()} == {"fold_00": 0.5, "fold_02": 0.5}
     with pytest.raises(UserError, match=r"fold_00/model.keras is damaged .*metrics.json and train again"):
-        predict_ensemble(models, np.zeros((1, 28, 28), np.uint8))
+        Ensemble(models)
     write_json(run.ensemble_json, {"members": [{"member": "fold_01", "weight": 1.0}], "missing": []})
     assert ensemble.trained_models(run) == {tmp_path / "fold_01" / "model.keras": 1.0}
     (tmp_path / "fold_01/model.keras").unlink()

@@ -20,8 +20,8 @@ def train(small_recipe, dataset, folds, tmp_path):
     """Trains both members as a session does; what is printed counts."""
     members = [at(member, tmp_path / member.folder.name) for member in folds]
 
-    def run():
-        plan = Plan(Run(tmp_path), small_recipe, None, members, {}, None)
+    def run(*before):
+        plan = Plan(Run(tmp_path), small_recipe, None, [*members, *before], {}, None)
         assert LocalExecutor(dataset, 2, float("inf"), False).train(plan, members)
 
     return run
@@ -37,27 +37,33 @@ def test_lines_where_there_is_no_terminal(train, capsys):
             assert any(re.match(line, text) for text in lines)
     assert sum(bool(re.match(r"fold_0\d: accuracy 0\.\d+, \d+ of 40 rows wrong, epoch", x)) for x in lines) == 2
     assert sum("the training ends at about" in line for line in lines) == 1
+    assert sum("predicts the validation rows and the test rows" in line for line in lines) == 2
 
 
-def test_bars_on_a_terminal(train, monkeypatch, capsys):
+def test_bars_on_a_terminal(train, folds, tmp_path, monkeypatch, capsys):
+    """The bar of all folds counts the epochs of a member that was finished before."""
     monkeypatch.setattr(paths, "on_terminal", lambda: True)
-    train()
+    finished = at(folds[0], tmp_path / "fold_02")
+    finished.folder.mkdir()
+    (finished.folder / "metrics.json").write_text("{}")
+    train(finished)
     out, error = capsys.readouterr()
     assert "epoch 1/2" not in out and "fold_01: accuracy" in out
     bars = error.replace("\r", "\n")
-    assert re.search(r"all folds: +100%.* 4/4", bars)
+    assert re.search(r"all folds: +33%.* 2/6", bars) and re.search(r"all folds: +100%.* 6/6", bars)
+    assert "fold_00=predicts" in bars
     for fold in ("fold_00", "fold_01"):  # batches, whatever one call of the training function takes
         assert re.search(rf"{fold} epoch 2: +\d+%.* \d+/2 .*batch", bars)
 
 
 @pytest.mark.parametrize(("seconds", "advice"), [(10, False), (3600, True), (100_000, True)])
 def test_the_expected_end_is_a_time_of_day(small_recipe, folds, capsys, seconds, advice):
-    """Of four epochs of two folds three are left after the first."""
+    """Of four epochs of two folds three are left after the first, and two predictions, as long as an epoch."""
     progress = Progress(small_recipe, folds)
-    progress.end_epoch(folds[0], ROW | {"epoch": 1, "seconds": float(seconds)})
-    progress.end_epoch(folds[0], ROW | {"epoch": 2, "seconds": float(seconds)})
+    progress.show(folds[0], ROW | {"epoch": 1, "seconds": float(seconds)})
+    progress.show(folds[0], ROW | {"epoch": 2, "seconds": float(seconds)})
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "the training ends" in line]
-    end = datetime.now() + timedelta(seconds=3 * seconds)
+    end = datetime.now() + timedelta(seconds=5 * seconds)
     assert any(f"{moment:%H:%M} at the latest" in line for moment in (end, end - timedelta(minutes=1)))
     assert ("--time-budget 30m" in line) == advice
     assert (f"{end:%B}" in line) == (seconds == 100_000)
@@ -70,3 +76,26 @@ def test_a_resumed_member_says_where_it_continues(small_recipe, folds, tmp_path,
     (members[0].folder / "history.csv").write_text(",".join([*ROW, "epoch", "seconds"]) + f"\n{row}\n")
     Progress(small_recipe, members)
     assert capsys.readouterr().out == "fold_00 continues after epoch 1 of 2\n"
+
+
+def test_the_time_left_counts_measured_predictions(small_recipe, folds, tmp_path, capsys):
+    members = [at(member, tmp_path / member.folder.name) for member in folds]
+    progress = Progress(small_recipe, members)
+    for epoch in (1, 2):
+        progress.show(members[0], ROW | {"epoch": epoch, "seconds": 60.0})
+    assert "at most 05:00 left" in capsys.readouterr().out.splitlines()[0]
+    members[0].folder.mkdir()
+    rows = [",".join(map(str, (ROW | {"epoch": epoch, "seconds": 60.0}).values())) for epoch in (1, 2)]
+    (members[0].folder / "history.csv").write_text("\n".join([",".join([*ROW, "epoch", "seconds"]), *rows]) + "\n")
+    metrics = {"accuracy": 0.9, "errors": 4, "rows": 40, "best_epoch": 2, "epochs": 2, "seconds": 130.0}
+    progress.end_member(members[0], metrics)
+    progress.show(members[1], ROW | {"epoch": 1, "seconds": 60.0})
+    assert "at most 01:10 left" in capsys.readouterr().out  # an epoch, and a prediction of 10 s
+
+
+def test_a_training_accuracy_far_above_the_others_is_told_once(small_recipe, folds, capsys):
+    progress = Progress(small_recipe, folds)
+    for epoch in (1, 2):
+        progress.show(folds[0], ROW | {"epoch": epoch, "seconds": 1.0, "accuracy": 0.95, "val_accuracy": 0.5})
+    line = "fold_00: something is wrong: the accuracy is 0.95 in training and 0.50 in validation: try more --epochs"
+    assert capsys.readouterr().out.count(line) == 1

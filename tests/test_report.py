@@ -112,7 +112,7 @@ def test_warnings_about_the_accuracy(run, dataset, recipe, tmp_path):
     result = write_report(blended(last, dataset), dataset)
     assert result["training_accuracy"] == pytest.approx(0.99) and result["overall"]["accuracy"] < 0.5
     for text in (format_report(result), page_of(last)):
-        assert wrong in text and "Try more --epochs" in text and flatters not in text
+        assert wrong in text and "try more --epochs" in text and flatters not in text
 
 
 def test_files_of_a_report(run, dataset):

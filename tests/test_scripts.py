@@ -119,7 +119,9 @@ def test_killed_at_random_moments_and_resumed(light, whole_way, call, tmp_path, 
         shutil.rmtree(output)
 
 
-@pytest.mark.parametrize("name", ["train", "ensemble", "report", "predict", "export", "kernel", "benchmark", "explore"])
+@pytest.mark.parametrize(
+    "name", ["train", "ensemble", "report", "predict", "export", "draw", "kernel", "benchmark", "explore"]
+)
 def test_without_the_requirements(name):
     """Python without its packages, as one outside of .venv: help is there, and a stage says what is missing."""
     script, file = SCRIPTS / f"{name}.py", {"predict": ["a.png"], "export": ["a.keras"]}.get(name, [])

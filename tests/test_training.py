@@ -413,7 +413,7 @@ def test_a_loss_that_is_no_number_is_refused(long_recipe, dataset, folds, tmp_pa
 
 
 def test_no_epoch_is_begun_for_which_there_is_no_time(small_recipe, dataset, folds, tmp_path):
-    """The time is over in the last epoch: the member is finished all the same. In the first: it is not."""
+    """If the time is over in the last epoch, the member is finished all the same; if in the first, it is not."""
     for epoch in (small_recipe.epochs - 1, 0):
         budget = TimeBudget(float("inf"))
 
@@ -429,10 +429,11 @@ def test_no_epoch_is_begun_for_which_there_is_no_time(small_recipe, dataset, fol
 
 
 def test_the_longest_epoch_so_far_decides_whether_there_is_time(monkeypatch):
-    """After epochs of 10 and 4 s, there have to be 15 s for the next one."""
+    """After epochs of 10 and 4 s, there have to be 15 s for the next one, and before the last as much to predict."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     budget = TimeBudget(1000)
+    budget.set_params({"epochs": 9})
     for seconds in (10, 4):
         budget.on_epoch_begin(0)
         now[0] += seconds
@@ -442,6 +443,16 @@ def test_the_longest_epoch_so_far_decides_whether_there_is_time(monkeypatch):
     budget.deadline -= 1
     with pytest.raises(OutOfTimeError):
         budget.check()
+    budget.deadline = 14 + 30
+    budget.on_epoch_begin(8)
+    budget.on_train_end()
+    now[0] += 2  # the predictions, measured from here on
+    budget.check()
+    budget.deadline = 16 + 18
+    budget.on_epoch_begin(8)
+    budget.deadline -= 1
+    with pytest.raises(OutOfTimeError):
+        budget.on_epoch_begin(8)
 
 
 def test_state_and_metrics_record_the_identity(small_recipe, dataset, folds, tmp_path):

@@ -47,7 +47,7 @@ class Format:
 def export(run: Run, file: Path) -> None:
     """Writes the ensemble of `run` to `file` in the format of its ending, checks it, and prints how to use it.
 
-    The network maps uint8 (n, 28, 28) to float32 (n, 10), what `predict_ensemble` returns. It computes in float32. The
+    The network maps uint8 (n, 28, 28) to float32 (n, 10), what predict.py predicts. It computes in float32. The
     file is written whole, or not at all if its predictions differ from the members' mean.
 
     Raises UserError for an unknown ending, if a package is not installed, if the file cannot be written, if the run
@@ -57,11 +57,11 @@ def export(run: Run, file: Path) -> None:
     models, settings = trained_models(run), run.require_settings()
     with announced(run):
         backend.start(settings.get("threads") or backend.cores())
-        from digit_recognizer.training.predict import predict_ensemble  # with Keras
+        from digit_recognizer.training.predict import Ensemble  # with Keras
 
         network, views = build_network(models)
         images = digits.sample().test_images[:_CHECKED]
-        expected = predict_ensemble(models, images)
+        expected, _ = Ensemble(models).predict(images)
         with atomic(file, several_writers=True) as temporary:
             difference = _write(network, format, temporary, images, expected)
         size = sum(path.stat().st_size for path in [file, *file.rglob("*")] if path.is_file())
@@ -95,7 +95,7 @@ def _format_of(file: Path) -> Format:
 def build_network(models: dict[Path, float]) -> tuple["keras.Model", int]:
     """Returns the ensemble as one network of Keras' own layers, and the largest number of views of a member.
 
-    It computes what `predict_ensemble` computes, but every view of every picture. `models` are paths of model.keras in
+    It computes what `Ensemble` predicts, but every view of every picture. `models` are paths of model.keras in
     run directories, with weights that sum to 1. Needs `backend.start`.
     """
     from keras import Input, Model, layers, utils

@@ -137,8 +137,8 @@ def _predict(models: dict[Path, float], results: list[PictureResult], threads: i
         return results
     backend.start(threads)
     # with Keras, which is imported once there is something to predict
-    from digit_recognizer.training.predict import predict_ensemble
+    from digit_recognizer.training.predict import Ensemble
 
-    probabilities = predict_ensemble(models, np.array(images))
+    probabilities, _ = Ensemble(models).predict(np.array(images))
     shares = np.split(probabilities, np.cumsum([len(result.digits) for result in results])[:-1])
     return [replace(result, probabilities=share) for result, share in zip(results, shares, strict=True)]

@@ -15,12 +15,11 @@ from digit_recognizer.results import out_of_fold
 from digit_recognizer.results.ensemble import member_path, read_ensemble, read_members
 from digit_recognizer.results.out_of_fold import covered_rows, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import METRICS, Member, scores
+from digit_recognizer.runs.member import METRICS, Member, describe_gap, scores
 
 _WORST = 10  # most frequent confusions
 _LEAST_SURE = 48  # test rows
 _RIGHT_ON_NEARLY_ALL = 0.995  # accuracy from which on confident errors are more likely wrong labels
-_FAR = 0.2  # accuracy in training above the accuracy out of fold
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
@@ -199,12 +198,8 @@ def _about_test_rows(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _warnings(evaluation: Evaluation, report: dict[str, Any]) -> list[str]:
-    warnings, trained, accuracy = [], report["training_accuracy"] or 0, report["overall"]["accuracy"]
-    if trained - accuracy > _FAR:
-        warnings.append(
-            f"Something is wrong: the accuracy is {trained:.2f} in training and {accuracy:.2f} out of fold. Try more "
-            "--epochs, a smaller --batch-size or a lower --set learning_rate."
-        )
+    gap = describe_gap(report["training_accuracy"] or 0, report["overall"]["accuracy"])
+    warnings = [f"{gap[0].upper()}{gap[1:]}."] if gap else []
     runs = {member.folder.parent for member in evaluation.members}
     if any(Run(folder).require_settings().get("kept_epoch") == "best" for folder in runs):
         warnings.append(

@@ -20,24 +20,38 @@ from digit_recognizer.results import charts
 _MOST_CLASSES = 3  # whose probabilities a caption has
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, script: str = "page.js", connect: str = "'none'", **values: Any) -> str:
     """Returns the page that a template of templates/ makes of `values`, whose texts are escaped.
 
-    The Content-Security-Policy of the page names the hashes of its style and its script: nothing else is loaded or
-    run, whatever the values hold.
+    `script` is the file of the page's script, and `connect` the sources that it may fetch from.
     """
+    parts = {
+        "policy": content_policy(script, connect),
+        "style": Markup(_source("page.css")),
+        "script": Markup(_source(script)),
+    }
+    return _environment().get_template(template).render(values | parts)
+
+
+def content_policy(script: str = "page.js", connect: str = "'none'") -> str:
+    """Returns the Content-Security-Policy of the page that `render` makes with these arguments.
+
+    It names the hashes of the page's style and script: nothing else is loaded or run, whatever the values hold.
+    """
+    return (
+        f"default-src 'none'; style-src '{_hash(_source('page.css'))}'; script-src '{_hash(_source(script))}'; "
+        f"img-src data:; connect-src {connect}; base-uri 'none'; form-action 'none'"
+    )
+
+
+@functools.cache  # it keeps the compiled templates
+def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["number"] = _number
     environment.globals["charts"] = charts
-    style, script = _source("page.css"), _source("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    parts = {"policy": policy, "style": Markup(style), "script": Markup(script)}
-    return environment.get_template(template).render(values | parts)
+    return environment
 
 
 def _source(name: str) -> str:

@@ -28,6 +28,7 @@ HISTORY = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_ra
 # The numbers of metrics.json that the report shows.
 METRICS = ("accuracy", "log_loss", "errors", "rows", "best_epoch", "epochs", "seconds")
 
+_FAR = 0.2  # accuracy in training above the accuracy of other rows
 _ROUNDING = 0.01  # by which the sum of a row's probabilities may differ from 1
 
 
@@ -152,3 +153,13 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
         "accuracy": 1 - errors / len(labels),
         "log_loss": float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))),
     }
+
+
+def describe_gap(trained: float, validated: float) -> str:
+    """Returns a warning if the accuracy in training is far above that of rows that were not trained on, else ""."""
+    if trained - validated <= _FAR:
+        return ""
+    return (
+        f"something is wrong: the accuracy is {trained:.2f} in training and {validated:.2f} in validation: try more "
+        "--epochs, a smaller --batch-size or a lower --set learning_rate"
+    )

@@ -43,6 +43,11 @@ class Plan:
         """The SHA-256 of what makes the run this run; its members record it."""
         return identity(self.settings)
 
+    @property
+    def finished(self) -> int:
+        """The number of finished members."""
+        return sum(member.is_finished for member in self.members)
+
 
 def identity(settings: dict[str, Any]) -> str:
     """Returns the SHA-256 of the recipe, the data and the split; `settings` are the contents of recipe.json."""

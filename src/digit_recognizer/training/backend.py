@@ -102,7 +102,7 @@ def native_messages_dropped() -> Iterator[None]:
             yield
         except (UserError, OSError):
             raise
-        except BaseException:
+        except Exception:
             messages.seek(0)
             os.write(kept, messages.read())
             raise

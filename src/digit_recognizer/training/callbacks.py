@@ -76,25 +76,36 @@ class OutOfTimeError(Exception):
 
 
 class TimeBudget(keras.callbacks.Callback):
-    """Stops the training before an epoch that would not end in time, judged by the longest epoch so far."""
+    """Stops the training before an epoch that would not end in time, judged by the longest epoch so far.
 
-    # Multiple of the longest epoch: a busy machine, and predicting and writing at the end of a member.
-    _MARGIN = 1.5
+    A member's last epoch is followed by its predictions, which take about as long as an epoch; how long they took the
+    last time is measured.
+    """
+
+    _MARGIN = 1.5  # multiple of the measured time: a busy machine
 
     def __init__(self, deadline: float):
         """`deadline` is in seconds, as time.monotonic counts them."""
         super().__init__()
         self.deadline, self.longest = deadline, 0.0
+        self._prediction: float | None = None  # seconds
+        self._trained: float | None = None  # when the last member's training ended
 
-    def check(self) -> None:
-        """Raises OutOfTimeError unless there is time for another epoch."""
-        if time.monotonic() + self._MARGIN * self.longest > self.deadline:
+    def check(self, is_last: bool = False) -> None:
+        """Raises OutOfTimeError unless there is time for another epoch; `is_last`: and for the member's predictions."""
+        if self._trained is not None:
+            self._prediction, self._trained = time.monotonic() - self._trained, None
+        predictions = self.longest if self._prediction is None else self._prediction
+        if time.monotonic() + self._MARGIN * (self.longest + is_last * predictions) > self.deadline:
             raise OutOfTimeError
 
     def on_epoch_begin(self, epoch, logs=None):
         """Stops the training, whose last epoch is saved, if there is no time for this one."""
-        self.check()
+        self.check(is_last=epoch + 1 == self.params["epochs"])
         self._began = time.monotonic()
+
+    def on_train_end(self, logs=None):
+        self._trained = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         self.longest = max(self.longest, time.monotonic() - self._began)

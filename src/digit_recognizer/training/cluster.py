@@ -164,7 +164,7 @@ class RayExecutor:
         dtype = self._compute_dtype if plan.recipe.precision == "auto" else plan.recipe.precision
         recipe, keeper = replace(plan.recipe, precision=dtype), start_keeper(plan.run.folder, self.deadline)
         task = ray.remote(train_member).options(**self.task_options)
-        progress, waiting = Progress(plan.recipe, members, self.at_once), list(members)
+        progress, waiting = Progress(plan.recipe, members, self.at_once, plan.finished), list(members)
         running: dict[Any, Member] = {}
         in_time, failures = True, []
         try:
@@ -211,8 +211,8 @@ def _show_news(keeper: Any, progress: Progress, members: Sequence[Member]) -> se
     for result in results:
         if result.printed:
             print_line(result.printed)
-        if result.row:
-            progress.end_epoch(by_name[result.name], result.row)
+        if result.row != {}:
+            progress.show(by_name[result.name], result.row)
     return started
 
 

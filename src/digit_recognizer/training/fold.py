@@ -78,7 +78,7 @@ class FoldTrainer:
         dataset: Dataset,
         identity: str = "",
         callbacks: Iterable[keras.callbacks.Callback] = (),
-        on_epoch: Callable[[Row], None] = lambda row: None,
+        on_epoch: Callable[[Row | None], None] = lambda row: None,
     ) -> dict[str, Any]:
         """Trains a member from where it stopped, and returns its metrics.
 
@@ -91,7 +91,8 @@ class FoldTrainer:
             dataset: that they are rows of.
             identity: of the run, recorded with the state and the metrics.
             callbacks: further ones.
-            on_epoch: called after each epoch, once it is saved, with its row of history.csv.
+            on_epoch: called after each epoch, once it is saved, with its row of history.csv; called with None before
+                the predictions.
 
         Raises UserError if the loss stops being a number.
         """
@@ -105,6 +106,7 @@ class FoldTrainer:
             between = [Reseed(self.recipe, member), validated, *schedule, checkpoint, *callbacks]
             self._fit(member, dataset, len(checkpoint.history), between)
         self.network.set_weights(checkpoint.kept_weights)
+        on_epoch(None)
         return self._finish(member, dataset, checkpoint)
 
     def _initialize(self, member: Member) -> None:

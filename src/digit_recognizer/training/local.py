@@ -44,7 +44,7 @@ class LocalExecutor:
         from digit_recognizer.training.callbacks import BatchBar, OutOfTimeError, tensorboard_log
         from digit_recognizer.training.fold import FoldTrainer
 
-        progress, trainer = Progress(plan.recipe, members), None
+        progress, trainer = Progress(plan.recipe, members, finished=plan.finished), None
         try:
             for member in members:
                 self.budget.check()
@@ -56,8 +56,7 @@ class LocalExecutor:
                     callbacks.append(BatchBar(member.name, trainer.batches))
                 if self.tensorboard:
                     callbacks.append(tensorboard_log(plan.run.tensorboard / member.name))
-                on_epoch = partial(progress.end_epoch, member)
-                metrics = trainer.train(member, self.dataset, plan.identity, callbacks, on_epoch)
+                metrics = trainer.train(member, self.dataset, plan.identity, callbacks, partial(progress.show, member))
                 progress.end_member(member, metrics)
         except OutOfTimeError:
             return False

@@ -61,42 +61,60 @@ def _matrix(layer: RandomDistortion, draw: np.ndarray, vectors: np.ndarray | Non
     return csr_array(np.asarray(layer.distort(pictures, draw, vectors)).reshape(PIXELS, PIXELS).T)
 
 
-def predict_with_tta(model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = ()) -> np.ndarray:
+def predict_with_tta(
+    model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = (), whole_batches: bool = True
+) -> np.ndarray:
     """Returns class probabilities, float32 (n, 10), of uint8 images (n, 28, 28).
 
     With `views`, each a matrix of `views_of`, the probabilities of an uncertain picture are the mean over them.
+    Without `whole_batches` a few pictures take less time, and the rounding of one depends on their number.
     """
-    probabilities = _predict(model, images)
+    probabilities = _predict(model, images, whole_batches)
     uncertain = np.flatnonzero(probabilities.max(axis=1) < CERTAIN) if views else np.array([], int)
     for first in range(0, len(uncertain), _BLOCK):
         rows = uncertain[first : first + _BLOCK]
         pictures = np.concatenate([apply(view, images[rows]) for view in views])
-        probabilities[rows] = _predict(model, pictures).reshape(len(views), -1, CLASSES).mean(axis=0)
+        probabilities[rows] = _predict(model, pictures, whole_batches).reshape(len(views), -1, CLASSES).mean(axis=0)
     return probabilities
 
 
-def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Predicts whole batches, the last one filled up with empty pictures: code is compiled for one shape."""
-    filled = np.pad(images, ((0, -len(images) % backend.prediction_batch_size()), (0, 0), (0, 0)))
-    return model.predict(stream(Batches(filled)), verbose=0)[: len(images)]
+def _predict(model: keras.Model, images: np.ndarray, whole_batches: bool) -> np.ndarray:
+    """Predicts whole batches, the last one filled up with empty pictures: code is compiled for one shape.
 
-
-def predict_ensemble(models: dict[Path, float], images: np.ndarray) -> np.ndarray:
-    """Returns the weighted mean of the models' class probabilities, float64 (n, 10).
-
-    Args:
-        models: paths of model.keras in run directories, with weights that sum to 1.
-        images: uint8 (n, 28, 28).
-
-    Raises UserError if a model cannot be loaded. Needs `backend.start`.
+    Else fewer pictures than a batch are filled up to a power of two, so that there are few shapes.
     """
-    total = np.zeros((len(images), CLASSES))
-    for path, weight in models.items():
-        recipe = recipes.from_json(Run(path.parents[1]).require_settings())
-        model = load_model(path, recipe)
-        model.run_eagerly = True  # compiling each network would take longer than a few digits do
-        total += weight * predict_with_tta(model, images, views_of(recipe))
-    return total
+    rows = backend.prediction_batch_size()
+    is_small = not whole_batches and len(images) <= rows // 2
+    if is_small:
+        rows = 1 << (len(images) - 1).bit_length()
+    filled = np.pad(images, ((0, -len(images) % rows), (0, 0), (0, 0)))
+    predicted = model.predict_on_batch(filled) if is_small else model.predict(stream(Batches(filled)), verbose=0)
+    return predicted[: len(images)]
+
+
+class Ensemble:
+    """Saved networks in memory, whose weighted mean is the prediction. Needs `backend.start`."""
+
+    def __init__(self, models: dict[Path, float]):
+        """Takes paths of model.keras in run directories, with weights that sum to 1.
+
+        Raises UserError if a model cannot be loaded.
+        """
+        self.weights = np.array([*models.values()])
+        self._members = []
+        for path in models:
+            recipe = recipes.from_json(Run(path.parents[1]).require_settings())
+            self._members.append((load_model(path, recipe), views_of(recipe)))
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ensemble's class probabilities, float64 (n, 10), and the members', float32 (members, n, 10).
+
+        `images` are uint8 (n, 28, 28).
+        """
+        members = np.array(
+            [predict_with_tta(model, images, views, whole_batches=False) for model, views in self._members]
+        )
+        return np.tensordot(self.weights, members, axes=1), members
 
 
 def load_model(path: Path, recipe: Recipe) -> keras.Model:

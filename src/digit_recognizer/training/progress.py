@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from digit_recognizer.data import paths
 from digit_recognizer.recipes import Recipe
-from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.member import Member, describe_gap
 
 _LONG = 30 * 60  # seconds of a training, from which on a line says how to make it shorter
 
@@ -34,15 +34,24 @@ def describe(member: Member, metrics: dict[str, Any]) -> str:
 class Progress:
     """Shows the training of a run's members, one after the other or several at once."""
 
-    def __init__(self, recipe: Recipe, members: Sequence[Member], at_once: int = 1):
-        """`members` are the ones to train, `at_once` of them at the same time."""
+    def __init__(self, recipe: Recipe, members: Sequence[Member], at_once: int = 1, finished: int = 0):
+        """Shows where the training continues.
+
+        Args:
+            recipe: of the run.
+            members: the ones to train.
+            at_once: how many of them train at the same time.
+            finished: members that were finished before.
+        """
         self.recipe, self.members = recipe, members
         self.at_once = max(1, min(at_once, len(members)))
         self.on_terminal = paths.on_terminal()
         self._epochs_left = {member.name: recipe.epochs - len(member.history()) for member in members}
         self._val_accuracies: dict[str, str] = {}  # of the members in training
         self._epochs, self._seconds = 0, 0.0  # of this session
-        self._all_epochs = len(members) * recipe.epochs
+        self._predictions: list[float] = []  # seconds of the members that ended in this session
+        self._warned: set[str] = set()  # names of members
+        self._all_epochs = (finished + len(members)) * recipe.epochs
         self._bar = tqdm(
             total=self._all_epochs,
             initial=self._all_epochs - sum(self._epochs_left.values()),
@@ -54,12 +63,19 @@ class Progress:
             if (left := self._epochs_left[member.name]) < recipe.epochs:
                 print_line(f"{member.name} continues after epoch {recipe.epochs - left} of {recipe.epochs}")
 
+    def show(self, member: Member, row: dict[str, Any] | None) -> None:
+        """Shows that an epoch has ended, or if `row` is None, that the member predicts."""
+        if row is None:
+            self.begin_prediction(member)
+        else:
+            self.end_epoch(member, row)
+
     def end_epoch(self, member: Member, row: dict[str, Any]) -> None:
         """Shows that an epoch has ended; `row` is its row of history.csv."""
         self._epochs += 1
         self._seconds += row["seconds"]
         self._epochs_left[member.name] = self.recipe.epochs - row["epoch"]
-        left = sum(self._epochs_left.values()) * self._seconds / self._epochs / self.at_once
+        left = self._seconds_left()
         if self.on_terminal:
             self._val_accuracies[member.name] = f"{row['val_accuracy']:.4f}"
             self._update_bar()
@@ -70,8 +86,30 @@ class Progress:
                 f"val_accuracy {row['val_accuracy']:.4f}, learning rate {row['learning_rate']:.2g}, "
                 f"{row['seconds']:.1f} s, at most {tqdm.format_interval(left)} left"
             )
+        gap = describe_gap(row["accuracy"], row["val_accuracy"])
+        if gap and member.name not in self._warned:
+            self._warned.add(member.name)
+            print_line(f"{member.name}: {gap}")
         if self._epochs == 1:
             print_line(self._expected_end(left))
+
+    def _seconds_left(self) -> float:
+        """Returns the expected seconds of the epochs and predictions to come.
+
+        A member's predictions take about as long as an epoch, until they have been measured.
+        """
+        epoch = self._seconds / self._epochs
+        prediction = sum(self._predictions) / len(self._predictions) if self._predictions else epoch
+        members = len(self.members) - len(self._predictions)
+        return (sum(self._epochs_left.values()) * epoch + members * prediction) / self.at_once
+
+    def begin_prediction(self, member: Member) -> None:
+        """Shows that a member is trained and predicts."""
+        self._epochs_left[member.name] = 0
+        self._val_accuracies[member.name] = "predicts"
+        self._update_bar()
+        if not self.on_terminal:
+            print_line(f"{member.name} predicts the validation rows and the test rows")
 
     def _expected_end(self, seconds: float) -> str:
         """Returns a line with the time at which a training ends that takes this many seconds more."""
@@ -88,7 +126,7 @@ class Progress:
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:
         """Shows the score of a member that has just ended; `metrics` are the contents of metrics.json."""
-        self._epochs_left[member.name] = 0
+        self._predictions.append(max(0.0, metrics["seconds"] - float(member.history()["seconds"].sum())))
         self._val_accuracies.pop(member.name, None)
         self._update_bar()
         print_line(describe(member, metrics))

@@ -35,7 +35,7 @@ class EpochResult:
     """What the keeper tells about an epoch of a member."""
 
     name: str  # of the member
-    row: dict[str, Any] | None  # of history.csv; None after the last epoch
+    row: dict[str, Any] | None  # of history.csv; None: the member predicts; empty: it is finished
     printed: str  # what the training printed since the last result
 
 
@@ -142,7 +142,7 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
             return None
         except UserError as error:
             return UserError(str(error).replace(f"{run}/", ""))
-        send(None)
+        send({})
         _trainer = trainer
     return metrics
 
