@@ -86,8 +86,7 @@ class RayExecutor:
         try:
             import ray
         except ImportError:
-            option = "--address" if self.options.address else "--workers"
-            raise UserError(f"{option} needs Ray: pip install 'ray>=2.40', or pip install '.[ray]'") from None
+            raise UserError("training folds at once needs Ray: pip install 'ray>=2.40'") from None
         with ExitStack() as stack:
             # a short path: names of sockets have 107 characters at most
             folder = stack.enter_context(
@@ -136,7 +135,7 @@ class RayExecutor:
         """
         import ray
 
-        task = ray.remote(start_worker).options(**self.task_options)
+        task = ray.remote(**self.task_options)(start_worker)
         pending, began, is_announced = task.remote(self.threads, precision), time.monotonic(), False
         while not ray.wait([pending], timeout=_POLL)[0]:
             if self._seconds_left() < 0:
@@ -163,7 +162,7 @@ class RayExecutor:
         # auto is the same number format on all machines, whatever each has instructions for
         dtype = self._compute_dtype if plan.recipe.precision == "auto" else plan.recipe.precision
         recipe, keeper = replace(plan.recipe, precision=dtype), start_keeper(plan.run.folder, self.deadline)
-        task = ray.remote(train_member).options(**self.task_options)
+        task = ray.remote(**self.task_options)(train_member)
         progress, waiting = Progress(plan.recipe, members, self.at_once), list(members)
         running: dict[Any, Member] = {}
         in_time, failures = True, []
@@ -241,6 +240,7 @@ def _start_ray(options: ClusterOptions, threads: int, folder: str) -> None:
     workers = options.workers or 1
     ray.init(
         num_cpus=max(backend.cores(), workers * threads),
+        num_gpus=backend.count_gpus() or None,  # None: Ray looks for those of other vendors
         include_dashboard=False,
         object_store_memory=_STORE + workers * _STORE_PER_WORKER,
         _temp_dir=folder,

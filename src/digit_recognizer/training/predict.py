@@ -62,24 +62,28 @@ def _matrix(layer: RandomDistortion, draw: np.ndarray, vectors: np.ndarray | Non
     return csr_array(np.asarray(layer.distort(pictures, draw, vectors)).reshape(PIXELS, PIXELS).T)
 
 
-def predict_with_tta(model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = ()) -> np.ndarray:
+def predict_with_tta(
+    model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = (), batch: int | None = None
+) -> np.ndarray:
     """Returns class probabilities, float32 (n, 10), of uint8 images (n, 28, 28).
 
-    With `views`, each a matrix of `views_of`, the probabilities of an uncertain picture are the mean over them.
+    With `views`, each a matrix of `views_of`, the probabilities of an uncertain picture are the mean over them. `batch`
+    is the number of rows that are predicted at once (None: as many as suit the device).
     """
-    probabilities = _predict(model, images)
+    batch = batch or backend.prediction_batch_size()
+    probabilities = _predict(model, images, batch)
     uncertain = np.flatnonzero(probabilities.max(axis=1) < _CERTAIN) if views else np.array([], int)
     for first in range(0, len(uncertain), _BLOCK):
         rows = uncertain[first : first + _BLOCK]
         pictures = np.concatenate([apply(view, images[rows]) for view in views])
-        probabilities[rows] = _predict(model, pictures).reshape(len(views), -1, CLASSES).mean(axis=0)
+        probabilities[rows] = _predict(model, pictures, batch).reshape(len(views), -1, CLASSES).mean(axis=0)
     return probabilities
 
 
-def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def _predict(model: keras.Model, images: np.ndarray, batch: int) -> np.ndarray:
     """Predicts whole batches, the last one filled up with empty pictures: code is compiled for one shape."""
-    filled = np.pad(images, ((0, -len(images) % backend.prediction_batch_size()), (0, 0), (0, 0)))
-    return model.predict(stream(Batches(filled)), verbose=0)[: len(images)]
+    filled = np.pad(images, ((0, -len(images) % batch), (0, 0), (0, 0)))
+    return model.predict(stream(Batches(filled, rows=batch)), verbose=0)[: len(images)]
 
 
 def predict_ensemble(models: dict[Path, float], images: np.ndarray) -> np.ndarray:
