@@ -135,7 +135,7 @@ class RayExecutor:
         """
         import ray
 
-        task = ray.remote(**self.task_options)(start_worker)
+        task = ray.remote(start_worker).options(**self.task_options)
         pending, began, is_announced = task.remote(self.threads, precision), time.monotonic(), False
         while not ray.wait([pending], timeout=_POLL)[0]:
             if self._seconds_left() < 0:
@@ -162,7 +162,7 @@ class RayExecutor:
         # auto is the same number format on all machines, whatever each has instructions for
         dtype = self._compute_dtype if plan.recipe.precision == "auto" else plan.recipe.precision
         recipe, keeper = replace(plan.recipe, precision=dtype), start_keeper(plan.run.folder, self.deadline)
-        task = ray.remote(**self.task_options)(train_member)
+        task = ray.remote(train_member).options(**self.task_options)
         progress, waiting = Progress(plan.recipe, members, self.at_once), list(members)
         running: dict[Any, Member] = {}
         in_time, failures = True, []

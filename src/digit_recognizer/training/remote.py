@@ -108,6 +108,7 @@ class _Sender:
         ray.get(self.keeper.save.remote(EpochResult(self.name, row, text), files))
 
 
+_gpus: str | None = None  # with which this worker process has started the backend
 _trainer: Any = None  # of this worker process: the next member is not traced and compiled again
 
 
@@ -119,7 +120,7 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
     global _trainer
     import ray
 
-    backend.start(job.threads)
+    _start_backend(job.threads)
     from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, tensorboard_log
     from digit_recognizer.training.fallback import FallbackTrainer
 
@@ -156,9 +157,23 @@ def _modification_times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+def _start_backend(threads: int) -> None:
+    """Starts the backend, which keeps its GPU until the process ends.
+
+    If Ray has given this worker another GPU than for its last task, the process ends, and Ray starts the task in a new
+    one. Usually it is the same GPU, and the compiled network is used again.
+    """
+    global _gpus
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if _gpus not in (None, gpus):
+        os._exit(1)
+    _gpus = gpus
+    backend.start(threads)
+
+
 def start_worker(threads: int, precision: str) -> dict[str, Any]:
     """A task: starts the backend in a worker and returns what recipe.json records of it."""
-    backend.start(threads)
+    _start_backend(threads)
     return backend.session_facts(threads, precision)
 
 
