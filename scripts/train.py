@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
         type=int,
         help="for each fold (default: as many as the run was begun with, else its share of the cores)",
     )
-    add("--workers", metavar="W", type=int, help="number of folds to train at once, on Ray (pip install ray)")
+    add("--workers", metavar="W", type=int, help="folds to train at once, on Ray (default: one on each GPU)")
     add("--address", metavar="ADDR", help="train on the Ray cluster of this machine: HOST:PORT of its head, or auto")
     add("--gpus-per-fold", metavar="G", type=float, help="such as 0.25 (default: all GPUs, shared out)")
     add(
@@ -94,7 +94,7 @@ def main() -> None:
     from digit_recognizer.training import backend, session
     from digit_recognizer.training.cluster import ClusterOptions
 
-    on_ray = options.address or (options.workers or 1) > 1 or options.gpus_per_fold
+    is_given = options.workers or options.address  # otherwise each GPU trains a fold
     training_options = session.TrainingOptions(
         fold_indices=options.fold,
         threads=options.threads,
@@ -102,7 +102,7 @@ def main() -> None:
         overwrite=options.overwrite,
         deadline=BEGAN + options.time_budget,
         tensorboard=options.tensorboard,
-        cluster=ClusterOptions(options.workers, options.address, options.gpus_per_fold) if on_ray else None,
+        cluster=ClusterOptions(options.workers, options.address, options.gpus_per_fold) if is_given else None,
     )
     backend.choose()
     locations = paths.resolve(options.input, options.output)

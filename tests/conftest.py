@@ -41,6 +41,12 @@ LIGHT = ("--recipe", "dropout_mlp", *TINY)
 backend.start(THREADS)  # before any test module imports Keras
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("accelerator") and not backend.find_accelerator():
+            item.add_marker(pytest.mark.skip(reason="no accelerator is found"))
+
+
 def pytest_addoption(parser):
     parser.addoption("--campaign", action="store_true", help="faults and damage by the thousand: about an hour")
 

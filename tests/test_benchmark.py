@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import time
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from digit_recognizer import recipes
 from digit_recognizer.benchmark import run, ways
 from digit_recognizer.data import digits, paths
+from digit_recognizer.training import backend
 
 QUICK = ("--quick", "--threads", 2)
 
@@ -61,6 +63,26 @@ def test_rows_of_other_measurements_stay(call, csvs, tmp_path):
     rows = pd.read_csv(path)
     assert rows["machine"].eq("another processor").tolist() == [True, True, False, False]
     assert rows["median"][:2].tolist() == [77, 77] and (rows["median"][2:] < 77).all()
+
+
+def test_from_the_csvs_to_submission_csv(call, csvs, tmp_path):
+    place = ("--input", csvs, "--output", tmp_path / "out", "--only", "submission")
+    outcome = call("benchmark", *QUICK, *place)
+    assert outcome.code == 0, outcome.error
+    (row,) = pd.read_csv(tmp_path / "out/benchmark.csv").to_dict("records")
+    assert (row["what"], row["unit"]) == ("2 folds to submission.csv", "s") and row["median"] > 1
+    assert [0 <= float(accuracy) <= 1 for accuracy in row["values"].split()] == [True] * 2
+
+
+def test_how_much_of_a_gpu_is_in_use(tmp_path, monkeypatch):
+    sampler = tmp_path / "nvidia-smi"
+    sampler.write_text("#!/bin/sh\nwhile true; do echo 40; echo N/A; echo 60; sleep 0.01; done\n")
+    sampler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(backend, "find_accelerator", lambda: {"device_name": "Tesla T4"})
+    _, row = run.compare("train", {"ours": lambda: time.sleep(0.5)}, quick=True, images=8)
+    assert (row["what"], row["way"], row["unit"]) == ("train, GPU in use", "ours", "%")
+    assert row["median"] == pytest.approx(50, abs=5)
 
 
 def test_an_interruption_keeps_each_training(call, csvs, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ What takes more than a minute on two cores is done with --campaign alone.
 """
 
 import functools
+import json
 import os
 import random
 import shutil
@@ -15,11 +16,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS, Outcome, finish, read_until, start, tell, write_csvs
+from conftest import LIGHT, SCRIPTS, Outcome, finish, read_until, start, tell, write_csvs
 
 from digit_recognizer.files import UserError
+from digit_recognizer.training import backend, remote, session
 from digit_recognizer.training import cluster as cluster_module
-from digit_recognizer.training import remote, session
 from digit_recognizer.training.cluster import ClusterOptions, RayExecutor
 from digit_recognizer.training.session import TrainingOptions
 
@@ -120,7 +121,7 @@ def test_without_ray_it_says_what_to_install(alone, tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError('no ray')")
     line = ("--input", alone[0], "--output", tmp_path / "run", "--workers", "2")
     outcome = finish(start("train", *line, PYTHONPATH=str(tmp_path)))
-    assert outcome.code == 2 and "--workers needs Ray: pip install 'ray>=2.40'" in outcome.error
+    assert outcome.code == 2 and "training folds at once needs Ray: pip install 'ray>=2.40'" in outcome.error
 
 
 def test_two_workers_make_the_bytes_of_one_process_and_the_driver_needs_no_keras(alone, tmp_path):
@@ -225,6 +226,49 @@ def test_two_gpus_are_shared_out(dataset, monkeypatch):
         with RayExecutor(options, dataset, 1, workers, float("inf"), False) as executor:
             task = ray.remote(seen).options(**executor.task_options)
             assert sorted(ray.get([task.remote() for _ in range(workers)])) == expected
+
+
+def test_the_driver_lists_the_gpus(tmp_path, monkeypatch):
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\necho 'GPU 0: Tesla T4 (UUID: GPU-1)'\necho 'GPU 1: Tesla T4 (UUID: GPU-2)'\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert backend.count_gpus() == 0  # it cannot be run
+    listing.chmod(0o755)
+    assert backend.count_gpus() == 2
+    for visible, count in (("", 0), ("-1", 0), ("1", 1), ("1,0", 2), ("0,1,2", 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert backend.count_gpus() == count
+
+
+def test_each_of_two_gpus_trains_a_fold(dataset, alone, tmp_path, monkeypatch):
+    """By default, with the bytes of one process. Ray hands out two GPUs that are not there."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    def train_on_card(keeper, job, member, data):
+        backend.card_name = lambda: f"{os.environ['CUDA_VISIBLE_DEVICES']} {os.getpid()}"
+        return remote.train_member(keeper, job, member, data)
+
+    monkeypatch.setattr(cluster_module, "train_member", train_on_card)
+    monkeypatch.setattr(backend, "count_gpus", lambda: 2)
+    fields = {"folds": 3, "epochs": 8, "batch_size": 16}
+    assert not session.train(tmp_path / "run", dataset, ["dropout_mlp"], fields, TrainingOptions(threads=1))
+    paths = (tmp_path / "run").glob("*/metrics.json")
+    used = {tuple(json.loads(path.read_text())["device"].split()) for path in paths}
+    assert {gpu for gpu, _ in used} == {"0", "1"}
+    assert len({process for _, process in used}) == len(used)  # a process stays on its GPU
+    assert predictions(tmp_path / "run") == predictions(alone[1])
+
+
+@pytest.mark.parametrize(("options", "idle"), [((), True), (("--workers", "1"), False), (("--fold", "0"), False)])
+def test_without_ray_a_line_says_what_stays_idle(options, idle, csvs, call, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # import fails
+    monkeypatch.setattr(backend, "count_gpus", lambda: 2)
+    outcome = call("train", "--input", csvs, "--output", tmp_path / "run", *LIGHT, *options)
+    message = (
+        "1 of 2 GPUs (50%) stay idle, and the folds train one after the other: training folds at once needs Ray: pip"
+    )
+    assert outcome.code == 0 and (message in outcome.out) == idle
 
 
 def train_on_ray(dataset, folder, **options):

@@ -1,6 +1,11 @@
 """Times training, reading and predicting beside the usual ways to do them."""
 
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -44,6 +49,7 @@ def run_benchmark(
             with files.reading(path, "delete it and measure again"):
                 types = dict.fromkeys(COLUMNS, str) | {"median": float, "ratio": float}
                 rows = pd.read_csv(path, dtype=types)[COLUMNS].to_dict("records")
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # `submission` runs in processes of its own
         backend.start(threads)
         facts = backend.session_facts(threads, "auto")
         machine = f"{facts['device']}, {threads} threads, {facts['compute_dtype']}" + ", quick" * quick
@@ -53,6 +59,8 @@ def run_benchmark(
             print(f"measuring: {part}", flush=True)
             if part == "accuracy":
                 timings = time_to_accuracy(dataset, seeds, quick, [row for row in rows if row["machine"] == machine])
+            elif part == "submission":
+                timings = time_submission(locations.input, quick)
             else:
                 timings = time_reading(locations.input, quick) if part == "read" else time_images(part, dataset, quick)
             for row in timings:
@@ -91,6 +99,22 @@ def time_reading(input: Path | None, quick: bool) -> Iterator[Row]:
     return compare("read", ways, quick)
 
 
+def time_submission(input: Path | None, quick: bool) -> Iterator[Row]:
+    """Times the folds of `fast`, from the files in `input` to submission.csv; with several GPUs, one fold on each."""
+    data = ["--input", str(input)] if input else []
+    with tempfile.TemporaryDirectory() as folder:
+        stages = [["train", "--recipe", "fast", *(("--folds=2", "--epochs=1") if quick else ())], ["ensemble"]]
+        began = time.perf_counter()
+        for name, *options in stages:
+            line = [sys.executable, str(files.ROOT / f"scripts/{name}.py"), *options, *data, "--output", folder]
+            if subprocess.run(line, stdout=subprocess.DEVNULL).returncode:
+                raise UserError(f"scripts/{name}.py fails: the line before this one says why")
+        seconds = time.perf_counter() - began
+        metrics = [files.read_json(path) for path in sorted(Path(folder).glob("fold_*/metrics.json"))]
+    what, values = f"{len(metrics)} folds to submission.csv", " ".join(f"{fold['accuracy']:.5f}" for fold in metrics)
+    yield dict(zip(COLUMNS[1:-2], (what, "fast, ours", seconds, "s", 1.0, values), strict=True))
+
+
 def compare(what: str, ways: dict[str, Callable[[], Any]], quick: bool, images: int = 0) -> Iterator[Row]:
     """Times ways to do the same work in turns, so that a machine that is busy for a while is busy for all of them.
 
@@ -105,6 +129,24 @@ def compare(what: str, ways: dict[str, Callable[[], Any]], quick: bool, images: 
         texts = " ".join(f"{value:.4g}" for value in values[:, number])
         row = what, way, median, "images/s" if images else "s", ratio, texts
         yield dict(zip(COLUMNS[1:-2], row, strict=True))
+    for way, work in ways.items():
+        if shares := _gpu_use(work):
+            row = f"{what}, GPU in use", way, float(np.mean(shares)), "%", np.nan, " ".join(map(str, shares))
+            yield dict(zip(COLUMNS[1:-2], row, strict=True))
+
+
+def _gpu_use(way: Callable[[], Any]) -> list[int]:
+    """Returns the first GPU's utilisation in percent, every 0.2 s while a way works; nothing without nvidia-smi."""
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0", "--loop-ms=200"]
+    if not shutil.which(query[0]) or not backend.find_accelerator():
+        return []
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            way()
+        finally:
+            process.terminate()
+        lines = process.communicate()[0].splitlines()
+    return [int(line) for line in lines if line.strip().isdigit()]
 
 
 def _time(way: Callable[[], Any]) -> float:

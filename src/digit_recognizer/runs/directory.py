@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from digit_recognizer import recipes
-from digit_recognizer.files import UserError, atomic, file_lock, read_json
+from digit_recognizer.files import UserError, atomic, file_lock, read_json, write_json
 from digit_recognizer.runs.member import FINISHED_FILES, epochs_in
 
 # Everything that a run directory may hold, as patterns, in the order in which --overwrite removes it. The file that
@@ -75,6 +75,14 @@ class Run:
         except UserError as error:
             raise UserError(f"{self.recipe_json} is damaged: {error}: {advice}") from None
         return settings
+
+    def fallback(self) -> Any:
+        """Returns the entry `fallback` of recipe.json: how an accelerator trains on which the quickest way failed."""
+        return (self.settings() or {}).get("fallback")
+
+    def record_fallback(self, fallback: dict[str, Any]) -> None:
+        """Writes the entry `fallback` of recipe.json, which is no part of the run's identity."""
+        write_json(self.recipe_json, (self.settings() or {}) | {"fallback": fallback})
 
     def require_settings(self) -> dict[str, Any]:
         """Returns the contents of recipe.json; raises UserError if it is missing or damaged."""

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,18 @@ def choose() -> str:
         raise UserError(f"keras with {named or 'tensorflow'} is not installed: pip install -r requirements.txt")
     on_tpu = "jax" in installed and importlib.util.find_spec("libtpu")
     return named or ("jax" if on_tpu else installed[0])
+
+
+def count_gpus() -> int:
+    """Returns how many of NVIDIA's GPUs this process may use. It asks the driver and starts no backend."""
+    try:
+        line = ["nvidia-smi", "--list-gpus"]
+        listed = subprocess.run(line, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    count = sum(gpu.startswith("GPU ") for gpu in listed)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return count if visible is None else min(count, sum(part not in ("", "-1") for part in visible.split(",")))
 
 
 def cores() -> int:
@@ -166,17 +179,24 @@ def session_facts(threads: int, precision: str) -> dict[str, Any]:
 
 
 def device_name() -> str:
-    """Returns the name of the accelerators if there are any, else of the processor. Needs `start`."""
+    """Returns the name of the accelerator if there is one, else of the processor. Needs `start`."""
     accelerator = find_accelerator()
     if accelerator:
-        return f"{accelerator['count']} x {accelerator['device_name']}"
+        return str(accelerator["device_name"])
     names = processor.cpuinfo("model name")
     return min(names) if names else platform.processor() or platform.machine()
 
 
+def card_name() -> str:
+    """Returns the device's name, of a GPU with its number: a network uses the first that is visible. Needs `start`."""
+    if "compute_capability" not in (find_accelerator() or {}):
+        return device_name()
+    return f"{device_name()}, GPU {os.environ.get('CUDA_VISIBLE_DEVICES', '0').partition(',')[0]}"
+
+
 @functools.cache
 def find_accelerator() -> dict[str, Any] | None:
-    """Returns count, device_name and, for a GPU, compute_capability of the accelerators, or None. Needs `start`."""
+    """Returns device_name and, for a GPU, compute_capability of the accelerator, or None. Needs `start`."""
     if name() == "jax":
         import jax
 
@@ -184,7 +204,7 @@ def find_accelerator() -> dict[str, Any] | None:
         if devices[0].platform == "cpu":
             return None
         capability = getattr(devices[0], "compute_capability", None)  # "7.5"
-        accelerator = {"device_name": devices[0].device_kind, "count": len(devices)}
+        accelerator = {"device_name": devices[0].device_kind}
         if capability:
             accelerator["compute_capability"] = tuple(int(part) for part in str(capability).split("."))
         return accelerator
@@ -193,8 +213,7 @@ def find_accelerator() -> dict[str, Any] | None:
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return None
-    details = tf.config.experimental.get_device_details(gpus[0])
-    return {"device_name": "GPU"} | details | {"count": len(gpus)}
+    return {"device_name": "GPU"} | tf.config.experimental.get_device_details(gpus[0])
 
 
 def _versions() -> dict[str, str]:

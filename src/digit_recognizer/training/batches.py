@@ -23,10 +23,14 @@ def random_numbers(recipe: Recipe, member: Member, epoch: int, purpose: int) -> 
     return np.random.default_rng([recipe.seed, member.repeat, member.fold, epoch, purpose])
 
 
+def steps_of_epoch(recipe: Recipe, rows: int) -> int:
+    """Returns the number of training steps of an epoch."""
+    return rows // min(recipe.batch_size, rows)
+
+
 def rows_of_epoch(recipe: Recipe, rows: int) -> int:
     """Returns the number of training rows of an epoch: as many as fill whole batches."""
-    batch_size = min(recipe.batch_size, rows)
-    return rows // batch_size * batch_size
+    return steps_of_epoch(recipe, rows) * min(recipe.batch_size, rows)
 
 
 class ShuffledEpochs(keras.utils.PyDataset):
@@ -76,11 +80,11 @@ class ShuffledEpochs(keras.utils.PyDataset):
 class Batches(keras.utils.PyDataset):
     """Pictures in their order, with their labels if there are any, in batches that the machine predicts fast."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None):
-        """`images` are uint8 (n, 28, 28), `labels` uint8 (n,)."""
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, rows: int | None = None):
+        """`images` are uint8 (n, 28, 28), `labels` uint8 (n,); `rows` of a batch (None: as many as suit the device)."""
         super().__init__()
         self.arrays = (images,) if labels is None else (images, labels)
-        self.rows = backend.prediction_batch_size()
+        self.rows = rows or backend.prediction_batch_size()
 
     def __len__(self) -> int:
         return -(-len(self.arrays[0]) // self.rows)

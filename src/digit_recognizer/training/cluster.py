@@ -86,8 +86,7 @@ class RayExecutor:
         try:
             import ray
         except ImportError:
-            option = "--address" if self.options.address else "--workers"
-            raise UserError(f"{option} needs Ray: pip install 'ray>=2.40', or pip install '.[ray]'") from None
+            raise UserError("training folds at once needs Ray: pip install 'ray>=2.40'") from None
         with ExitStack() as stack:
             # a short path: names of sockets have 107 characters at most
             folder = stack.enter_context(
@@ -241,6 +240,7 @@ def _start_ray(options: ClusterOptions, threads: int, folder: str) -> None:
     workers = options.workers or 1
     ray.init(
         num_cpus=max(backend.cores(), workers * threads),
+        num_gpus=backend.count_gpus() or None,  # None: Ray looks for those of other vendors
         include_dashboard=False,
         object_store_memory=_STORE + workers * _STORE_PER_WORKER,
         _temp_dir=folder,

@@ -26,10 +26,12 @@ from digit_recognizer.training.batches import (
     batches_per_call,
     random_numbers,
     rows_of_epoch,
+    steps_of_epoch,
     stream,
 )
 from digit_recognizer.training.callbacks import Reseed, ValidationWeights, assign, values
 from digit_recognizer.training.checkpoint import MONITOR, Checkpoint, Row
+from digit_recognizer.training.execution import Execution
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta, views_of
 
@@ -48,16 +50,18 @@ class FoldTrainer:
         batches: training steps of an epoch.
     """
 
-    def __init__(self, recipe: Recipe, train_rows: int):
-        """Builds the networks for members with this number of training rows.
+    def __init__(self, recipe: Recipe, train_rows: int, execution: Execution | None = None):
+        """Builds the networks for members with this number of training rows; `execution` None is the quickest.
 
         This clears Keras' session, so that layers have the same names in every process.
         """
         keras.utils.clear_session()
         self.recipe, self.rows = recipe, rows_of_epoch(recipe, train_rows)
-        self.batches = self.rows // min(recipe.batch_size, self.rows)
+        self.batches = steps_of_epoch(recipe, self.rows)
         self.compute_dtype = backend.compute_dtype(recipe.precision)
-        self.xla_scope = backend.xla_scope(self.compute_dtype, recipe.epochs * self.rows, recipe.has_convolutions)
+        quickest = backend.xla_scope(self.compute_dtype, recipe.epochs * self.rows, recipe.has_convolutions)
+        self.execution = execution or Execution(quickest, backend.prediction_batch_size())
+        self.xla_scope = self.execution.xla_scope
         self.network = networks.build(recipe)
         self.network.jit_compile = self.xla_scope != "none"
         self.learner = make_learner(recipe, self.rows, self.xla_scope, self.compute_dtype)
@@ -135,7 +139,8 @@ class FoldTrainer:
             epochs_done,
             batches_per_call(self.xla_scope, self.batches),
         )
-        validation = Batches(images[member.validation_rows], labels[member.validation_rows])
+        rows = member.validation_rows
+        validation = Batches(images[rows], labels[rows], self.execution.prediction_batch)
         self.learner.fit(
             stream(epochs),
             shuffle=False,  # it would shuffle batches across epochs
@@ -152,10 +157,10 @@ class FoldTrainer:
         began, folder = time.perf_counter(), member.folder
         with atomic(folder / "model.keras") as file:
             self.network.save(file)
-        views, validation = views_of(self.recipe), dataset.train_images[member.validation_rows]
-        probabilities = predict_with_tta(self.network, validation, views)
+        predict = partial(predict_with_tta, views=views_of(self.recipe), batch=self.execution.prediction_batch)
+        probabilities = predict(self.network, dataset.train_images[member.validation_rows])
         write_array(folder / "validation_probabilities.npy", probabilities)
-        write_array(folder / "test_probabilities.npy", predict_with_tta(self.network, dataset.test_images, views))
+        write_array(folder / "test_probabilities.npy", predict(self.network, dataset.test_images))
         checkpoint.write_history()
         metrics = {
             "identity": checkpoint.identity,
@@ -165,7 +170,7 @@ class FoldTrainer:
             "parameters": self.network.count_params(),
             "best_epoch": checkpoint.kept_epoch,
             "epochs": len(checkpoint.history),
-            "device": backend.device_name(),
+            "device": backend.card_name(),
             "seconds": sum(row["seconds"] for row in checkpoint.history) + time.perf_counter() - began,
         }
         write_json(folder / "metrics.json", metrics)

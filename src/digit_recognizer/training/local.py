@@ -41,19 +41,18 @@ class LocalExecutor:
 
     def train(self, plan: Plan, members: Sequence[Member]) -> bool:
         """Trains unfinished members; returns False if there was no time for all of them."""
+        from digit_recognizer.training.batches import steps_of_epoch
         from digit_recognizer.training.callbacks import BatchBar, OutOfTimeError, tensorboard_log
-        from digit_recognizer.training.fold import FoldTrainer
+        from digit_recognizer.training.fallback import FallbackTrainer
 
-        progress, trainer = Progress(plan.recipe, members, finished=plan.finished), None
+        progress = Progress(plan.recipe, members, finished=plan.finished)
+        trainer = FallbackTrainer(plan.recipe, plan.run.fallback(), plan.run.record_fallback)
         try:
             for member in members:
                 self.budget.check()
-                rows = len(member.train_rows)
-                if trainer is None or not trainer.fits(rows):
-                    trainer = FoldTrainer(plan.recipe, rows)
                 callbacks = [self.budget]
                 if progress.on_terminal:
-                    callbacks.append(BatchBar(member.name, trainer.batches))
+                    callbacks.append(BatchBar(member.name, steps_of_epoch(plan.recipe, len(member.train_rows))))
                 if self.tensorboard:
                     callbacks.append(tensorboard_log(plan.run.tensorboard / member.name))
                 metrics = trainer.train(member, self.dataset, plan.identity, callbacks, partial(progress.show, member))

@@ -9,6 +9,7 @@ from keras import layers
 from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe
+from digit_recognizer.training import backend
 from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.backend import XlaScope
 from digit_recognizer.training.layers import FusedBatchNormalization, PhiloxDropout, QuickConv2D
@@ -30,13 +31,17 @@ class LayerSet:
 KERAS = LayerSet(False, layers.Conv2D, layers.BatchNormalization, layers.Dropout, False)
 # For a training step that XLA compiles.
 XLA = LayerSet(True, layers.Conv2D, layers.BatchNormalization, PhiloxDropout, True)
-# For a training step of TensorFlow's own kernels.
+# For a training step that XLA does not compile, on an accelerator: what Keras' users run there.
+PLAIN = LayerSet(True, layers.Conv2D, layers.BatchNormalization, layers.Dropout, True)
+# For a training step of TensorFlow's own kernels on a processor.
 TENSORFLOW = LayerSet(True, QuickConv2D, FusedBatchNormalization, layers.Dropout, True)
 
 
 def layer_set_of(xla_scope: XlaScope) -> LayerSet:
     """Returns the layers of the network that learns, if XLA compiles this part of the training."""
-    return TENSORFLOW if xla_scope == "none" else XLA
+    if xla_scope != "none":
+        return XLA
+    return PLAIN if backend.find_accelerator() else TENSORFLOW
 
 
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:

@@ -62,34 +62,41 @@ def _matrix(layer: RandomDistortion, draw: np.ndarray, vectors: np.ndarray | Non
 
 
 def predict_with_tta(
-    model: keras.Model, images: np.ndarray, views: Sequence[csr_array] = (), whole_batches: bool = True
+    model: keras.Model,
+    images: np.ndarray,
+    views: Sequence[csr_array] = (),
+    batch: int | None = None,
+    whole_batches: bool = True,
 ) -> np.ndarray:
     """Returns class probabilities, float32 (n, 10), of uint8 images (n, 28, 28).
 
-    With `views`, each a matrix of `views_of`, the probabilities of an uncertain picture are the mean over them.
-    Without `whole_batches` a few pictures take less time, and the rounding of one depends on their number.
+    With `views`, each a matrix of `views_of`, the probabilities of an uncertain picture are the mean over them. `batch`
+    is the number of rows that are predicted at once (None: as many as suit the device). Without `whole_batches` a few
+    pictures take less time, and the rounding of one depends on their number.
     """
-    probabilities = _predict(model, images, whole_batches)
+    batch = batch or backend.prediction_batch_size()
+    probabilities = _predict(model, images, batch, whole_batches)
     uncertain = np.flatnonzero(probabilities.max(axis=1) < CERTAIN) if views else np.array([], int)
     for first in range(0, len(uncertain), _BLOCK):
         rows = uncertain[first : first + _BLOCK]
         pictures = np.concatenate([apply(view, images[rows]) for view in views])
-        probabilities[rows] = _predict(model, pictures, whole_batches).reshape(len(views), -1, CLASSES).mean(axis=0)
+        of_views = _predict(model, pictures, batch, whole_batches)
+        probabilities[rows] = of_views.reshape(len(views), -1, CLASSES).mean(axis=0)
     return probabilities
 
 
-def _predict(model: keras.Model, images: np.ndarray, whole_batches: bool) -> np.ndarray:
+def _predict(model: keras.Model, images: np.ndarray, batch: int, whole_batches: bool) -> np.ndarray:
     """Predicts whole batches, the last one filled up with empty pictures: code is compiled for one shape.
 
-    Else fewer pictures than a batch are filled up to a power of two, so that there are few shapes.
+    Without `whole_batches` fewer pictures than half a batch are filled up to a power of two, so that there are few shapes.
     """
-    rows = backend.prediction_batch_size()
-    is_small = not whole_batches and len(images) <= rows // 2
+    is_small = not whole_batches and len(images) <= batch // 2
     if is_small:
-        rows = 1 << (len(images) - 1).bit_length()
-    filled = np.pad(images, ((0, -len(images) % rows), (0, 0), (0, 0)))
-    predicted = model.predict_on_batch(filled) if is_small else model.predict(stream(Batches(filled)), verbose=0)
-    return predicted[: len(images)]
+        batch = 1 << (len(images) - 1).bit_length()
+    filled = np.pad(images, ((0, -len(images) % batch), (0, 0), (0, 0)))
+    if is_small:
+        return model.predict_on_batch(filled)[: len(images)]
+    return model.predict(stream(Batches(filled, rows=batch)), verbose=0)[: len(images)]
 
 
 class Ensemble:

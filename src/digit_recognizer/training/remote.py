@@ -16,6 +16,7 @@ from typing import Any
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, atomic
 from digit_recognizer.recipes import Recipe
+from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import FINISHED_FILES, Member
 from digit_recognizer.training import backend
 
@@ -54,15 +55,20 @@ class Keeper:
         self.results: list[EpochResult] = []
         self.started: set[str] = set()  # names of members
 
-    def start(self, name: str) -> tuple[dict[str, bytes], float]:
-        """Returns the files from which a member continues, by their names, and the seconds that are left.
+    def start(self, name: str) -> tuple[dict[str, bytes], float, Any]:
+        """Returns the files from which a member continues, by their names, the seconds left, and the run's fallback.
 
         metrics.json is among them if the member was finished by a worker that was lost right after that.
         """
         self.started.add(name)
         files = [self.folder / name / file for file in ("state.npz", "history.csv", FINISHED_FILES[-1])]
         contents = {path.name: path.read_bytes() for path in files if path.exists()}
-        return contents, self.deadline - time.monotonic()
+        return contents, self.deadline - time.monotonic(), Run(self.folder).fallback()
+
+    def record_fallback(self, fallback: dict[str, Any]) -> None:
+        """Writes the entry `fallback` of recipe.json."""
+        os.kill(self.owner, 0)  # as in `save`
+        Run(self.folder).record_fallback(fallback)
 
     def save(self, result: EpochResult, files: dict[str, bytes]) -> None:
         """Writes files, by their paths in the run directory; metrics.json is written last and ends the state."""
@@ -102,6 +108,7 @@ class _Sender:
         ray.get(self.keeper.save.remote(EpochResult(self.name, row, text), files))
 
 
+_gpus: str | None = None  # with which this worker process has started the backend
 _trainer: Any = None  # of this worker process: the next member is not traced and compiled again
 
 
@@ -113,11 +120,11 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
     global _trainer
     import ray
 
-    backend.start(job.threads)
+    _start_backend(job.threads)
     from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, tensorboard_log
-    from digit_recognizer.training.fold import FoldTrainer
+    from digit_recognizer.training.fallback import FallbackTrainer
 
-    files, seconds = ray.get(keeper.start.remote(member.name))
+    files, seconds, fallback = ray.get(keeper.start.remote(member.name))
     if FINISHED_FILES[-1] in files:
         return json.loads(files[FINISHED_FILES[-1]])
     budget = TimeBudget(time.monotonic() + seconds)
@@ -128,22 +135,21 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
         for file, contents in files.items():
             (member.folder / file).write_bytes(contents)
         send = _Sender(keeper, member.name, run, printed)
-        trainer, _trainer = _trainer, None  # after an exception a trainer cannot be used again
-        rows = len(member.train_rows)
-        if trainer is None or trainer.recipe != job.recipe or not trainer.fits(rows):
-            trainer = FoldTrainer(job.recipe, rows)
+        if _trainer is None or _trainer.recipe != job.recipe:
+            _trainer = FallbackTrainer(
+                job.recipe, fallback, lambda entry: ray.get(keeper.record_fallback.remote(entry))
+            )
         callbacks = [budget]
         if job.tensorboard:
             callbacks.append(tensorboard_log(run / "tensorboard" / member.name))
         try:
             budget.check()
-            metrics = trainer.train(member, dataset, job.identity, callbacks, send)
+            metrics = _trainer.train(member, dataset, job.identity, callbacks, send)
         except OutOfTimeError:
             return None
         except UserError as error:
             return UserError(str(error).replace(f"{run}/", ""))
         send({})
-        _trainer = trainer
     return metrics
 
 
@@ -151,9 +157,23 @@ def _modification_times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+def _start_backend(threads: int) -> None:
+    """Starts the backend, which keeps its GPU until the process ends.
+
+    If Ray has given this worker another GPU than for its last task, the process ends, and Ray starts the task in a new
+    one. Usually it is the same GPU, and the compiled network is used again.
+    """
+    global _gpus
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if _gpus not in (None, gpus):
+        os._exit(1)
+    _gpus = gpus
+    backend.start(threads)
+
+
 def start_worker(threads: int, precision: str) -> dict[str, Any]:
     """A task: starts the backend in a worker and returns what recipe.json records of it."""
-    backend.start(threads)
+    _start_backend(threads)
     return backend.session_facts(threads, precision)
 
 

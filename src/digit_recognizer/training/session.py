@@ -5,7 +5,8 @@ Nothing here imports Keras before options and data are checked, so that a mistak
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class TrainingOptions:
     overwrite: bool = False  # remove the run in the directory first
     deadline: float = float("inf")  # seconds of time.monotonic; no epoch begins that would not end by then
     tensorboard: bool = False  # log each epoch for TensorBoard too
-    cluster: ClusterOptions | None = None  # train several members at once, on Ray; None: in this process
+    cluster: ClusterOptions | None = None  # train several members at once, on Ray; None: one on each GPU
 
 
 def train(
@@ -112,7 +113,8 @@ def _train_run(
         if not count and run.recipe_json.exists():
             _print_finished(members)
             return []
-        with _open_executor(plan, count, dataset, options) as executor:
+        with ExitStack() as stack:
+            executor = _start_executor(stack, plan, count, dataset, options)
             try:
                 facts = executor.facts(plan.recipe.precision) | {"commit": commit()}
             except TimeoutError:
@@ -139,6 +141,24 @@ def _print_finished(members: list[Member]) -> None:
             print(f"{describe(member, member.metrics())}, finished before", flush=True)
 
 
+def _start_executor(
+    stack: ExitStack, plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions
+) -> LocalExecutor | RayExecutor:
+    """Enters the executor; `at_once` is the largest number of members that can train at once.
+
+    By default each of several GPUs trains a member, on Ray. If Ray does not start, a line says why.
+    """
+    gpus = backend.count_gpus() if options.cluster is None and at_once > 1 else 1
+    if gpus > 1:
+        on_gpus = replace(options, cluster=ClusterOptions(workers=min(gpus, at_once)))
+        try:
+            return stack.enter_context(_open_executor(plan, at_once, dataset, on_gpus))
+        except Exception as error:  # Ray's exceptions have no common class
+            idle = f"{gpus - 1} of {gpus} GPUs ({1 - 1 / gpus:.0%}) stay idle"
+            print(f"{idle}, and the folds train one after the other: {error}", flush=True)
+    return stack.enter_context(_open_executor(plan, at_once, dataset, options))
+
+
 def _open_executor(plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions) -> LocalExecutor | RayExecutor:
     """Returns the executor as a context; `at_once` is the largest number of members that can train at once."""
     cluster, threads = options.cluster, options.threads or (plan.recorded or {}).get("threads")
@@ -148,7 +168,7 @@ def _open_executor(plan: Plan, at_once: int, dataset: Dataset, options: Training
             f"the run was started with {threads} threads a fold; --threads {share} would use this machine's share",
             flush=True,
         )
-    if cluster is None:
+    if cluster in (None, ClusterOptions(workers=1)):
         return LocalExecutor(dataset, threads or share, options.deadline, options.tensorboard)
     return RayExecutor(cluster, dataset, threads, at_once, options.deadline, options.tensorboard)
 
