@@ -48,7 +48,7 @@ class LocalExecutor:
         try:
             for member in members:
                 self.budget.check()
-                rows = len(member.train_rows)
+                rows = len(member.train_rows) + self.dataset.added_rows
                 if trainer is None or not trainer.fits(rows):
                     trainer = FoldTrainer(plan.recipe, rows)
                 callbacks = [self.budget]

@@ -67,6 +67,8 @@ def predict_with_tta(model: keras.Model, images: np.ndarray, views: Sequence[csr
 
     With `views`, each a matrix of `views_of`, the probabilities of an uncertain picture are the mean over them.
     """
+    if not len(images):
+        return np.empty((0, CLASSES), np.float32)
     probabilities = _predict(model, images)
     uncertain = np.flatnonzero(probabilities.max(axis=1) < _CERTAIN) if views else np.array([], int)
     for first in range(0, len(uncertain), _BLOCK):

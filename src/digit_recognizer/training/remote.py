@@ -129,7 +129,7 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
             (member.folder / file).write_bytes(contents)
         send = _Sender(keeper, member.name, run, printed)
         trainer, _trainer = _trainer, None  # after an exception a trainer cannot be used again
-        rows = len(member.train_rows)
+        rows = len(member.train_rows) + dataset.added_rows
         if trainer is None or trainer.recipe != job.recipe or not trainer.fits(rows):
             trainer = FoldTrainer(job.recipe, rows)
         callbacks = [budget]
