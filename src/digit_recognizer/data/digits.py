@@ -85,7 +85,7 @@ def load(input: Path | None, add: Path | None = None) -> Dataset:
     `add` is a folder of labelled pictures that every member learns from too. Raises UserError, naming file, row and
     column, if data is missing or not of one of the formats.
     """
-    added = image_folder.read_labelled(add) if add else None
+    added = image_folder.read_added(add) if add else None
     if input is None:
         return replace(sample(), added=added)
     format, files = find_files(input)

@@ -54,7 +54,7 @@ def list_classes(folder: Path) -> list[PictureFile]:
     files = []
     for path in _visible(folder):
         if not path.is_dir() or not CLASS_FOLDER.fullmatch(path.name):
-            raise UserError(f"{path}: {folder} has to hold the folders 0 to 9 and nothing else: move it away")
+            raise UserError(f"{path} is no folder 0 to 9, and {folder} may hold nothing else: move it away")
         inside = _visible(path)
         if not inside:
             raise UserError(f"{path} holds no picture: put some into it, or remove it")
@@ -80,16 +80,16 @@ def _text(path: Path) -> str:
     return path.as_posix().encode(errors="backslashreplace").decode()
 
 
-def read_labelled(folder: Path) -> LabelledPictures:
-    """Returns the digits in the folders 0 to 9 of a folder, or of the folder train in it.
+def read_added(folder: Path) -> LabelledPictures:
+    """Returns the digits in the folders 0 to 9 of a folder of --add, or of the folder train in it.
 
     Raises UserError as `list_classes` and `read_digits` do.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: name one that holds pictures in folders 0 to 9")
+        raise UserError(f"--add {folder} is no folder: name one that holds pictures in folders 0 to 9")
     files = list_classes(folder / "train" if (folder / "train").is_dir() else folder)
     if not files:
-        raise UserError(f"{folder} holds no pictures: looked for the folders 0 to 9 in it, or in {folder / 'train'}")
+        raise UserError(f"--add {folder} is empty: put pictures into folders 0 to 9 in it")
     return LabelledPictures(folder, read_digits(folder, files), labels_of(files))
 
 
@@ -106,8 +106,9 @@ def read_digits(folder: Path, files: Sequence[PictureFile]) -> np.ndarray:
     """
     # skimage and SciPy compute outside of Python's lock
     with picture_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
-        results = threads.map(_read_digit, [file.path for file in files])
-        results = list(tqdm(results, "pictures", len(files), leave=False, delay=1, disable=not paths.on_terminal()))
+        in_order = threads.map(_read_digit, [file.path for file in files])
+        bar = tqdm(in_order, "pictures", len(files), leave=False, delay=1, disable=not paths.on_terminal())
+        results = list(bar)
     refused = [
         f"{_text(file.path.relative_to(folder))} {result}"
         for file, result in zip(files, results, strict=True)

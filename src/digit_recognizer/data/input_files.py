@@ -24,6 +24,7 @@ _LEVELS = 2  # of folders below the input folder, as in MNIST/raw
 _MAX_BYTES = 10**9  # of a file's contents; train.csv has 77 MB
 _MAX_NAMES = 8  # in a message
 _GZIP = b"\x1f\x8b"  # how gzip archives begin
+_PICTURE = re.compile(r".*\.(png|jpe?g|tiff?|webp|gif|bmp|heic)", re.IGNORECASE)
 _SYSTEM_FILES = ("desktop.ini", "thumbs.db", "__macosx")
 
 # The marks of a copy, such as "train (1).csv", "train - Copy.csv" and "train-1.csv".
@@ -55,7 +56,7 @@ FORMATS = (
         "read_competition",
         {"train.csv": r"train\.csv", "test.csv": r"test\.csv", SAMPLE_SUBMISSION: r"sample[_ -]?submission\.csv"},
     ),
-    Format("pictures in folders", "read_folders", {"train/0 to train/9 with pictures": "train/"}),
+    Format("pictures in folders", "read_folders", {"unpacked folders train/0 to train/9 with pictures": "train/"}),
     Format(
         "MNIST's CSVs",
         "read_mnist_csvs",
@@ -255,6 +256,8 @@ def _missing(what: str, formats: Iterable[Format], files: list[DataFile], folder
     for file in files:
         if file.problem:
             return UserError(f"{file} {file.problem}")
+    if files and all(_PICTURE.fullmatch(file.original_name) for file in files):
+        formats = [format for format in formats if format.reader == "read_folders"] or formats
     wanted = "; or ".join(", ".join(format.files) for format in formats)
     names = [str(file).removeprefix(f"{folder}/") for file in files]
     if not names:  # empty folders, or folders too deep

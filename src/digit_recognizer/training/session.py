@@ -131,7 +131,7 @@ def _with_recorded_pictures(dataset: Dataset, runs: list[Run], earlier: Run | No
     for run in [*runs, *([earlier] if earlier else [])]:
         folder = (run.settings() or {}).get("add")
         if folder and not dataset.added:
-            return replace(dataset, added=image_folder.read_labelled(Path(folder)))
+            return replace(dataset, added=image_folder.read_added(Path(folder)))
     return dataset
 
 
