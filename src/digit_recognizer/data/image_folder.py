@@ -17,8 +17,6 @@ from digit_recognizer import SIDE
 from digit_recognizer.data import paths
 from digit_recognizer.data.input_files import CLASS_FOLDER, is_hidden
 from digit_recognizer.files import UserError, reading
-from digit_recognizer.pictures.find import find_digits
-from digit_recognizer.pictures.load import picture_warnings, read_picture
 
 _MAX_NAMES = 8  # in a message
 
@@ -104,7 +102,9 @@ def read_digits(folder: Path, files: Sequence[PictureFile]) -> np.ndarray:
     A picture of 28 x 28 in MNIST's form is taken as it is; any other has to show one digit. Raises one UserError for all
     files that cannot be read or do not show one digit; `folder` is where the message says they are.
     """
-    # skimage and SciPy compute outside of Python's lock
+    # scikit-image takes a second to import, and other data does not need it
+    from digit_recognizer.pictures.load import picture_warnings
+
     with picture_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
         in_order = threads.map(_read_digit, [file.path for file in files])
         bar = tqdm(in_order, "pictures", len(files), leave=False, delay=1, disable=not paths.on_terminal())
@@ -125,6 +125,9 @@ def read_digits(folder: Path, files: Sequence[PictureFile]) -> np.ndarray:
 
 def _read_digit(path: Path) -> np.ndarray | str:
     """Returns the one digit in a picture, uint8 (28, 28), or why there is none."""
+    from digit_recognizer.pictures.find import find_digits
+    from digit_recognizer.pictures.load import read_picture
+
     try:
         digits, notes = find_digits(read_picture(path).pixels)
     except UserError as error:
