@@ -46,6 +46,7 @@ def parse() -> argparse.Namespace:
     add("--workers", metavar="W", type=int, help="folds to train at once, on Ray (default: one on each GPU)")
     add("--address", metavar="ADDR", help="train on the Ray cluster of this machine: HOST:PORT of its head, or auto")
     add("--gpus-per-fold", metavar="G", type=float, help="such as 0.25 (default: all GPUs, shared out)")
+    add("--add", metavar="DIR", type=Path, help="pictures in folders 0 to 9 that every fold learns from too")
     add(
         "--time-budget",
         metavar="TIME",
@@ -107,7 +108,7 @@ def main() -> None:
     backend.choose()
     locations = paths.resolve(options.input, options.output)
     with locations.announced():
-        dataset = digits.load(locations.input)
+        dataset = digits.load(locations.input, options.add)
         unfinished = session.train(locations.output, dataset, options.recipe, fields, training_options)
         if len(options.recipe) > 1:
             home = Run(locations.output)

@@ -529,10 +529,10 @@ def test_show_displays_the_table_and_the_pictures(run, dataset, monkeypatch, cap
         show(run.folder)
 
 
-def test_command_names_what_differs_from_the_named_recipe(recipe):
+def test_command_names_what_differs_from_the_named_recipe(recipe, dataset):
     settings = recipes.to_json(recipe) | {"threads": 2, "name": "bn_cnn"}
     fields = "--set folds=2 --set holdout=0.0 --set epochs=2 --set batch_size=16 --threads 2"
-    assert command(settings) == f"python scripts/train.py --recipe bn_cnn {fields}"
-    assert command(settings | {"scaling": "; rm -rf ~"}).count("'scaling=; rm -rf ~'") == 1
-    assert command(settings | {"name": "blend"}) is None
-    assert command(recipes.to_json(named_recipes.FAST)) == "python scripts/train.py --recipe fast"
+    assert command(settings, dataset) == f"python scripts/train.py --recipe bn_cnn {fields}"
+    assert command(settings | {"scaling": "; rm -rf ~"}, dataset).count("'scaling=; rm -rf ~'") == 1
+    assert command(settings | {"name": "blend"}, dataset) is None
+    assert command(recipes.to_json(named_recipes.FAST), dataset) == "python scripts/train.py --recipe fast"

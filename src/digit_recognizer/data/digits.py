@@ -7,12 +7,13 @@ the id and label columns and the ids come from sample_submission.csv (Kannada-MN
 import functools
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from digit_recognizer.data import csvs, mnist_files
+from digit_recognizer.data import csvs, image_folder, mnist_files
+from digit_recognizer.data.image_folder import LabelledPictures
 from digit_recognizer.data.input_files import DataFile, find_files
 from digit_recognizer.files import UserError
 
@@ -35,7 +36,9 @@ class Dataset:
     test_labels: np.ndarray | None  # uint8 (test rows,), or None
     ids: np.ndarray  # str (test rows,)
     columns: tuple[str, str] = COLUMNS  # of submission.csv: the id's name, the label's name
-    kind: str = "competition"  # or "mnist" for MNIST's own files, or "sample" for the built-in one
+    kind: str = "competition"  # or "mnist" for MNIST's own files, "folder" for pictures, "sample" for the built-in one
+    train_names: np.ndarray | None = None  # str (training rows,): the files of pictures
+    added: LabelledPictures | None = None  # what every member learns from too; never validated on
 
     @property
     def is_sample(self) -> bool:
@@ -44,7 +47,7 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of the contents (not of the files: line endings and the like do not count)."""
+        """The SHA-256 of the contents (not of the files: line endings and the like do not count) without `added`."""
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             if array is not None:
@@ -59,16 +62,34 @@ class Dataset:
         pairs = ((row, known.get(image.tobytes())) for row, image in enumerate(self.test_images))
         return [(row, other) for row, other in pairs if other is not None]
 
+    @property
+    def added_rows(self) -> int:
+        """The number of rows that every member learns from beside its own."""
+        return len(self.added.labels) if self.added else 0
 
-def load(input: Path | None) -> Dataset:
+    def training_data(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the pictures, uint8 (n, 28, 28), and labels, uint8 (n,), of these training rows and of `added`."""
+        images, labels = self.train_images[rows], self.train_labels[rows]
+        if self.added:
+            images, labels = np.concatenate([images, self.added.images]), np.concatenate([labels, self.added.labels])
+        return images, labels
+
+    def row_name(self, row: int) -> str:
+        """Returns what reports call a training row: its number or its picture's file."""
+        return f"row {row}" if self.train_names is None else str(self.train_names[row])
+
+
+def load(input: Path | None, add: Path | None = None) -> Dataset:
     """Returns the data in `input`, a folder or one of its files, or the built-in sample if `input` is None.
 
-    Raises UserError, naming file, row and column, if data is missing or not of one of the formats.
+    `add` is a folder of labelled pictures that every member learns from too. Raises UserError, naming file, row and
+    column, if data is missing or not of one of the formats.
     """
+    added = image_folder.read_added(add) if add else None
     if input is None:
-        return sample()
+        return replace(sample(), added=added)
     format, files = find_files(input)
-    return globals()[format.reader](*files)
+    return replace(globals()[format.reader](*files), added=added)
 
 
 def read_competition(train: DataFile, test: DataFile, sample_submission: DataFile) -> Dataset:
@@ -103,6 +124,28 @@ def read_npz(file: DataFile) -> Dataset:
 def read_idx_files(*files: DataFile) -> Dataset:
     """Reads the training pictures, their labels, the test pictures and their labels."""
     return _mnist([(str(file), mnist_files.read_idx(file)) for file in files])
+
+
+def read_folders(train: DataFile) -> Dataset:
+    """Reads the pictures in the folders 0 to 9 of a folder train, and those in the folder test beside it, if any.
+
+    The ids are the file names.
+    """
+    home = train.path.parent
+    test = next((path for path in sorted(home.iterdir()) if path.name.lower() == "test"), home / "test")
+    train_files, test_files = image_folder.list_classes(train.path), image_folder.list_test_pictures(test)
+    labels, test_labels = image_folder.labels_of(train_files), image_folder.labels_of(test_files)
+    _check_several(str(train), labels)
+    images = image_folder.read_digits(home, [*train_files, *test_files])
+    return Dataset(
+        images[: len(labels)],
+        labels,
+        images[len(labels) :],
+        test_labels if len(test_labels) else None,
+        np.array([file.name for file in test_files], str),
+        kind="folder",
+        train_names=np.array([file.name for file in train_files], str),
+    )
 
 
 def _mnist(arrays: list[tuple[str, np.ndarray]]) -> Dataset:

@@ -30,7 +30,8 @@ def describe(dataset: Dataset) -> str:
     """Returns shapes, types, value ranges, label counts, duplicates, and the test rows that are training rows."""
     train, test = dataset.train_images, dataset.test_images
     blank = [np.count_nonzero(~images.any(axis=(1, 2))) for images in (train, test)]
-    pairs = [f"{row} = {other}" for row, other in dataset.overlap]
+    names, test_names = dataset.train_names, dataset.ids if dataset.kind == "folder" else None
+    pairs = [[(test_names, row), (names, other)] for row, other in dataset.overlap]
     return "\n".join(
         [
             _arrays(dataset).to_string(),
@@ -40,8 +41,8 @@ def describe(dataset: Dataset) -> str:
             "",
             _label_counts(dataset).to_string(na_rep=""),
             "",
-            _duplicates("training", train, dataset.train_labels),
-            _duplicates("test", test, dataset.test_labels),
+            _duplicates("training", train, dataset.train_labels, names),
+            _duplicates("test", test, dataset.test_labels, test_names),
             f"test rows that are training rows too: {len(pairs)} of {len(test)}{_listed(pairs)}",
         ]
     )
@@ -57,7 +58,7 @@ def _arrays(dataset: Dataset) -> pd.DataFrame:
     lines = [
         (name, " x ".join(map(str, array.shape)), array.dtype, array.min(), array.max(), round(array.mean(), 2))
         for name, array in arrays.items()
-        if array is not None
+        if array is not None and array.size
     ]
     return pd.DataFrame(lines, columns=["", "shape", "type", "least", "greatest", "mean"]).set_index("")
 
@@ -73,8 +74,8 @@ def _label_counts(dataset: Dataset) -> pd.DataFrame:
     return table
 
 
-def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str:
-    """Returns a line on the rows whose picture is in an earlier row too, pixel for pixel."""
+def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None, names: np.ndarray | None) -> str:
+    """Returns a line on the rows whose picture is in an earlier row too, pixel for pixel; `names` are their files."""
     groups: dict[bytes, list[int]] = {}
     for row, image in enumerate(images):
         groups.setdefault(image.tobytes(), []).append(row)
@@ -83,13 +84,16 @@ def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None) -> str
     if labels is not None:
         ambiguous = sum(len(set(labels[rows])) > 1 for rows in repeated)
         line += f", pictures with several labels: {ambiguous}"
-    return line + _listed([" = ".join(map(str, rows)) for rows in repeated])
+    return line + _listed([[(names, row) for row in rows] for rows in repeated])
 
 
-def _listed(groups: list[str]) -> str:
-    """Returns the first groups of rows, in brackets."""
-    more = ", ..." if len(groups) > _EXAMPLES else ""
-    return f" (rows {', '.join(groups[:_EXAMPLES])}{more}, counted from 0)" if groups else ""
+def _listed(groups: list[list[tuple[np.ndarray | None, int]]]) -> str:
+    """Returns the first groups of rows, in brackets: each row by its name among the names, else by its number."""
+    if not groups:
+        return ""
+    texts = [" = ".join(str(row if names is None else names[row]) for names, row in group) for group in groups]
+    shown = ", ".join(texts[:_EXAMPLES]) + ", ..." * (len(texts) > _EXAMPLES)
+    return f" (rows {shown}, counted from 0)" if groups[0][0][0] is None else f" ({shown})"
 
 
 def draw_pictures(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> matplotlib.figure.Figure:

@@ -25,7 +25,7 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
         labels: uint8 (rows,).
         recipe: whose folds, repeats, holdout, holdout_rows and seed are used.
 
-    Raises UserError if a class has fewer rows than there are folds.
+    Raises UserError if a class has fewer rows than there are folds, or if all of its rows would be held out.
     """
     missing = sorted(set(range(CLASSES)) - set(labels.tolist()))
     if missing:
@@ -43,6 +43,10 @@ def _split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
         )
     if recipe.holdout and recipe.holdout_rows == "first":
         is_validated = np.arange(len(labels)) < max(1, round(recipe.holdout * len(labels)))
+        if missing := sorted(set(labels.tolist()) - set(labels[~is_validated].tolist())):
+            raise UserError(
+                f"the first rows are held out, and no other has the label {missing[0]}: add --set holdout_rows=random"
+            )
         return np.repeat(np.where(is_validated, 0, -1).astype(np.int8)[:, None], recipe.repeats, axis=1)
     if recipe.holdout:
         splitter = StratifiedShuffleSplit(recipe.repeats, test_size=recipe.holdout, random_state=recipe.seed)

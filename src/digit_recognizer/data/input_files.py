@@ -18,10 +18,13 @@ from digit_recognizer.files import UserError, reading
 
 SAMPLE_SUBMISSION = "sample_submission.csv"  # without another file it is no data
 
+CLASS_FOLDER = re.compile("[0-9]")  # the name of a folder with pictures of that digit
+
 _LEVELS = 2  # of folders below the input folder, as in MNIST/raw
 _MAX_BYTES = 10**9  # of a file's contents; train.csv has 77 MB
 _MAX_NAMES = 8  # in a message
 _GZIP = b"\x1f\x8b"  # how gzip archives begin
+_PICTURE = re.compile(r".*\.(png|jpe?g|tiff?|webp|gif|bmp|heic)", re.IGNORECASE)
 _SYSTEM_FILES = ("desktop.ini", "thumbs.db", "__macosx")
 
 # The marks of a copy, such as "train (1).csv", "train - Copy.csv" and "train-1.csv".
@@ -53,6 +56,7 @@ FORMATS = (
         "read_competition",
         {"train.csv": r"train\.csv", "test.csv": r"test\.csv", SAMPLE_SUBMISSION: r"sample[_ -]?submission\.csv"},
     ),
+    Format("pictures in folders", "read_folders", {"unpacked folders train/0 to train/9 with pictures": "train/"}),
     Format(
         "MNIST's CSVs",
         "read_mnist_csvs",
@@ -74,12 +78,13 @@ FORMATS = (
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that may hold data: a file on the disk, or a member of a zip archive."""
+    """A file that may hold data: a file on the disk, or a member of a zip archive; or a folder of pictures."""
 
     path: Path
     folder: Path  # of the data set that it belongs to
     member: str = ""  # its name in the zip archive `path`
     problem: str = ""  # why it cannot be read
+    is_folder: bool = False  # with folders of pictures in it
 
     def __str__(self) -> str:
         """The path; the path of a member goes on in its archive."""
@@ -93,7 +98,7 @@ class DataFile:
     @cached_property
     def role(self) -> tuple[Format, str] | None:
         """The format that has such a file, and its usual name there; None if no format has."""
-        return _role(_normalize(self.original_name))
+        return _role(_normalize(self.original_name) + "/" * self.is_folder)
 
     def read(self) -> bytes:
         """Returns the contents, without gzip; raises UserError if they are damaged or no data."""
@@ -151,13 +156,25 @@ def list_files(folder: Path, levels: int = _LEVELS, is_top: bool = True) -> Iter
         yield DataFile(folder, folder, problem=f"cannot be read ({error.strerror}): change its permissions")
         return
     for path in paths:
-        if path.is_dir() and levels:
+        if path.is_dir() and _holds_classes(path):
+            yield DataFile(path, folder, is_folder=True)
+        elif path.is_dir() and levels:
             yield from list_files(path, levels - 1, is_top=False)
         elif path.is_file() or not path.exists():  # a broken link
             # of test/test.csv and test.csv/test.csv, the folder belongs to the file
             role, name = _role(_normalize(path.name)), _normalize(folder.name)
             is_wrapped = not is_top and len(paths) == 1 and role and role in (_role(name), _role(f"{name}.csv"))
             yield from _expand(path, folder.parent if is_wrapped else folder)
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Returns whether this is a folder such as train with a folder for at least one digit."""
+    try:
+        return bool(_role(_normalize(folder.name) + "/")) and any(
+            CLASS_FOLDER.fullmatch(path.name) and path.is_dir() for path in folder.iterdir()
+        )
+    except OSError:  # `list_files` says why
+        return False
 
 
 def _expand(path: Path, folder: Path) -> Iterator[DataFile]:
@@ -239,6 +256,8 @@ def _missing(what: str, formats: Iterable[Format], files: list[DataFile], folder
     for file in files:
         if file.problem:
             return UserError(f"{file} {file.problem}")
+    if files and all(_PICTURE.fullmatch(file.original_name) for file in files):
+        formats = [format for format in formats if format.reader == "read_folders"] or formats
     wanted = "; or ".join(", ".join(format.files) for format in formats)
     names = [str(file).removeprefix(f"{folder}/") for file in files]
     if not names:  # empty folders, or folders too deep

@@ -1,6 +1,8 @@
 """Reads a picture file of any usual kind as RGB pixels."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,18 @@ class Picture:
     scale: float
 
 
+@contextmanager
+def picture_warnings() -> Iterator[None]:
+    """Makes an error of Pillow's warning of a huge picture, and hides its others, of odd metadata.
+
+    All threads of a process share that: enter it before several threads read pictures.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def read_picture(path: Path) -> Picture:
     """Returns the picture in a file; raises UserError for anything but a whole picture.
 
@@ -45,12 +59,9 @@ def read_picture(path: Path) -> Picture:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty: copy or save it again")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd metadata
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(path, formats=_formats()) as file:
-                    longest = max(file.size)
-                    pixels = np.asarray(_on_ground(_reduce(file)))
+            with picture_warnings(), Image.open(path, formats=_formats()) as file:
+                longest = max(file.size)
+                pixels = np.asarray(_on_ground(_reduce(file)))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise UserError(f"{path} has more than {_MOST_PIXELS // 10**6} million pixels: save it smaller") from None
         except Image.UnidentifiedImageError:

@@ -69,7 +69,7 @@ def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list
             for row in rows[:_MOST_ROWS].tolist():
                 title = f"label {labels[row]}"
                 lines = [f"{name}: {probabilities_text(oof[name][row])}" for name in (wrong, right)]
-                alt = f"Training row {row}: {title}"
-                items.append(Item(dataset.train_images[row], alt, title, [*lines, f"row {row}"]))
+                name = dataset.row_name(row)
+                items.append(Item(dataset.train_images[row], f"Training {name}: {title}", title, [*lines, name]))
             lists.append((f"{wrong} wrong, {right} right", len(rows), items))
     return lists

@@ -81,13 +81,14 @@ def refuse_repetition(runs: Sequence[Run]) -> None:
 
 
 def write(run: Run, dataset: Dataset, predictions: Sequence[Prediction], weights: np.ndarray) -> None:
-    """Writes ensemble.json, oof_probabilities.npy and submission.csv: the weighted mean of the predictions.
+    """Writes ensemble.json, oof_probabilities.npy and, if there are test rows, submission.csv.
 
-    The caller holds the run's lock. `weights` has a weight for each prediction and sums to 1; the members of a
+    They hold the weighted mean of the predictions. The caller holds the run's lock. `weights` has a weight for each prediction and sums to 1; the members of a
     prediction share its weight equally. Out of fold, a row is the weighted mean of the predictions that cover it.
     """
-    test = sum(weight * prediction.test for weight, prediction in zip(weights, predictions, strict=True))
-    submission.write(run.submission, dataset, test)
+    if len(dataset.ids):
+        test = sum(weight * prediction.test for weight, prediction in zip(weights, predictions, strict=True))
+        submission.write(run.submission, dataset, test)
     # the members that did not predict a row have no weight there; a row that no member predicted stays NaN
     oof = np.ma.masked_invalid(np.array([prediction.oof for prediction in predictions], float))
     mean = np.ma.filled(np.ma.average(oof, axis=0, weights=weights), np.nan)
@@ -98,7 +99,8 @@ def write(run: Run, dataset: Dataset, predictions: Sequence[Prediction], weights
         for member in prediction.members
     ]
     missing = [member_path(run, member) for prediction in predictions for member in prediction.missing]
-    sha256 = hashlib.sha256(run.submission.read_bytes()).hexdigest()  # submit.py sends no other file
+    # submit.py sends no other file
+    sha256 = hashlib.sha256(run.submission.read_bytes()).hexdigest() if len(dataset.ids) else None
     write_json(run.ensemble_json, {"members": members, "missing": missing, "submission_sha256": sha256})
 
 
@@ -194,4 +196,6 @@ def format_blend(run: Run, blended: list[tuple[Prediction, float]]) -> str:
         folder, names = prediction.run.folder, ", ".join(member.name for member in prediction.missing)
         lines.append(f"{folder}: {len(prediction.members)} members, weight {weight:.4f}")
         lines += [f"{folder}: not finished and not included: {names}"] if names else []
-    return "\n".join([*lines, f"{run.submission}: {len(blended[0][0].test)} rows"])
+    rows = len(blended[0][0].test)
+    lines.append(f"{run.submission}: {rows} rows" if rows else "no test pictures, so no submission.csv")
+    return "\n".join(lines)

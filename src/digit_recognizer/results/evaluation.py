@@ -155,11 +155,11 @@ def _about_training_rows(evaluation: Evaluation) -> dict[str, Any]:
     wrong = pd.DataFrame({"label": labels, "predicted": predicted})[labels != predicted]
     confusions = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False, kind="stable")
     overall = scores(labels, probabilities)
-    errors, rows = overall["errors"], overall["rows"]
+    errors, rows, test_rows = overall["errors"], overall["rows"], len(evaluation.dataset.ids)
     return {
         "overall": overall | {"rows_of_train_csv": len(covered)},
         "interval": out_of_fold.accuracy_interval(errors, rows),
-        "expected_test_accuracy": out_of_fold.expected_accuracy(errors, rows, len(evaluation.dataset.ids)),
+        "expected_test_accuracy": out_of_fold.expected_accuracy(errors, rows, test_rows) if test_rows else None,
         "confusion_matrix": confusion_matrix(labels, predicted, labels=range(CLASSES)).tolist(),
         "worst_confusions": confusions.head(_WORST).reset_index(name="rows").to_dict("records"),
         "per_digit": _per_digit(labels, predicted),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from digit_recognizer import named_recipes
-from digit_recognizer.data.digits import CLASSES
+from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.files import atomic
 from digit_recognizer.recipes import AUGMENTATION, Recipe, format_value, settable_fields
 from digit_recognizer.results import charts
@@ -39,7 +39,7 @@ def _values(evaluation: Evaluation) -> dict[str, Any]:
         "folder": evaluation.run.folder.resolve().name,
         "settings": settings,
         "recipe": {name: format_value(settings[name]) for name in fields},
-        "command": command(settings),
+        "command": command(settings, evaluation.dataset),
         "curves": charts.learning_curves(histories, best_epochs),
         "missing": [name + epochs.get(name, "") for name in report["missing"]],
         "augmented": any(settings.get(name) for name in AUGMENTATION),
@@ -70,10 +70,10 @@ def _training_items(evaluation: Evaluation, rows: list[int]) -> list[Item]:
     for row in rows:
         label, probabilities = int(dataset.train_labels[row]), evaluation.oof[row]
         predicted, votes = int(probabilities.argmax()), evaluation.votes[:, row]
-        lines = [probabilities_text(probabilities), f"row {row}"]
+        lines = [probabilities_text(probabilities), dataset.row_name(row)]
         if (votes >= 0).sum() > 1:
             lines.append(f"{(votes == predicted).sum()} of {(votes >= 0).sum()} members")
-        alt = f"Training row {row}: label {label}, predicted {predicted}"
+        alt = f"Training {dataset.row_name(row)}: label {label}, predicted {predicted}"
         items.append(Item(dataset.train_images[row], alt, f"{label} as {predicted}", lines, f"{label}-{predicted}"))
     return items
 
@@ -89,14 +89,19 @@ def _test_items(evaluation: Evaluation) -> list[Item]:
     return items
 
 
-def command(settings: dict[str, Any]) -> str | None:
-    """Returns the command that trains the run again, None for a blend; `settings` is the contents of recipe.json."""
+def command(settings: dict[str, Any], dataset: Dataset) -> str | None:
+    """Returns the command that trains the run again, None for a blend.
+
+    `settings` is the contents of recipe.json, `dataset` the run's data.
+    """
     recipe_name = str(settings.get("name"))
     if recipe_name not in named_recipes.RECIPES:
         return None
-    defaults = make_recipe(None, recipe_name, {}, settings.get("data") == "sample")
+    defaults = make_recipe(None, recipe_name, {}, dataset)
     words = ["python", "scripts/train.py", "--recipe", recipe_name]
     for name in settable_fields():
         if name in settings and format_value(settings[name]) != format_value(getattr(defaults, name)):
             words += ["--set", f"{name}={format_value(settings[name])}"]
-    return shlex.join(words + (["--threads", str(settings["threads"])] if settings.get("threads") else []))
+    for option in ("threads", "add"):
+        words += [f"--{option}", str(settings[option])] if settings.get(option) else []
+    return shlex.join(words)

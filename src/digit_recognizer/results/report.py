@@ -56,17 +56,20 @@ def format_report(report: dict[str, Any]) -> str:
 
 def _format_scores(report: dict[str, Any]) -> str:
     overall, interval, expected = report["overall"], report["interval"], report["expected_test_accuracy"]
+    test_rows = report["test_rows"]
     worst = [f"{pair['label']} as {pair['predicted']} ({pair['rows']})" for pair in report["worst_confusions"]]
     confident = "likely mislabelled training rows" if report["likely_mislabelled"] else "confident errors"
     lines = [
         f"out-of-fold accuracy {overall['accuracy']:.5f}: {overall['errors']} of {overall['rows']} rows wrong "
         f"({overall['rows_of_train_csv']} training rows)",
-        f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}; expected on {report['test_rows']} test rows: "
-        f"{expected['low']:.5f} to {expected['high']:.5f}",
+        f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}"
+        + (f"; expected on {test_rows} test rows: {expected['low']:.5f} to {expected['high']:.5f}" if expected else ""),
         f"most frequent mistakes: {', '.join(worst) or 'none'}",
         f"{confident}: {len(report['confident_errors'])}; "
         f"expected calibration error {report['calibration']['ece']:.5f}",
-        f"{report['test_rows_also_in_train_csv']} of {report['test_rows']} test rows are training rows too",
+        f"{report['test_rows_also_in_train_csv']} of {test_rows} test rows are training rows too"
+        if test_rows
+        else "there are no test rows, so no submission.csv",
     ]
     if test := report["test"]:
         lines.append(

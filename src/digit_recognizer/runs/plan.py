@@ -20,9 +20,14 @@ from digit_recognizer.runs.member import Member, state_facts
 # What the built-in sample cuts a recipe down to, for a training of a minute on two cores.
 SAMPLE_CUTS = {"folds": 3, "epochs": 8, "batch_size": 32}
 
+# What pictures in folders, which may be few, make of a recipe: small batches, and epochs until that many were seen.
+_FEW, _BATCH_SIZE, _SEEN = 5000, 32, 10_000  # rows
+
 # Fields of a recipe in which two runs may differ and still be the same run. Another precision rounds otherwise, and
 # another machine may have to continue with it.
 _DESCRIPTION = ("citation", "reported_accuracy", "precision")
+
+_ADDED = "added pictures"  # in recipe.json: the SHA-256 of them
 
 _ANOTHER_OUTPUT = "take another --output"
 
@@ -51,13 +56,14 @@ class Plan:
 
 def identity(settings: dict[str, Any]) -> str:
     """Returns the SHA-256 of the recipe, the data and the split; `settings` are the contents of recipe.json."""
-    return hashlib.sha256(json.dumps(_identifying(settings), sort_keys=True).encode()).hexdigest()
+    entries = {name: value for name, value in _identifying(settings).items() if value is not None}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def _identifying(settings: dict[str, Any]) -> dict[str, Any]:
     """The entries of recipe.json that tell runs apart; the name is first, because it explains the others."""
     names = [name for name in Recipe.__dataclass_fields__ if name not in _DESCRIPTION]
-    return {name: settings.get(name) for name in (*names, "data", "fingerprint", "split")}
+    return {name: settings.get(name) for name in (*names, "data", "fingerprint", _ADDED, "split")}
 
 
 def refuse_another_run(
@@ -79,7 +85,7 @@ def refuse_another_run(
 
 def _shortened(value: Any) -> str:
     """Returns a setting as text; of a SHA-256 the first digits."""
-    text = format_value(value)
+    text = "none" if value is None else format_value(value)
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
@@ -94,14 +100,25 @@ def refuse_other_members(run: Run, own: str, advice: str = _ANOTHER_OUTPUT) -> N
             raise UserError(f"{path.parent} was trained with another recipe, split or data: {advice}")
 
 
-def make_recipe(settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], is_sample: bool) -> Recipe:
+def fit_to_rows(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Returns the fields of a recipe, with other values, that the built-in sample and few pictures in folders need."""
+    fields, rows = {}, len(dataset.train_labels)
+    if dataset.is_sample:
+        fields = {name: min(getattr(recipe, name), most) for name, most in SAMPLE_CUTS.items()}
+    elif dataset.kind == "folder" and rows < _FEW:
+        epochs = max(recipe.epochs, -(-_SEEN // rows))
+        fields = {"epochs": epochs, "batch_size": min(recipe.batch_size, _BATCH_SIZE)}
+    return {name: value for name, value in fields.items() if value != getattr(recipe, name)}
+
+
+def make_recipe(settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], dataset: Dataset) -> Recipe:
     """Returns the recipe of a run.
 
     Args:
-        settings: contents of the run's recipe.json; None for a new run, which the built-in sample cuts down.
+        settings: contents of the run's recipe.json; None for a new run.
         name: of the recipe that was asked for; None: the run's own recipe, else the default one.
         options: fields of the recipe that were asked for.
-        is_sample: whether the data is the built-in sample.
+        dataset: to which a new run's recipe is fitted by `fit_to_rows`.
 
     Raises UserError for an unknown name or an impossible value.
     """
@@ -110,10 +127,7 @@ def make_recipe(settings: dict[str, Any] | None, name: str | None, options: dict
     if settings is not None and name in (None, settings.get("name")):
         return recipes.change(recipes.from_json(settings), options)
     recipe = named_recipes.named(name or named_recipes.DEFAULT)
-    if is_sample:
-        cuts = {field: min(getattr(recipe, field), most) for field, most in SAMPLE_CUTS.items()}
-        recipe = recipes.change(recipe, cuts)
-    return recipes.change(recipe, options)
+    return recipes.change(recipes.change(recipe, fit_to_rows(recipe, dataset)), options)
 
 
 def make_plan(
@@ -144,18 +158,20 @@ def make_plan(
     sources = ([] if overwrite else [run]) + ([earlier] if earlier else [])
     recorded = {source: source.settings() for source in sources}
     settings = next(filter(None, recorded.values()), None)
-    recipe = make_recipe(settings, name, options, dataset.is_sample)
+    recipe = make_recipe(settings, name, options, dataset)
     if split is None:
         folds_csv = next((source.folds_csv for source in sources if source.folds_csv.exists()), None)
         labels = dataset.train_labels
         split = folds.from_csv(folds_csv, labels) if folds_csv else folds.split(labels, recipe)
     recipe = folds.adopt(recipe, split, options)
     entries = recipes.to_json(recipe) | _data_settings(dataset) | {"split": folds.fingerprint(split)}
+    if dataset.added:
+        entries |= {"add": str(dataset.added.folder.resolve()), _ADDED: dataset.added.fingerprint}
     for source, known in recorded.items():
         advice = f"{_ANOTHER_OUTPUT}, or --overwrite to remove it"
         if source is earlier:
             advice = "leave out the options that differ, or train without --resume-from"
-        refuse_another_run(source, known, entries, advice)
+        refuse_another_run(source, known, {_ADDED: None} | entries, advice)
         refuse_other_members(source, identity(entries), advice)
     return Plan(run, recipe, split, make_members(split, run.folder), entries, settings)
 
@@ -214,7 +230,7 @@ def split_rows(run: Run, dataset: Dataset, options: dict[str, Any]) -> None:
     """
     with run.lock():
         settings = run.settings()
-        split = folds.split(dataset.train_labels, make_recipe(settings, None, options, dataset.is_sample))
+        split = folds.split(dataset.train_labels, make_recipe(settings, None, options, dataset))
         if settings:
             check_data(run, dataset)
             refuse_another_run(run, settings, {"split": folds.fingerprint(split)})

@@ -52,7 +52,7 @@ class FallbackTrainer:
 
     def _train(self, member: Member, dataset: Dataset, *arguments: Any) -> dict[str, Any]:
         trainer, self._trainer = self._trainer, None  # after an exception a trainer cannot be used again
-        rows = len(member.train_rows)
+        rows = len(member.train_rows) + dataset.added_rows
         if trainer is None or not trainer.fits(rows):
             trainer = FoldTrainer(self.recipe, rows, self._execution)
         metrics = trainer.train(member, dataset, *arguments)

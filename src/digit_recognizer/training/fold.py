@@ -120,11 +120,12 @@ class FoldTrainer:
         assign(self.learner.optimizer.variables, self._first_state)
 
     def _statistics_updater(self, member: Member, dataset: Dataset) -> Callable[[keras.Model], None]:
-        """Returns the function that replaces a model's statistics by those of rows of the member's training rows."""
+        """Returns the function that replaces a model's statistics by those of rows that it learns from."""
         if self.statistics is None:
             return lambda model: None
         random = random_numbers(self.recipe, member, 0, STATISTICS)
-        images = dataset.train_images[random.permutation(member.train_rows)[: statistics.ROWS]]
+        images, _ = dataset.training_data(member.train_rows)
+        images = images[random.permutation(len(images))[: statistics.ROWS]]
         return partial(self.statistics.update, images=images, seed=int(random.integers(2**31)))
 
     def _fit(
@@ -132,8 +133,7 @@ class FoldTrainer:
     ) -> None:
         images, labels = dataset.train_images, dataset.train_labels
         epochs = ShuffledEpochs(
-            images[member.train_rows],
-            labels[member.train_rows],
+            *dataset.training_data(member.train_rows),
             self.recipe,
             member,
             epochs_done,

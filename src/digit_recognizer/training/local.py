@@ -52,7 +52,8 @@ class LocalExecutor:
                 self.budget.check()
                 callbacks = [self.budget]
                 if progress.on_terminal:
-                    callbacks.append(BatchBar(member.name, steps_of_epoch(plan.recipe, len(member.train_rows))))
+                    rows = len(member.train_rows) + self.dataset.added_rows
+                    callbacks.append(BatchBar(member.name, steps_of_epoch(plan.recipe, rows)))
                 if self.tensorboard:
                     callbacks.append(tensorboard_log(plan.run.tensorboard / member.name))
                 metrics = trainer.train(member, self.dataset, plan.identity, callbacks, partial(progress.show, member))

@@ -74,6 +74,8 @@ def predict_with_tta(
     is the number of rows that are predicted at once (None: as many as suit the device). Without `whole_batches` a few
     pictures take less time, and the rounding of one depends on their number.
     """
+    if not len(images):
+        return np.empty((0, CLASSES), np.float32)
     batch = batch or backend.prediction_batch_size()
     probabilities = _predict(model, images, batch, whole_batches)
     uncertain = np.flatnonzero(probabilities.max(axis=1) < CERTAIN) if views else np.array([], int)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from digit_recognizer import named_recipes
-from digit_recognizer.data import folds
+from digit_recognizer.data import folds, image_folder
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, commit, write_json
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import Member
-from digit_recognizer.runs.plan import Plan, make_plan, make_recipe, write_folds
+from digit_recognizer.runs.plan import Plan, fit_to_rows, make_plan, make_recipe, write_folds
 from digit_recognizer.training import backend
 from digit_recognizer.training.cluster import ClusterOptions, RayExecutor
 from digit_recognizer.training.local import LocalExecutor
@@ -86,7 +86,7 @@ def _common_split(home: Run, dataset: Dataset, fields: dict[str, Any], options: 
         if home.folds_csv.exists():
             return folds.from_csv(home.folds_csv, dataset.train_labels)
         of_split = {name: value for name, value in fields.items() if name in folds.FIELDS}
-        split = folds.split(dataset.train_labels, make_recipe(None, None, of_split, dataset.is_sample))
+        split = folds.split(dataset.train_labels, make_recipe(None, None, of_split, dataset))
         write_folds(home, split, dataset)
     return split
 
@@ -105,6 +105,7 @@ def _train_run(
     """
     earlier, overwrite = options.resume_from, options.overwrite
     with run.lock():
+        dataset = _with_recorded_pictures(dataset, [] if overwrite else [run], earlier)
         plan = make_plan(run, dataset, name, fields, earlier=earlier, overwrite=overwrite, split=split)
         members = _choose(plan.members, options.fold_indices)
         if earlier:
@@ -125,6 +126,15 @@ def _train_run(
             _print_finished(members)
             executor.train(plan, [member for member in members if not member.is_finished])
         return [member for member in members if not member.is_finished]
+
+
+def _with_recorded_pictures(dataset: Dataset, runs: list[Run], earlier: Run | None) -> Dataset:
+    """Returns the data with the pictures that the first of these runs added to it, unless it has added ones."""
+    for run in [*runs, *([earlier] if earlier else [])]:
+        folder = (run.settings() or {}).get("add")
+        if folder and not dataset.added:
+            return replace(dataset, added=image_folder.read_added(Path(folder)))
+    return dataset
 
 
 def _choose(members: list[Member], indices: Sequence[int] | None) -> list[Member]:
@@ -182,6 +192,7 @@ def _begin(plan: Plan, facts: dict[str, Any], dataset: Dataset, fields: dict[str
     if fields is not None and plan.recorded is None and (difference := _other_folds(plan, dataset, fields)):
         print(f"{run.folds_csv} is used as it is: {difference}", flush=True)
     if not run.recipe_json.exists():
+        _print_data(plan, dataset)
         write_json(run.recipe_json, plan.settings | facts)
     recorded = plan.recorded or {}  # recipe.json keeps the facts of the first session
     changed = [name for name in facts if name in recorded and recorded[name] != facts[name]]
@@ -191,9 +202,19 @@ def _begin(plan: Plan, facts: dict[str, Any], dataset: Dataset, fields: dict[str
         write_folds(run, plan.split, dataset)
 
 
+def _print_data(plan: Plan, dataset: Dataset) -> None:
+    """Prints what few rows make of the recipe, and what is added to them."""
+    fitted = fit_to_rows(named_recipes.named(plan.recipe.name), dataset)
+    values = [f"{name}={value}" for name, value in fitted.items() if getattr(plan.recipe, name) == value]
+    if values and not dataset.is_sample:
+        print(f"{len(dataset.train_labels)} training rows: {', '.join(values)}; --set takes other values", flush=True)
+    if dataset.added:
+        print(f"{dataset.added_rows} pictures of {dataset.added.folder} are added to the training rows", flush=True)
+
+
 def _other_folds(plan: Plan, dataset: Dataset, fields: dict[str, Any]) -> str:
     """Returns in words how folds.csv differs from what recipe and options ask for; empty if it does not."""
-    wanted = make_recipe(None, plan.recipe.name, fields, dataset.is_sample)
+    wanted = make_recipe(None, plan.recipe.name, fields, dataset)
     values = [(name, getattr(plan.recipe, name), getattr(wanted, name)) for name in folds.FIELDS]
     differences = [f"{name} {own}, not {other} as in {wanted.name}" for name, own, other in values if own != other]
     if not differences and not folds.are_of(plan.split, dataset.train_labels, wanted):
