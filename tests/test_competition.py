@@ -406,7 +406,7 @@ def test_credentials_stay_out_of_everything(server, call, run, csvs, tmp_path, m
         ("submit", "--score", "--no-wait", *run_options),
         ("kernel", "--output", folders["kernel"], "--owner", "somebody"),
         ("kernel", "--output", folders["kernel"], "--owner", "somebody", "--fetch"),
-        ("kernel", "--output", folders["kernel"], "--notebook", "--pack-only", "--owner", "somebody"),
+        ("kernel", "--output", folders["kernel"], "--pack-only", "--owner", "somebody"),
     ]
     server.statuses *= 2
     basic = base64.b64encode(f"somebody:{TOKEN}".encode()).decode()
