@@ -82,7 +82,7 @@ def test_a_mistake_ends_the_kernel(csvs, pack, tmp_path):
     """With an exception: SystemExit would not fail a notebook."""
     pack("--", "--epochs", 0)
     _, outputs, _ = session(tmp_path / "kaggle", tmp_path / NOTEBOOK, **{"digit-recognizer": csvs})
-    assert "epochs=0: it must be at least 1" in printed(outputs) and outputs[-1]["ename"] == "RuntimeError"
+    assert "epochs=0: it must be a whole number" in printed(outputs) and outputs[-1]["ename"] == "RuntimeError"
 
 
 @pytest.mark.parametrize(

@@ -515,16 +515,14 @@ def test_two_processes_write_the_same_pages(run, second, csvs, tmp_path):
 
 def test_show_displays_the_page_and_its_pictures(run, dataset, monkeypatch):
     shown = []
-    module = type("display", (), {"HTML": str, "display": shown.append})
-    monkeypatch.setitem(sys.modules, "IPython", type("IPython", (), {}))
-    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr("IPython.display.display", lambda part: shown.append(part.data))
     with pytest.raises(UserError, match=r"index.html is missing: run scripts/report.py"):
         show(run.folder)
     write_report(run, dataset)
     show(run.folder)
-    frame, page = shown[0].split("</iframe>")[0], page_of(run)
-    assert html.escape(page) in frame and 'sandbox="allow-scripts"' in frame
-    assert shown[0].count("<img src=") == shown[0].split("</iframe>")[1].count("data:image/png;base64,") == 3
+    frame, rest = shown[0].split("</iframe>")
+    assert html.escape(page_of(run)) in frame and 'sandbox="allow-scripts"' in frame
+    assert rest.count("<img src=") == rest.count("data:image/png;base64,") == 3
 
 
 def test_command_names_what_differs_from_the_named_recipe(recipe):
