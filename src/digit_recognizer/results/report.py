@@ -10,7 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from digit_recognizer import cli
+from digit_recognizer.data import paths
 from digit_recognizer.data.digits import Dataset
+from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import atomic, reading, write_json
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
@@ -78,6 +81,27 @@ def _format_scores(report: dict[str, Any]) -> str:
     if report["missing"]:
         lines.append(f"not included: {', '.join(report['missing'])}: run scripts/train.py, then scripts/ensemble.py")
     return "\n".join(lines + report["warnings"])
+
+
+def next_steps(locations: Locations, kind: str, report: dict[str, Any]) -> str:
+    """Returns what to look at after a report, in three lines: the page, the score, and how to submit.
+
+    `kind` is that of the data set, `report` the contents of cv_report.json.
+    """
+    page, expected = locations.output / "report/index.html", report["expected_test_accuracy"]
+    if kind != "competition":
+        submit = f"not possible, {kind} data is not the competition's"
+    elif paths.on_kaggle():
+        submit = "the button Submit to Competition beside this notebook's output"
+    else:
+        data = [] if locations.input == paths.input_folder(None) else ["--input", str(locations.input)]
+        submit = cli.script_command("submit.py", *data, "--output", locations.output)
+    return (
+        f"page: {page if paths.on_kaggle() else page.resolve().as_uri()}\n"
+        f"score: {report['overall']['accuracy']:.5f} out of fold, "
+        f"{expected['low']:.4f} to {expected['high']:.4f} to expect of a submission\n"
+        f"submit: {submit}"
+    )
 
 
 def show(folder: Path | str) -> None:
