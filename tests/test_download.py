@@ -162,7 +162,7 @@ def test_a_home_that_cannot_be_written(server, get, tmp_path, monkeypatch):
     """Root can write anywhere but below a file."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    assert refused(get(), "cannot write", str(tmp_path / "file"), "set KAGGLE_CONFIG_DIR to a writable folder")
+    assert refused(get(), str(tmp_path / "file"), "repair that, then the same command continues")
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "elsewhere"))
     forget_client()
     assert get().code == 0
@@ -181,7 +181,7 @@ def test_the_client_is_missing_or_too_old(server, get, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("HTTP_PROXY", "http://a:password@127.0.0.1:1", "no connection to Kaggle through the proxy"),
+        ("HTTP_PROXY", "http://a:password@127.0.0.1:1", "no connection to Kaggle: check the network and HTTPS_PROXY"),
         ("HTTP_PROXY", "socks5://127.0.0.1:9", "needs PySocks: pip install pysocks"),
         ("HTTP_PROXY", "http://", "HTTPS_PROXY is not the address of a proxy"),
         ("HTTP_PROXY", "", "no connection to Kaggle: check the network"),
@@ -342,8 +342,8 @@ def run_all_of_a_copy(tmp_path, *options):
 
 def test_run_all_downloads_and_goes_on(server, csvs, tmp_path):
     """An impossible option ends the stages after the download, which have tests of their own."""
-    outcome = run_all_of_a_copy(tmp_path, "--epochs", "0")
-    assert "epochs=0" in outcome.error and holds(tmp_path / "checkout/input", csvs)
+    outcome = run_all_of_a_copy(tmp_path, "--fold", "9")
+    assert "--fold 9" in outcome.error and holds(tmp_path / "checkout/input", csvs)
 
 
 def test_run_all_ends_if_the_download_fails(server, tmp_path):

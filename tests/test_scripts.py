@@ -241,6 +241,9 @@ def test_run_all_goes_from_csvs_to_submission_and_tells_all_stages_where(whole_w
     assert (whole_way.outcome.code, whole_way.outcome.error) == (0, "")
     assert "out-of-fold accuracy" in whole_way.outcome.out
     assert (whole_way.run / "submission.csv").exists() and (whole_way.run / "report/curves.png").exists()
+    page, score, submit = whole_way.outcome.out.splitlines()[-3:]
+    assert page == f"page: {(whole_way.run / 'report/index.html').as_uri()}" and score.startswith("score: 0.")
+    assert submit.endswith(f"scripts/submit.py --input {whole_way.csvs} --output run")
 
 
 def test_run_all_stops_at_a_mistake(csvs, tmp_path):

@@ -5,15 +5,13 @@ import io
 import logging
 import os
 import re
-import shlex
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from digit_recognizer import COMPETITION
-from digit_recognizer.files import ROOT, UserError
+from digit_recognizer.files import UserError
 from digit_recognizer.recipes import check_value, did_you_mean, parse_setting, settable_fields
 
 WRONG, INTERRUPTED = 2, 130  # exit codes
@@ -37,14 +35,6 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             message += did_you_mean(words.split()[0].partition("=")[0], self._option_string_actions, otherwise="")
         raise UserError(f"{message} (--help lists the options)")
-
-
-def script_command(script: str, *arguments: str | Path) -> str:
-    """Returns the command that runs a script with this Python, as a person can paste it into this shell."""
-    python = "python" if shutil.which("python") == sys.executable else sys.executable
-    # relative paths, unless they are longer
-    paths = [min(str(path), os.path.relpath(path), key=len) for path in (python, ROOT / "scripts" / script)]
-    return shlex.join(["python" if python == "python" else paths[0], paths[1], *map(str, arguments)])
 
 
 def same_command() -> str:

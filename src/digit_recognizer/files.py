@@ -70,11 +70,7 @@ def atomic(path: Path, several_writers: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`; if the block succeeds, the file is moved to `path` in one step.
 
     If the block fails or the process dies, `path` keeps its old contents. After the block the file and its name
-    are on the disk and survive a loss of power.
-
-    Args:
-        path: the file to write.
-        several_writers: whether other processes may write the file too; then they wait for each other.
+    are on the disk and survive a loss of power. If there are `several_writers`, processes wait for each other.
     """
     temporary = path.with_name(f".{path.name}")  # the ending stays: Keras and NumPy look at it
     try:

@@ -126,23 +126,19 @@ def named(name: str) -> Recipe:
 
 def listing() -> str:
     """Returns every recipe with its source and the fields that it sets, and every field with its meaning."""
-    lines = []
+    lines, options = [], settable_fields()
     for recipe in RECIPES.values():
+        values = {name: getattr(recipe, name) for name in options}
+        settings = [f"{name}={format_value(value)}" for name, value in values.items() if value != options[name].default]
         lines += [
             f"{recipe.name:12} {recipe.network}; reported accuracy: {recipe.reported_accuracy}",
             f"{'':12} {recipe.citation}",
-            *textwrap.wrap(_set_fields(recipe), 100, initial_indent=" " * 13, subsequent_indent=" " * 13),
+            *textwrap.wrap(" ".join(settings), 100, initial_indent=" " * 13, subsequent_indent=" " * 13),
         ]
     lines += ["", "fields, each with --set FIELD=VALUE (the default is that of a recipe that does not set it):"]
-    for option in settable_fields().values():
+    for option in options.values():
         lines += [
             f"{option.name:18} {option.metadata['help']}",
             f"{'':18} {describe_values(option)} (default: {format_value(option.default) or 'none'})",
         ]
     return "\n".join(lines)
-
-
-def _set_fields(recipe: Recipe) -> str:
-    """The fields that have another value than their default, as --set takes them."""
-    values = [(name, getattr(recipe, name), option.default) for name, option in settable_fields().items()]
-    return " ".join(f"{name}={format_value(value)}" for name, value, default in values if value != default)

@@ -111,6 +111,11 @@ class Recipe:
             raise UserError(f"holdout={self.holdout} is one split: it goes with --folds 1, not {self.folds}")
 
     @property
+    def has_convolutions(self) -> bool:
+        """Whether the network has convolutions; else it has dense layers alone."""
+        return bool(self.filters)
+
+    @property
     def augmentation(self) -> dict[str, float]:
         """The arguments of `RandomDistortion`."""
         return {name: getattr(self, name) for name in AUGMENTATION}
@@ -122,7 +127,6 @@ _KINDS: dict[Any, str] = {
     str: "a text",
     tuple: "whole numbers such as 512,512, each at least 1",
 }
-_DESCRIPTION = ("name", "network", "citation", "reported_accuracy")  # not for --set
 
 
 def check_value(option: dataclasses.Field, value: Any) -> None:
@@ -138,7 +142,7 @@ def check_value(option: dataclasses.Field, value: Any) -> None:
 
 def settable_fields() -> dict[str, dataclasses.Field]:
     """Returns the fields that --set takes, by name."""
-    return {option.name: option for option in dataclasses.fields(Recipe) if option.name not in _DESCRIPTION}
+    return {option.name: option for option in dataclasses.fields(Recipe) if option.metadata}
 
 
 def describe_values(option: dataclasses.Field) -> str:

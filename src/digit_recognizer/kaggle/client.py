@@ -24,7 +24,6 @@ BACK_OFF = 1.5  # factor from one pause to the next
 
 _SETTINGS = "https://www.kaggle.com/settings/api"
 _NEW_TOKEN = f"make a new token at {_SETTINGS} and put it there, as UTF-8 without BOM"
-_NO_CONNECTION = "check the network and HTTPS_PROXY"
 _BROKE_OFF = "the connection to Kaggle broke off: run the same command again"
 _PASSWORD = "the proxy wants a password (407): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT"
 
@@ -39,8 +38,7 @@ _FAULTS = {
     ): "no trusted TLS connection: set REQUESTS_CA_BUNDLE to your company's certificate, check HTTPS_PROXY",
     ("OSError", "CA certificate bundle"): "REQUESTS_CA_BUNDLE names a file that does not exist: correct it",
     ("ProxyError", " 407 "): _PASSWORD,
-    ("ProxyError", ""): f"no connection to Kaggle through the proxy: {_NO_CONNECTION}",
-    ("ConnectionError", "Max retries exceeded"): f"no connection to Kaggle: {_NO_CONNECTION}",
+    ("ConnectionError", "Max retries exceeded"): "no connection to Kaggle: check the network and HTTPS_PROXY",
     ("JSONDecodeError", ""): "the answer is not Kaggle's: a proxy or a sign-in page of the network sent it",
     ("RequestException", ""): _BROKE_OFF,
     ("HTTPError", ""): _BROKE_OFF,  # urllib3's
@@ -83,15 +81,9 @@ def connect() -> Any:
     for name in ("VERBOSE", "VERBOSE_OUTPUT"):  # they make the client read every answer whole, to print it
         os.environ.pop(name, None)
     with kaggle_request("authentication") as output:
-        try:
-            import kaggle
+        import kaggle
 
-            kaggle.api.authenticate()
-        except OSError as error:
-            if not error.filename:  # a fault of the network
-                raise
-            folder = f"{quoted(error.filename)} ({error.strerror})"
-            raise UserError(f"kaggle cannot write {folder}: set KAGGLE_CONFIG_DIR to a writable folder") from None
+        kaggle.api.authenticate()
     for line in dict.fromkeys(output.getvalue().splitlines()):  # such as: other users can read kaggle.json
         print(quoted(line), flush=True)
     return kaggle.api

@@ -5,8 +5,8 @@ import copy
 import io
 import itertools
 import json
-import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def push(folder: Path, name: str) -> None:
 def wait_and_fetch(folder: Path, name: str) -> None:
     """Waits for the end of the kernel OWNER/KERNEL and downloads its output to `folder`/output, whole or not at all.
 
-    An interruption ends the waiting only: the kernel goes on at Kaggle. An output of an earlier kernel is moved aside.
+    An interruption ends the waiting only: the kernel goes on at Kaggle.
     Raises UserError if the kernel ends with an error, or if it cannot be followed or its output cannot be fetched.
     """
     api = connect()
@@ -139,7 +139,7 @@ def wait_and_fetch(folder: Path, name: str) -> None:
     try:
         poll(look, "the kernel")
         if answer.status.name == "COMPLETE":
-            _fetch(api, name, folder / "output", folder / ".output")
+            _fetch(api, name, folder)
             return
     except UserError as error:
         raise UserError(f"{error}; {_FETCH}") from None
@@ -147,8 +147,8 @@ def wait_and_fetch(folder: Path, name: str) -> None:
     raise UserError(f"{name} ended: {status} {message}; its log is at {_PAGE}{name}")
 
 
-def _fetch(api: Any, name: str, output: Path, staging: Path) -> None:
-    """Downloads the kernel's output to `staging`, and moves it to `output` when it is complete."""
+def _fetch(api: Any, name: str, folder: Path) -> None:
+    """Downloads the kernel's output to `folder`/output, or output_2 and so on if there is one already."""
 
     def download_needed(response: Any, *arguments: Any, **options: Any) -> bool:
         response.raise_for_status()  # client 2.0 keeps the answer, whatever it is, as the file
@@ -156,18 +156,13 @@ def _fetch(api: Any, name: str, output: Path, staging: Path) -> None:
 
     strict = copy.copy(api)
     strict.download_needed = download_needed
-    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
-    staging.mkdir(parents=True)
-    try:
-        with kaggle_request(name):
-            _, page = strict.kernels_output(name, str(staging))
-            while page:  # the output is listed in pages; client 2.0 knows the first one only, and fails here
-                _, page = strict.kernels_output(name, str(staging), page_token=page)
-        if output.exists():
-            numbered = (output.with_name(f"output_{number}") for number in itertools.count(1))
-            aside = output.rename(next(path for path in numbered if not path.exists()))
-            print(f"{output} of an earlier kernel is {aside} now")
+    names = itertools.chain(["output"], (f"output_{number}" for number in itertools.count(2)))
+    output = next(folder / name for name in names if not (folder / name).exists())
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary, kaggle_request(name):
+        staging = Path(temporary, "output")
+        _, page = strict.kernels_output(name, str(staging))
+        while page:  # the output is listed in pages; client 2.0 knows the first one only, and fails here
+            _, page = strict.kernels_output(name, str(staging), page_token=page)
         staging.rename(output)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     print(f"its output is in {output}; python scripts/submit.py --output {output} sends it")

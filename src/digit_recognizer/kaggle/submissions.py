@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from digit_recognizer.data import digits, paths
+from digit_recognizer.data import digits
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError, read_json, reading, write_json
@@ -21,7 +21,7 @@ from digit_recognizer.results.out_of_fold import covered_rows, load_oof
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import check_data
 
-LOW_ACCURACY = 0.9  # out of fold; a run below it is not sent without asking
+LOW_ACCURACY = 0.9  # out of fold; a run below it is sent with --yes only
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,11 @@ def submit(
 ) -> None:
     """Checks a run's submission.csv, sends it, waits for its score and prints it.
 
-    Args:
-        locations: the data that the run was trained on, and the run directory.
-        competition: the last part of its address on Kaggle.
-        message: what Kaggle shows with the submission; None: made of the run.
-        seconds: how long to wait for the score at most.
-        yes: whether to send without asking.
-        dry_run: whether to do everything but send.
+    The run is that of `locations`, trained on their data. `message` is what Kaggle shows; None: made of the run.
+    `seconds` are waited for the score at most. `yes` sends in spite of doubts, `dry_run` does everything but send.
 
-    Raises UserError if the file is not the run's, the run is not of this data, the user does not want to send it, or
-    Kaggle refuses it or cannot score it.
+    Raises UserError if the file is not the run's, the run is not of this data, there are doubts, or Kaggle refuses it
+    or cannot score it.
     """
     run = Run(locations.output)
     with nullcontext() if dry_run else run.lock():
@@ -122,15 +117,11 @@ def _default_message(run: Run, accuracy: float) -> str:
 
 
 def _doubts(submission: Submission, earlier: Sequence[Submission]) -> list[str]:
-    """Returns why the user should be asked: a low accuracy, or earlier submissions of the same bytes."""
-    doubts = []
-    if submission.out_of_fold_accuracy < LOW_ACCURACY:
-        doubts.append(f"the out-of-fold accuracy is only {submission.out_of_fold_accuracy:.5f}")
-    for entry in earlier:
-        same = (entry.sha256, entry.competition) == (submission.sha256, submission.competition)
-        if same:
-            doubts.append(f"the same bytes were sent to {entry.competition} at {entry.time}: {entry}")
-    return doubts
+    """Returns why only --yes should send it: a low accuracy, or earlier submissions of the same bytes."""
+    accuracy, same = submission.out_of_fold_accuracy, (submission.sha256, submission.competition)
+    sent = [entry for entry in earlier if (entry.sha256, entry.competition) == same]
+    doubts = [f"the out-of-fold accuracy is only {accuracy:.5f}"] if accuracy < LOW_ACCURACY else []
+    return doubts + [f"the same bytes were sent to {entry.competition} at {entry.time}: {entry}" for entry in sent]
 
 
 def _send(run: Run, submission: Submission, yes: bool) -> None:
@@ -148,10 +139,8 @@ def _send(run: Run, submission: Submission, yes: bool) -> None:
     if earlier:
         write_submissions(run, earlier)
     doubts = _doubts(submission, earlier)
-    for doubt in doubts:
-        print(doubt, flush=True)
-    if doubts and not yes and not _is_confirmed():
-        raise UserError(f"{run.submission} is not sent: --yes sends it without asking")
+    if doubts and not yes:
+        raise UserError(f"{run.submission} is not sent, because {'; '.join(doubts)}: --yes sends it all the same")
     write_submissions(run, [*earlier, submission])
     try:
         with kaggle_request(competition):
@@ -163,14 +152,6 @@ def _send(run: Run, submission: Submission, yes: bool) -> None:
         raise
     print(f"{run.submission} is sent to {competition}", flush=True)
     write_submissions(run, [*earlier, replace(submission, ref=answer.ref or None)])
-
-
-def _is_confirmed() -> bool:
-    try:
-        answer = "" if paths.in_notebook() else input("Send it all the same? [y/N] ")
-    except EOFError:
-        answer = ""
-    return answer.strip().lower() in ("y", "yes")
 
 
 def read_submissions(run: Run) -> list[Submission]:

@@ -5,16 +5,18 @@ cv_report.md describes the entries of cv_report.json.
 
 import base64
 import html
+import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from digit_recognizer import cli
 from digit_recognizer.data import paths
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.paths import Locations
-from digit_recognizer.files import atomic, reading, write_json
+from digit_recognizer.files import ROOT, atomic, reading, write_json
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
 from digit_recognizer.results.page import write_page
@@ -95,7 +97,9 @@ def next_steps(locations: Locations, kind: str, report: dict[str, Any]) -> str:
         submit = "the button Submit to Competition beside this notebook's output"
     else:
         data = [] if locations.input == paths.input_folder(None) else ["--input", str(locations.input)]
-        submit = cli.script_command("submit.py", *data, "--output", locations.output)
+        files = [sys.executable, str(ROOT / "scripts/submit.py")]
+        files = [min(path, os.path.relpath(path), key=len) for path in files]
+        submit = shlex.join([*files, *data, "--output", str(locations.output)])
     return (
         f"page: {page if paths.on_kaggle() else page.resolve().as_uri()}\n"
         f"score: {report['overall']['accuracy']:.5f} out of fold, "

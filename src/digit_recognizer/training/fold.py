@@ -57,7 +57,7 @@ class FoldTrainer:
         self.recipe, self.rows = recipe, rows_of_epoch(recipe, train_rows)
         self.batches = self.rows // min(recipe.batch_size, self.rows)
         self.compute_dtype = backend.compute_dtype(recipe.precision)
-        self.xla_scope = backend.xla_scope(self.compute_dtype, recipe.epochs * self.rows, bool(recipe.filters))
+        self.xla_scope = backend.xla_scope(self.compute_dtype, recipe.epochs * self.rows, recipe.has_convolutions)
         self.network = networks.build(recipe)
         self.network.jit_compile = self.xla_scope != "none"
         self.learner = make_learner(recipe, self.rows, self.xla_scope, self.compute_dtype)
