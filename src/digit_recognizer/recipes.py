@@ -26,11 +26,6 @@ def _number(default, help: str, low, high=math.inf):
     return field(default=default, metadata={"help": help, "low": low, "high": high})
 
 
-def _sizes(default: tuple[int, ...], help: str):
-    """A field that holds whole numbers, each at least 1."""
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class Recipe:
     """A training configuration. Every field but the first four can be set with `--set FIELD=VALUE`."""
@@ -49,8 +44,10 @@ class Recipe:
 
     # the network
     scaling: str = _choice("unit", "pixels: 0 to 1, raw (0 to 255), or columns of length 1", "raw", "columns")
-    filters: tuple = _sizes((), "filters of the convolutions, as many numbers as the recipe has")
-    hidden: tuple = _sizes((128,), "units of the dense layers before the last; hidden= for none")
+    filters: tuple = field(default=(), metadata={"help": "filters of the convolutions, as many as the recipe has"})
+    hidden: tuple = field(
+        default=(128,), metadata={"help": "units of the dense layers before the last; hidden= for none"}
+    )
     activation: str = _choice("relu", "activation function", "sigmoid", "tanh", "leaky_relu", "elu")
     dropout: float = _number(0.0, "dropout rate after each of those dense layers", 0, 0.95)
     conv_dropout: float = _number(0.0, "dropout rate after the convolutions", 0, 0.95)
