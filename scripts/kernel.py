@@ -1,4 +1,4 @@
-"""Packs the project as a Kaggle kernel, pushes it, waits for its end and fetches its output.
+"""Packs the project as a Kaggle notebook, pushes it, waits for its end and fetches its output.
 
 Options of train.py come last, after --, such as: -- --folds 10 --time-budget 11h
 """
@@ -19,8 +19,7 @@ def main() -> None:
     add("--owner", metavar="NAME", help="your name at Kaggle (default: as the client knows it)")
     add("--accelerator", choices=kernel.ACCELERATORS, default="t4x2", help="(default: %(default)s)")
     add("--previous", metavar="OWNER/KERNEL", help="continue from the output of an earlier kernel")
-    add("--notebook", action="store_true", help="pack a notebook that ends with the report, not a script")
-    add("--pack-only", action="store_true", help="pack the kernel and push nothing")
+    add("--pack-only", action="store_true", help="push nothing: pack the kernel, and say how to try it")
     add("--no-wait", action="store_true", help="push the kernel, but neither wait for its end nor fetch its output")
     add("--fetch", action="store_true", help="push nothing: wait for the kernel at Kaggle and fetch its output")
     add("--output", metavar="DIR", type=Path, help="for the kernel and its output (default: output/kernel)")
@@ -30,14 +29,15 @@ def main() -> None:
         parser.error("--fetch waits for a kernel that is at Kaggle: leave out --pack-only and --no-wait")
     folder = paths.output_folder(options.output, "kernel")
     owner = options.owner or ("OWNER" if options.pack_only else None)
-    metadata = kernel.make_metadata(
-        owner, options.title, options.competition, options.accelerator, options.previous, options.notebook
-    )
+    metadata = kernel.make_metadata(owner, options.title, options.competition, options.accelerator, options.previous)
     if not options.fetch:
         kernel.pack(folder, metadata, options.options)
-    if not options.fetch and not options.pack_only:
+    if options.pack_only:
+        print(kernel.next_steps(folder, metadata["id"]))
+        return
+    if not options.fetch:
         kernel.push(folder, metadata["id"])
-    if not options.pack_only and not options.no_wait:
+    if not options.no_wait:
         kernel.wait_and_fetch(folder, metadata["id"])
 
 

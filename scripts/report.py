@@ -28,7 +28,7 @@ def main() -> None:
     from digit_recognizer.data import digits, paths
     from digit_recognizer.results.compare import format_comparison
     from digit_recognizer.results.comparison_page import write_comparison
-    from digit_recognizer.results.report import format_report, write_report
+    from digit_recognizer.results.report import format_report, next_steps, write_report
     from digit_recognizer.results.watch import watch_comparison, watch_run
     from digit_recognizer.runs.directory import Run
 
@@ -42,8 +42,8 @@ def main() -> None:
             print(format_comparison(write_comparison(run, runs, dataset)))
             print(f"{run.report / 'index.html'}, with runs.csv and pairs.csv beside it")
         else:
-            print(format_report(write_report(run, dataset)))
-            print(f"{run.report / 'index.html'}, {run.cv_report_json}, {run.cv_report_csv}, pictures in {run.report}")
+            report = write_report(run, dataset)
+            print(f"{format_report(report)}\n\n{next_steps(locations, dataset.kind, report)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ for ((i = 1; i <= $#; i++)); do
   case "${!i}" in
     --input | --output) locations+=("${@:i:2}") ;;
     --input=* | --output=*) locations+=("${!i}") ;;
-    -h | --help | --list) # no requirement is needed for these
+    -h | --help | --list | --check) # no requirement is needed for these
       find_python
       PYTHON="$BASE_PYTHON"
       stage train "$@"
@@ -23,7 +23,8 @@ for ((i = 1; i <= $#; i++)); do
 done
 
 find_python
-PYTHONPATH="$ROOT/src" "$BASE_PYTHON" -m digit_recognizer.data.paths ${locations[@]+"${locations[@]}"}
+PYTHON="$BASE_PYTHON"
+stage train "$@" --check # a mistake is answered before anything is installed
 set_up
 export DIGITS_NO_NOTICE=yes # of the sample: it is the first line here, and the last
 stage download --if-needed ${locations[@]+"${locations[@]}"}
@@ -31,4 +32,4 @@ stage train "$@"
 stage ensemble ${locations[@]+"${locations[@]}"}
 stage report ${locations[@]+"${locations[@]}"}
 unset DIGITS_NO_NOTICE
-PYTHONPATH="$ROOT/src" "$PYTHON" -m digit_recognizer.data.paths ${locations[@]+"${locations[@]}"}
+stage train "$@" --check # the notice again

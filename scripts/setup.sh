@@ -83,7 +83,11 @@ set_up() {
   fi
   if ! requirements "$@" | has_requirements "$PYTHON"; then
     echo "Installing the requirements with $PYTHON (about 2 GB, once) ..." >&2
-    requirements "$@" | "$PYTHON" -m pip install --quiet --disable-pip-version-check --requirement /dev/stdin >&2 ||
+    local quiet=--quiet # a log needs no bars
+    if [ -t 2 ]; then quiet=""; fi
+    trap 'echo "$(basename "$0"): interrupted while installing; the same command installs the rest" >&2; exit 130' INT
+    requirements "$@" | "$PYTHON" -m pip install $quiet --disable-pip-version-check --requirement /dev/stdin >&2 ||
       die "the requirements could not be installed: see above"
+    trap - INT
   fi
 }

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer import named_recipes
+from digit_recognizer import named_recipes, recipes
+from digit_recognizer.data import paths
 from digit_recognizer.files import UserError
 
 BEGAN = time.monotonic()  # seconds; --time-budget counts from here
@@ -27,6 +28,7 @@ def parse() -> argparse.Namespace:
         help=f"one, or several to compare, of: {names} (default: {named_recipes.DEFAULT})",
     )
     add("--list", action="store_true", help="list the recipes and their fields, and train nothing")
+    add("--check", action="store_true", help="check the options and that the data is there, and train nothing")
     add(
         "--set",
         metavar="FIELD=VALUE",
@@ -88,8 +90,14 @@ def main() -> None:
         print(named_recipes.listing())
         return
     fields = cli.recipe_options(options)
+    if options.check:  # with the standard library alone: run_all.sh does so before it installs anything
+        if not options.resume_from and not paths.output_folder(options.output).exists():  # a new run
+            for name in options.recipe:
+                recipes.change(named_recipes.named(name or named_recipes.DEFAULT), fields)
+        paths.check(options.input, options.output)
+        return
     # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.data import digits, paths
+    from digit_recognizer.data import digits
     from digit_recognizer.results import compare
     from digit_recognizer.runs.directory import Run, find_run
     from digit_recognizer.training import backend, session

@@ -41,6 +41,7 @@ class KaggleServer(ThreadingHTTPServer):
         self.saved = {}  # of the answer to a kernel that is pushed
         self.statuses = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
         self.output = {"submission.csv": "a,b", "cv_report.json": {}}  # of the kernel
+        self.files_on_a_page = 20  # of its list
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
@@ -152,8 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(status if isinstance(status, dict) else {"status": status})
 
     def ListKernelSessionOutput(self, request):  # noqa: N802
-        files = [{"url": f"{self.server.proxy}/{name}", "fileName": name} for name in self.server.output]
-        self._json({"files": files, "log": "said"})
+        names, first = [*self.server.output], int(request.get("pageToken") or 0)
+        after = first + self.server.files_on_a_page
+        files = [{"url": f"{self.server.proxy}/{name}", "fileName": name} for name in names[first:after]]
+        self._json({"files": files, "log": "said", "nextPageToken": str(after) if after < len(names) else ""})
 
     def do_GET(self):
         name = self._asked()

@@ -7,89 +7,82 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
+import tarfile
 
 import pytest
 from conftest import LIGHT, ROOT, arrays
 from kaggle_server import refused
 
 from digit_recognizer.files import read_json
+from digit_recognizer.kaggle.kernel import METADATA, NOTEBOOK
 from digit_recognizer.training import backend
-
-METADATA = "kernel-metadata.json"
-SCRIPT, NOTEBOOK = "digit_recognizer_kernel.py", "digit_recognizer_kernel.ipynb"
 
 
 @pytest.fixture
 def pack(call, tmp_path):
-    """Packs a kernel into tmp_path and returns its metadata and its code, of a notebook as one program."""
+    """Packs a kernel into tmp_path and returns its metadata and the cells of its notebook."""
 
     def pack(*options):
         outcome = call("kernel", "--pack-only", "--output", tmp_path, *options)
         assert outcome.code == 0, outcome
-        metadata = read_json(tmp_path / METADATA)
-        code = (tmp_path / metadata["code_file"]).read_text()
-        if metadata["kernel_type"] == "notebook":
-            cells = json.loads(code)["cells"]
-            code = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
-        return metadata, code
+        return read_json(tmp_path / METADATA), read_json(tmp_path / NOTEBOOK)["cells"]
 
     return pack
 
 
-def session(folder, code, **mounts):
-    """Runs a packed kernel as Kaggle does, in an empty folder beside read-only inputs; returns what it prints."""
+def sources(cells, kind="code") -> list[str]:
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
+
+
+def options_of(cells) -> list[str]:
+    """The options that the notebook gives to run_all.sh."""
+    names = {}
+    exec(sources(cells)[1].partition("\n")[0], names)
+    return names["OPTIONS"]
+
+
+def session(folder, notebook, **mounts):
+    """Runs a notebook in Jupyter as Kaggle does, beside read-only inputs; returns the outputs of its cells."""
     inputs, working = folder / "input", folder / "working"
     working.mkdir(parents=True)
     for name, source in mounts.items():
         shutil.copytree(source, inputs / name)
     before = {path: path.stat().st_mtime_ns for path in inputs.rglob("*")}
+    line = [sys.executable, "-m", "nbconvert", "--execute", "--allow-errors", "--to", "notebook", "--stdout", notebook]
     environment = os.environ | {"DIGITS_KAGGLE_ROOT": str(folder)}
-    run = subprocess.run([sys.executable, code], cwd=working, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+    run = subprocess.run(line, cwd=working, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
     assert {path: path.stat().st_mtime_ns for path in inputs.rglob("*")} == before
-    return run.stdout
+    cells = [cell for cell in json.loads(run.stdout)["cells"] if cell["cell_type"] == "code"]
+    return [cell["outputs"] for cell in cells]
+
+
+def printed(outputs) -> str:
+    return "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
 
 
 def test_packed_kernels_run_and_give_the_submission_of_the_checkout(light, call, tmp_path):
     """One session ends with a fold missing; a later one, of the other layout, goes on from its output."""
     csvs, run = light
     for name, options in (("first", ("--fold", "0")), ("later", ("--resume-from", tmp_path / "kaggle/input"))):
-        assert call("kernel", "--pack-only", "--output", tmp_path / name, "--", *LIGHT, *options).code == 0
-    first, later = (tmp_path / name / SCRIPT for name in ("first", "later"))
-    said = session(tmp_path / "before", first, **{"competitions/digit-recognizer": csvs})
-    assert "fold_01" in said and "Installing" not in said
+        outcome = call("kernel", "--pack-only", "--output", tmp_path / name, "--", *LIGHT, *options)
+        assert outcome.code == 0 and f"--execute --to html {tmp_path / name / NOTEBOOK}" in outcome.out
+    first, later = (tmp_path / name / NOTEBOOK for name in ("first", "later"))
+    unpacked, trained, _ = session(tmp_path / "before", first, **{"competitions/digit-recognizer": csvs})
+    assert not unpacked and "fold_01" in printed(trained) and "Installing" not in printed(trained)
     mounts = {"digit-recognizer": csvs, "notebooks/me/before": tmp_path / "before/working"}
-    said = session(tmp_path / "kaggle", later, **mounts)
-    assert "out-of-fold accuracy" in said
+    _, trained, [shown] = session(tmp_path / "kaggle", later, **mounts)
+    assert printed(trained).count("out-of-fold accuracy 0.") == 1
     assert arrays(tmp_path / "kaggle/working") == arrays(run)
-    assert (tmp_path / "kaggle/working/report/curves.png").exists()
+    page = "".join(shown["data"]["text/html"])
+    assert page.startswith("<iframe srcdoc=") and "Content-Security-Policy" in page and page.count("<img src=") == 3
 
 
-def test_a_packed_notebook_runs_and_ends_with_the_report(light, pack, tmp_path):
-    csvs, run = light
-    metadata, code = pack("--notebook", "--", "--resume-from", run)
-    assert (metadata["kernel_type"], metadata["code_file"]) == ("notebook", NOTEBOOK)
-    display = tmp_path / "modules/IPython/display.py"  # stands for a notebook's own
-    display.parent.mkdir(parents=True)
-    (display.parent / "__init__.py").write_text("")
-    display.write_text("def shown(*parts, **options):\n    print('displayed')\n\ndisplay = HTML = Image = shown\n")
-    (tmp_path / "cells.py").write_text(f"import sys\nsys.path.insert(0, {str(display.parents[1])!r})\n{code}")
-    said = session(tmp_path / "kaggle", tmp_path / "cells.py", **{"digit-recognizer": csvs})
-    assert "out-of-fold accuracy" in said and said.rstrip().endswith("displayed")
-    assert arrays(tmp_path / "kaggle/working") == arrays(run)
-
-
-@pytest.mark.parametrize("form", [[], ["--notebook"]])
-def test_a_mistake_ends_the_kernel(pack, csvs, tmp_path, form):
-    """A script with the exit code, a notebook with an exception: SystemExit would not fail it."""
-    _, code = pack(*form, "--", "--epochs", 0)
-    (tmp_path / "code.py").write_text(code)
-    csvs.rename(tmp_path / "input")
-    environment = os.environ | {"DIGITS_KAGGLE_ROOT": str(tmp_path)}
-    run = subprocess.run([sys.executable, tmp_path / "code.py"], env=environment, capture_output=True, text=True)
-    assert "epochs=0: it must be at least 1" in run.stdout
-    assert "RuntimeError: run_all.sh failed" in run.stderr if form else run.returncode == 2
+def test_a_mistake_ends_the_kernel(csvs, pack, tmp_path):
+    """With an exception: SystemExit would not fail a notebook."""
+    pack("--", "--epochs", 0)
+    _, outputs, _ = session(tmp_path / "kaggle", tmp_path / NOTEBOOK, **{"digit-recognizer": csvs})
+    assert "epochs=0: it must be a whole number" in printed(outputs) and outputs[-1]["ename"] == "RuntimeError"
 
 
 @pytest.mark.parametrize(
@@ -98,41 +91,39 @@ def test_a_mistake_ends_the_kernel(pack, csvs, tmp_path, form):
 )
 def test_metadata(pack, accelerator, shape, gpu, tpu):
     options = ("--accelerator", accelerator, "--previous", "me/before", "--owner", "me")
-    metadata, code = pack(*options, "--title", "Ziffern für Anna!")
+    metadata, cells = pack(*options, "--title", "Ziffern für Anna!")
     assert (metadata["machine_shape"], metadata["enable_gpu"], metadata["enable_tpu"]) == (shape, gpu, tpu)
     assert metadata["id"] == "me/ziffern-fur-anna" and metadata["title"] == "Ziffern für Anna!"
     assert metadata["enable_internet"] is False and metadata["is_private"] is True
     assert metadata["competition_sources"] == ["digit-recognizer"]
     assert metadata["kernel_sources"] == ["me/before"]
-    assert "['--time-budget', '11h', '--resume-from', '/kaggle/input']" in code
-    assert str(ROOT) not in code
+    assert options_of(cells) == ["--time-budget", "11h", "--resume-from", "/kaggle/input"]
+    assert str(ROOT) not in "".join(sources(cells))
 
 
 def test_options_that_are_given_are_not_overridden(pack):
     given = ["--time-budget=5h", "--resume-from=/kaggle/input/mine"]
-    assert f"OPTIONS = {given}\n" in pack("--previous", "me/before", "--", *given)[1]
-    assert "OPTIONS = ['--time-budget', '5h']\n" in pack("--", "--time-budget", "5h")[1]
+    assert options_of(pack("--previous", "me/before", "--", *given)[1]) == given
+    assert options_of(pack("--", "--time-budget", "5h")[1]) == ["--time-budget", "5h"]
 
 
-@pytest.mark.parametrize("title", ['Digits """ + print(1/0) + """ yes', "Digits\nprint(1/0)", "Digits {package} \\"])
-@pytest.mark.parametrize("form", [[], ["--notebook"]])
-def test_a_title_is_no_code(pack, title, form):
-    metadata, code = pack("--title", title, *form, "--", "it's\n\U0001f600")
-    names = {}
-    exec(code[: code.index("PACKAGE")], names)  # the title, the imports and OPTIONS
-    assert metadata["title"] == title
-    assert names["OPTIONS"] == ["it's\n\U0001f600", "--time-budget", "11h"]
-    compile(code, "kernel", "exec")
+@pytest.mark.parametrize("title", ["Digits\nprint(1/0)", "Digits OPTIONS = [] TITLE", "Digits <b> \\"])
+def test_neither_a_title_nor_an_option_is_code(pack, title):
+    metadata, cells = pack("--title", title, "--", "it's\n\U0001f600", "TITLE")
+    assert metadata["title"] == title and len(sources(cells, "markdown")[0].splitlines()) == 4
+    assert options_of(cells) == ["it's\n\U0001f600", "TITLE", "--time-budget", "11h"]
 
 
 def test_what_is_packed(pack):
     """The package whole, with its templates, the scripts and the requirements, and nothing else; twice the same."""
-    _, code = pack()
-    assert pack()[1] == code
+    _, cells = pack()
+    assert pack()[1] == cells
+    hidden = next(cell for cell in cells if cell["cell_type"] == "code")
+    assert hidden["metadata"] == {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
     names = {}
-    exec(code[: code.index("temporary =")], names)
-    with zipfile.ZipFile(io.BytesIO(base64.b64decode(names["PACKAGE"]))) as file:
-        packed = set(file.namelist())
+    exec(next(line for line in hidden["source"] if line.startswith("PACKAGE")), names)
+    with tarfile.open(fileobj=io.BytesIO(base64.b85decode(names["PACKAGE"]))) as archive:
+        packed = set(archive.getnames())
     files = [path for path in (ROOT / "src/digit_recognizer").rglob("*") if path.is_file()]
     files = [path for path in files if "__pycache__" not in path.parts and not path.name.startswith(".")]
     files += [ROOT / "requirements.txt", *(ROOT / "scripts").glob("*.py"), *(ROOT / "scripts").glob("*.sh")]
@@ -143,7 +134,8 @@ def test_what_is_packed(pack):
 def test_pushed_followed_and_fetched(server, call, tmp_path):
     outcome = call("kernel", "--output", tmp_path)
     assert (outcome.code, outcome.error) == (0, ""), outcome
-    assert server.kernel["text"] == (tmp_path / SCRIPT).read_text()
+    sent, written = json.loads(server.kernel["text"]), read_json(tmp_path / NOTEBOOK)  # the client writes it anew
+    assert sources(sent["cells"]) == sources(written["cells"]) and len(sent["cells"]) == len(written["cells"]) == 7
     assert server.kernel["slug"] == "somebody/digit-recognizer-k-fold-ensemble"
     assert server.kernel["machineShape"] == "NvidiaTeslaT4" and server.kernel["enableInternet"] is False
     states = [line.split()[-1] for line in outcome.out.splitlines() if line.startswith("waiting for the kernel, ")]
@@ -151,27 +143,36 @@ def test_pushed_followed_and_fetched(server, call, tmp_path):
     assert {path.name for path in (tmp_path / "output").iterdir()} >= {"submission.csv", "cv_report.json"}
 
 
-def test_a_pushed_notebook_that_is_fetched_later(server, call, tmp_path):
-    outcome = call("kernel", "--notebook", "--output", tmp_path, "--no-wait")
+def test_a_pushed_kernel_that_is_fetched_later(server, call, tmp_path):
+    outcome = call("kernel", "--output", tmp_path, "--no-wait")
     assert outcome.code == 0 and "kaggle.com/code/somebody/" in outcome.out and "--fetch" in outcome.out
     assert server.kernel["kernelType"] == "notebook" and not server.asked_for("GetKernelSessionStatus")
-    sent, written = json.loads(server.kernel["text"]), json.loads((tmp_path / NOTEBOOK).read_text())
-    assert sent == written and (written["nbformat"], len(written["cells"])) == (4, 4)
     outcome = call("kernel", "--output", tmp_path, "--fetch")
     assert outcome.code == 0 and f"its output is in {tmp_path / 'output'}" in outcome.out
     assert len(server.asked_for("SaveKernel")) == 1
     assert refused(call("kernel", "--fetch", "--no-wait"), "leave out --pack-only and --no-wait")
 
 
+def test_an_output_of_several_pages_is_fetched_whole_or_not_at_all(server, call, tmp_path):
+    """Client 2.0 can ask for the first page only."""
+    server.statuses, server.files_on_a_page = ["COMPLETE"], 1
+    outcome = call("kernel", "--output", tmp_path, "--fetch")
+    names = sorted(path.name for path in tmp_path.glob("output/*.*"))
+    if outcome.code == 0:
+        assert names == ["cv_report.json", "digit-recognizer-k-fold-ensemble.log", "submission.csv"]
+    else:
+        assert refused(outcome, "failed with TypeError: pip install --upgrade kaggle") and not names
+
+
 def test_the_outputs_of_two_kernels_stay_apart(server, call, tmp_path):
     (tmp_path / "output/fold_09").mkdir(parents=True)
     (tmp_path / "output/fold_09/metrics.json").write_text("{}")
-    for number in (1, 2):
+    for number in (2, 3):
         server.statuses = ["COMPLETE"]
         outcome = call("kernel", "--output", tmp_path, "--fetch")
-        assert outcome.code == 0 and f"an earlier kernel is {tmp_path / f'output_{number}'} now" in outcome.out
-    assert (tmp_path / "output_1/fold_09/metrics.json").exists()
-    assert (tmp_path / "output_2/submission.csv").exists() and not (tmp_path / "output/fold_09").exists()
+        assert outcome.code == 0 and f"its output is in {tmp_path / f'output_{number}'};" in outcome.out
+        assert {path.name for path in (tmp_path / f"output_{number}").iterdir()} >= {"submission.csv"}
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["fold_09"]
 
 
 def test_an_output_that_breaks_off_starts_no_second_kernel(server, call, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import html
 import re
 import shutil
 import subprocess
@@ -512,21 +513,16 @@ def test_two_processes_write_the_same_pages(run, second, csvs, tmp_path):
 # ---- a notebook, and the command
 
 
-def test_show_displays_the_table_and_the_pictures(run, dataset, monkeypatch, capsys):
+def test_show_displays_the_page_and_its_pictures(run, dataset, monkeypatch):
     shown = []
-    module = type("display", (), {"HTML": str, "Image": lambda path, width: path, "display": shown.append})
-    monkeypatch.setitem(sys.modules, "IPython", type("IPython", (), {}))
-    monkeypatch.setitem(sys.modules, "IPython.display", module)
-    with pytest.raises(UserError, match=r"run scripts/report.py"):
+    monkeypatch.setattr("IPython.display.display", lambda part: shown.append(part.data))
+    with pytest.raises(UserError, match=r"index.html is missing: run scripts/report.py"):
         show(run.folder)
     write_report(run, dataset)
     show(run.folder)
-    assert "<table" in shown[0] and "out-of-fold" in shown[0]
-    assert [Path(path).name for path in shown[1:]] == ["curves.png", "confusion_matrix.png", "errors.png"]
-    assert "out-of-fold accuracy" in capsys.readouterr().out
-    write_json(run.cv_report_json, {"folds": 5})
-    with pytest.raises(UserError, match=r"cv_report.json is damaged .*: run scripts/report.py again"):
-        show(run.folder)
+    frame, rest = shown[0].split("</iframe>")
+    assert html.escape(page_of(run)) in frame and 'sandbox="allow-scripts"' in frame
+    assert rest.count("<img src=") == rest.count("data:image/png;base64,") == 3
 
 
 def test_command_names_what_differs_from_the_named_recipe(recipe, dataset):

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from digit_recognizer import recipes
-from digit_recognizer.files import UserError, atomic, read_json, write_arrays, write_json
+from digit_recognizer.files import UserError, atomic, read_json, write_array, write_json
 from digit_recognizer.named_recipes import named
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import identity, refuse_another_run, refuse_other_members
@@ -72,7 +72,7 @@ def test_members_of_another_run_are_refused(tmp_path):
     with pytest.raises(UserError, match="fold_00 was trained with another recipe, split or data"):
         refuse_other_members(run, identity(SETTINGS | {"seed": 1}))
     (tmp_path / "fold_00/metrics.json").unlink()
-    write_arrays(tmp_path / "fold_00/state.npz", facts='{"identity": "x"}')
+    write_array(tmp_path / "fold_00/state.npz", facts='{"identity": "x"}')
     with pytest.raises(UserError, match="fold_00 was trained with another recipe"):
         refuse_other_members(run, own)
 

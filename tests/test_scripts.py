@@ -243,12 +243,15 @@ def test_run_all_goes_from_csvs_to_submission_and_tells_all_stages_where(whole_w
     assert (whole_way.outcome.code, whole_way.outcome.error) == (0, "")
     assert "out-of-fold accuracy" in whole_way.outcome.out
     assert (whole_way.run / "submission.csv").exists() and (whole_way.run / "report/curves.png").exists()
+    page, score, submit = whole_way.outcome.out.splitlines()[-3:]
+    assert page == f"page: {(whole_way.run / 'report/index.html').as_uri()}" and score.startswith("score: 0.")
+    assert submit.endswith(f"scripts/submit.py --input {whole_way.csvs} --output run")
 
 
 def test_run_all_stops_at_a_mistake(csvs, tmp_path):
     places = ("--input", csvs, "--output", tmp_path / "run")
     outcome = finish(start("run_all.sh", *places, "--epochs", "0", VIRTUAL_ENV=sys.prefix))
-    assert refused(outcome, "train.py: error: epochs=0: it must be at least 1")
+    assert refused(outcome, "train.py: error: epochs=0: it must be a whole number, at least 1")
     assert not (tmp_path / "run").exists()
 
 
@@ -288,7 +291,7 @@ def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatc
     [
         (("--recipe", "nn"), ("unknown recipe 'nn'",)),
         (("--set", "epoch=3"), ("--set epoch=3", "unknown field 'epoch': did you mean epochs?")),
-        (("--set", "dropout=lots"), ("dropout takes a number",)),
+        (("--set", "dropout=lots"), ("it must be a number, at least 0 and at most 0.95",)),
         (("--set", "activation=swish"), ("activation=swish", "sigmoid, tanh, leaky_relu, elu")),
         (("--recipe", "mlp", "nn"), ("unknown recipe 'nn'",)),
         (("--set", "dropout=0.2", "rotation=999"), ("rotation=999.0",)),
@@ -300,7 +303,7 @@ def test_one_csv_without_the_other_is_no_sample(call, csvs, tmp_path, monkeypatc
         (("--batch-size", "0"), ("batch_size=0",)),
         (("--threads", "0"), ("--threads 0",)),
         (("--fold", "5"), ("--fold 5", "folds 0 to 4")),
-        (("--epoch", "3"), ("unrecognized arguments",)),
+        (("--epoch", "3"), ("unrecognized arguments: --epoch 3: did you mean --epochs?",)),
         (("--output",), ("--output: expected one argument",)),
         (("--input", "nowhere"), ("nowhere does not exist",)),
     ],

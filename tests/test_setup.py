@@ -217,34 +217,51 @@ def test_when_run_all_downloads(call, tmp_path, monkeypatch, capsys, csv, archiv
     if credentials:
         monkeypatch.setenv("KAGGLE_API_TOKEN", "x")
     options = ["--input", str(folder)] if given else []
-    monkeypatch.setattr(sys, "argv", ["paths", *options])
     needed = expected == "download"
     assert paths.needs_download(folder if given else None) == needed
     if expected in ("sample", "download"):
-        paths.check()
+        paths.check(folder if given else None, None)
         assert capsys.readouterr().out == (f"{paths.SAMPLE_NOTICE}\n" if expected == "sample" else "")
     else:
         with pytest.raises(UserError, match=expected):
-            paths.check()
+            paths.check(folder if given else None, None)
     monkeypatch.setattr("digit_recognizer.kaggle.download.download", lambda *_: print("downloading"))
     assert call("download", "--if-needed", *options).out == ("downloading\n" if needed else "")
 
 
-def test_run_all_tells_before_anything_is_installed(labelled, csvs, tmp_path):
-    """With the Python at hand, without one package."""
+def test_mistakes_are_answered_before_anything_is_installed(labelled, csvs, programs, tmp_path):
+    """By run_all.sh with a Python that has no package, and whose environment cannot be made."""
     folder = write_npz(tmp_path / "input", labelled)
     (csvs / "test.csv").unlink()
-    check = [sys.executable, "-S", "-m", "digit_recognizer.data.paths"]
-    environment = {"PYTHONPATH": str(SCRIPTS.parent / "src"), "PATH": "/usr/bin:/bin"}
+    programs("python3", f'case "$*" in *ensurepip*) exit 1 ;; esac; exec {sys.executable} -S "$@"')
+    environment = {"PATH": str(programs.folder), "HOME": str(tmp_path)}
 
     def run(*options):
-        outcome = subprocess.run([*check, *options], capture_output=True, text=True, env=environment)
-        return outcome.returncode, outcome.stdout + outcome.stderr
+        line = ["/bin/bash", SCRIPTS / "run_all.sh", *options, "--output", tmp_path / "run"]
+        outcome = subprocess.run(line, capture_output=True, text=True, env=environment)
+        assert (outcome.returncode, outcome.stdout, outcome.stderr.count("\n")) == (2, "", 1), outcome
+        return outcome.stderr.partition(": error: ")[2]
 
-    assert run("--input", str(folder), "--output", "run") == (0, "")
-    code, text = run(f"--input={csvs}")
-    assert code == 2 and text.startswith(f"run_all.sh: error: {csvs / 'test.csv'} is missing: ")
-    assert run("--input") == (2, "run_all.sh: error: argument --input: expected one argument\n")
+    assert run(f"--input={csvs}").startswith(f"{csvs / 'test.csv'} is missing: ")
+    good = ("--input", folder)
+    assert run(*good, "--recipe", "fats") == "unknown recipe 'fats': did you mean fast?\n"
+    assert run(*good, "--set", "rotaton=10").endswith("unknown field 'rotaton': did you mean rotation?\n")
+    assert run(*good, "--tresholds", "1").startswith("unrecognized arguments: --tresholds 1: did you mean --threads?")
+    assert run(*good, "--folds", "1").startswith("folds=1 leaves nothing to validate on")
+    if not (SCRIPTS.parent / ".venv/bin/python").exists():
+        assert "has no venv" in run(*good, "--recipe", "mlp")
+
+
+def test_ctrl_c_while_installing(programs, tmp_path):
+    """Ctrl-C reaches every process of the terminal; pip then fails."""
+    (tmp_path / "requirements.txt").write_text("no-such-package\n")
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "venv/bin/python").write_text('#!/bin/bash\n[ "$2" != pip ] || kill -INT $PPID\nexit 1\n')
+    (tmp_path / "venv/bin/python").chmod(0o755)
+    programs("python3", "exit 0")
+    outcome = sourced(f"ROOT={tmp_path}; set_up; echo on", programs.folder, VIRTUAL_ENV=str(tmp_path / "venv"))
+    assert (outcome.returncode, outcome.stdout) == (130, "")
+    assert outcome.stderr.endswith("interrupted while installing; the same command installs the rest\n")
 
 
 @pytest.mark.parametrize("option", ["--list", "--help", "-h"])
@@ -266,8 +283,9 @@ def test_run_all_says_once_first_and_once_last_that_it_is_the_sample(programs, t
     (checkout / "requirements.txt").write_text("")
     for name in ("download", "train", "ensemble", "report"):
         (checkout / f"scripts/{name}.py").write_text(
-            "import sys\nfrom digit_recognizer.data.paths import Locations\n"
-            f"with Locations(None, None).announced():\n    print('{name}', *sys.argv[1:])\n"
+            "import sys\nfrom digit_recognizer.data.paths import Locations\nsample = Locations(None, None)\n"
+            "if '--check' in sys.argv:\n    sys.exit(sample.print_notice())\n"
+            f"with sample.announced():\n    print('{name}', *sys.argv[1:])\n"
         )
     programs("python3", f'exec {sys.executable} "$@"')
     environment = {"PATH": str(programs.folder), "HOME": str(tmp_path), "VIRTUAL_ENV": sys.prefix}

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from digit_recognizer import COMPETITION
 from digit_recognizer.files import UserError
-from digit_recognizer.recipes import check_value, parse_setting, settable_fields
+from digit_recognizer.recipes import check_value, did_you_mean, parse_setting, settable_fields
 
 WRONG, INTERRUPTED = 2, 130  # exit codes
 
@@ -31,6 +31,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError instead of printing the usage."""
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        if unknown:
+            message += did_you_mean(words.split()[0].partition("=")[0], self._option_string_actions, otherwise="")
         raise UserError(f"{message} (--help lists the options)")
 
 

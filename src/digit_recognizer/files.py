@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +71,7 @@ def atomic(path: Path, several_writers: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`; if the block succeeds, the file is moved to `path` in one step.
 
     If the block fails or the process dies, `path` keeps its old contents. After the block the file and its name
-    are on the disk and survive a loss of power.
-
-    Args:
-        path: the file to write.
-        several_writers: whether other processes may write the file too; then they wait for each other.
+    are on the disk and survive a loss of power. If there are `several_writers`, processes wait for each other.
     """
     temporary = path.with_name(f".{path.name}")  # the ending stays: Keras and NumPy look at it
     try:
@@ -119,28 +115,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_array(path: Path, array: "np.ndarray") -> None:
-    """Writes an .npy file."""
+def write_array(path: Path, array: "np.ndarray | None" = None, **arrays: Any) -> None:
+    """Writes `array` as an .npy file, or else named `arrays` as an .npz file."""
     import numpy as np
 
-    _write_through_memory(path, lambda buffer: np.save(buffer, array, allow_pickle=False))
-
-
-def write_arrays(path: Path, **arrays: Any) -> None:
-    """Writes an .npz file."""
-    import numpy as np
-
-    _write_through_memory(path, lambda buffer: np.savez(buffer, **arrays))
-
-
-def _write_through_memory(path: Path, save: Callable[[io.BytesIO], None]) -> None:
-    """Writes what `save` produces.
-
-    On a full disk NumPy does not notice that the last part of a small array was not written, and NumPy 2.0 leaves
-    an open archive that prints a traceback.
-    """
+    # through memory: on a full disk NumPy does not notice that the last part of a small array was not written, and
+    # NumPy 2.0 leaves an open archive that prints a traceback
     buffer = io.BytesIO()
-    save(buffer)
+    np.savez(buffer, **arrays) if array is None else np.save(buffer, array, allow_pickle=False)
     with atomic(path) as file:
         file.write_bytes(buffer.getbuffer())
 

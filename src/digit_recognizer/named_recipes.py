@@ -9,8 +9,6 @@ from digit_recognizer.recipes import Recipe, describe_values, did_you_mean, form
 FAST = Recipe(
     name="fast",
     network="fast_cnn",
-    citation="this project",
-    reported_accuracy="none",
     filters=(48, 96, 96, 192, 192),
     batchnorm_momentum=0.98,  # over about as many steps as the weights are averaged
     hidden=(128,),
@@ -51,7 +49,6 @@ RECIPES = {
             name="softmax_mlp",
             network="mlp",
             citation="the course 'TensorFlow quick start and practice', part 5 (it names the layers alone)",
-            reported_accuracy="none",
             hidden=(512, 512),
             epochs=5,
             batch_size=128,
@@ -70,7 +67,6 @@ RECIPES = {
             name="mlp",
             network="mlp",
             citation="the tutorial 'Machine learning guide (9): handwritten digits with TensorFlow'",
-            reported_accuracy="none",
             scaling="columns",
             hidden=(128, 128),
             epochs=3,
@@ -80,7 +76,6 @@ RECIPES = {
             network="shallow_cnn",
             filters=(28,),
             citation="the tutorial 'A shallow network in TensorFlow on MNIST'",
-            reported_accuracy="none",
             scaling="raw",
             epochs=100,
             batch_size=100,
@@ -94,7 +89,6 @@ RECIPES = {
             network="lenet",
             filters=(32, 64),
             citation="the course 'TensorFlow quick start and practice', part 5 (it names the layers alone)",
-            reported_accuracy="none",
             dropout=0.5,
             conv_dropout=0.25,
             epochs=5,
@@ -132,23 +126,19 @@ def named(name: str) -> Recipe:
 
 def listing() -> str:
     """Returns every recipe with its source and the fields that it sets, and every field with its meaning."""
-    lines = []
+    lines, options = [], settable_fields()
     for recipe in RECIPES.values():
+        values = {name: getattr(recipe, name) for name in options}
+        settings = [f"{name}={format_value(value)}" for name, value in values.items() if value != options[name].default]
         lines += [
             f"{recipe.name:12} {recipe.network}; reported accuracy: {recipe.reported_accuracy}",
             f"{'':12} {recipe.citation}",
-            *textwrap.wrap(_set_fields(recipe), 100, initial_indent=" " * 13, subsequent_indent=" " * 13),
+            *textwrap.wrap(" ".join(settings), 100, initial_indent=" " * 13, subsequent_indent=" " * 13),
         ]
     lines += ["", "fields, each with --set FIELD=VALUE (the default is that of a recipe that does not set it):"]
-    for option in settable_fields().values():
+    for option in options.values():
         lines += [
             f"{option.name:18} {option.metadata['help']}",
             f"{'':18} {describe_values(option)} (default: {format_value(option.default) or 'none'})",
         ]
     return "\n".join(lines)
-
-
-def _set_fields(recipe: Recipe) -> str:
-    """The fields that have another value than their default, as --set takes them."""
-    values = [(name, getattr(recipe, name), option.default) for name, option in settable_fields().items()]
-    return " ".join(f"{name}={format_value(value)}" for name, value, default in values if value != default)

@@ -6,6 +6,7 @@ name are in `named_recipes`.
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,75 +16,61 @@ from digit_recognizer.files import UserError
 AUGMENTATION = ("rotation", "zoom", "shift", "shear", "elastic")  # fields
 
 
-def _text(default: str | None, help: str, *others: str):
-    """A field that holds a text: any text where `default` is None, else the default or one of `others`."""
-    if default is None:
-        return field(metadata={"help": help})
+def _choice(default: str, help: str, *others: str):
+    """A field that holds the default or one of `others`."""
     return field(default=default, metadata={"help": help, "choices": (default, *others)})
 
 
-def _number(default, help: str, low, high=float("inf"), *, above=False):
-    """A field whose value lies in [low, high], or in (low, high] if it has to lie `above` low."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "above": above})
-
-
-def _sizes(default: tuple[int, ...], help: str):
-    """A field that holds whole numbers, each at least 1."""
-    return field(default=default, metadata={"help": help})
+def _number(default, help: str, low, high=math.inf):
+    """A field whose value lies in [low, high]."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A training configuration. Every field but the first four can be set with `--set FIELD=VALUE`."""
 
-    name: str = _text(None, "name of the recipe")
-    network: str = _text(None, "function of networks.py that builds the network")
-    citation: str = _text(None, "where the recipe comes from")
-    reported_accuracy: str = _text(None, "accuracy that its source reports, and on what")
+    name: str
+    network: str  # the function of networks.py that builds it
+    citation: str = "this project"  # where the recipe comes from
+    reported_accuracy: str = "none"  # by its source, and on what
 
     # the split
     folds: int = _number(5, "folds of the cross-validation; 1: a single split, which needs a holdout", 1, 100)
     repeats: int = _number(1, "how often the rows are split anew", 1, 100)
     holdout: float = _number(0.0, "part of the rows to validate on, with folds=1; 0: k-fold", 0, 0.9)
-    holdout_rows: str = _text("random", "rows of the holdout: random (stratified), or the first ones", "first")
+    holdout_rows: str = _choice("random", "rows of the holdout: random (stratified), or the first ones", "first")
     seed: int = _number(42, "seed of the split and of all random numbers in training", 0, 2**32 - 1)
 
     # the network
-    scaling: str = _text("unit", "pixels: 0 to 1, raw (0 to 255), or columns of length 1", "raw", "columns")
-    filters: tuple = _sizes((), "filters of the convolutions, as many numbers as the recipe has")
-    hidden: tuple = _sizes((128,), "units of the dense layers before the last; hidden= for none")
-    activation: str = _text("relu", "activation function", "sigmoid", "tanh", "leaky_relu", "elu")
+    scaling: str = _choice("unit", "pixels: 0 to 1, raw (0 to 255), or columns of length 1", "raw", "columns")
+    filters: tuple = field(default=(), metadata={"help": "filters of the convolutions, as many as the recipe has"})
+    hidden: tuple = field(
+        default=(128,), metadata={"help": "units of the dense layers before the last; hidden= for none"}
+    )
+    activation: str = _choice("relu", "activation function", "sigmoid", "tanh", "leaky_relu", "elu")
     dropout: float = _number(0.0, "dropout rate after each of those dense layers", 0, 0.95)
     conv_dropout: float = _number(0.0, "dropout rate after the convolutions", 0, 0.95)
     batchnorm_momentum: float = _number(0.99, "momentum of batch normalisation's moving averages", 0, 0.9999)
-    batchnorm_statistics: str = _text(
+    batchnorm_statistics: str = _choice(
         "recomputed",
-        "statistics of batch normalisation that predict: recomputed from training rows with the weights that predict, "
-        "or moving (the averages that training keeps)",
+        "batch normalisation predicts with: statistics recomputed from training rows, or moving averages",
         "moving",
     )
 
     # training
     epochs: int = _number(10, "passes over the training rows, at most", 1)
     batch_size: int = _number(32, "rows of a training step", 1)
-    loss: str = _text("cross_entropy", "loss function", "squared_error")
-    optimizer: str = _text(
+    loss: str = _choice("cross_entropy", "loss function", "squared_error")
+    optimizer: str = _choice(
         "adam", "optimizer; muon: Adam, with orthogonal steps for the filters", "sgd", "adagrad", "rmsprop", "muon"
     )
-    learning_rate: float = _number(1e-3, "learning rate at the start; of one_cycle, the peak", 0, above=True)
+    learning_rate: float = _number(1e-3, "learning rate at the start; of one_cycle, the peak", 1e-9)
     momentum: float = _number(0.0, "momentum of sgd, rmsprop and muon", 0, 0.9999)
-    ema_epochs: float = _number(
-        0.0, "epochs over which the weights are averaged for validation and prediction; 0: not averaged", 0, 1
-    )
-    kept_epoch: str = _text(
-        "best", "epoch whose network predicts: the best (by val_accuracy, the earliest on a tie) or the last", "last"
-    )
-    precision: str = _text(
-        "auto",
-        "number format of the computation; auto: what the device has instructions for",
-        "float32",
-        "bfloat16",
-        "float16",
+    ema_epochs: float = _number(0.0, "epochs over which the weights that predict are averaged; 0: not averaged", 0, 1)
+    kept_epoch: str = _choice("best", "epoch that predicts: the first with the best val_accuracy, or the last", "last")
+    precision: str = _choice(
+        "auto", "number format; auto: what the device has instructions for", "float32", "bfloat16", "float16"
     )
 
     # augmentation: every picture has its own random numbers, uniform in plus or minus the value
@@ -91,37 +78,24 @@ class Recipe:
     zoom: float = _number(0.0, "zoom, part of the size; height and width have their own", 0, 0.9)
     shift: float = _number(0.0, "shift, part of the height and of the width", 0, 0.9)
     shear: float = _number(0.0, "slant, pixels to the side for each pixel of height", 0, 0.9)
-    elastic: float = _number(
-        0.0, "elastic distortion, root mean square of the displacement in pixels (normally distributed)", 0, 5
-    )
+    elastic: float = _number(0.0, "elastic distortion, root mean square of the displacement in pixels", 0, 5)
 
     # prediction
-    tta_views: int = _number(
-        0, "test-time augmentation: mean over this many views, distorted half as much as in training", 0, 256
-    )
+    tta_views: int = _number(0, "mean over this many views, distorted half as much as in training", 0, 256)
 
     # the learning rate over the epochs
-    schedule: str = _text(
-        "constant",
-        "learning rate: constant; exponential; plateau (lower when val_accuracy "
-        "stands still); one_cycle (up, then down along a cosine)",
-        "exponential",
-        "plateau",
-        "one_cycle",
+    schedule: str = _choice(
+        "constant", "plateau falls when val_accuracy stands still", "exponential", "plateau", "one_cycle"
     )
-    decay: float = _number(0.9, "exponential: factor after each epoch", 0, 1, above=True)
-    warmup: float = _number(0.3, "one_cycle: part of all steps in which the rate rises", 0, 0.9, above=True)
+    decay: float = _number(0.9, "exponential: factor after each epoch", 0.001, 1)
+    warmup: float = _number(0.3, "one_cycle: part of all steps in which the rate rises", 0.001, 0.9)
     plateau_patience: int = _number(3, "plateau: epochs without a val_accuracy better by 0.0001 before it falls", 1)
-    plateau_factor: float = _number(0.5, "plateau: factor by which it falls", 0, 0.99, above=True)
+    plateau_factor: float = _number(0.5, "plateau: factor by which it falls", 0.001, 0.99)
     min_learning_rate: float = _number(1e-5, "plateau: lowest learning rate", 0)
 
     # early stopping
-    stopping_rule: str = _text(
-        "patience",
-        "early stopping: after stopping_patience epochs without a better value, or at the first fall",
-        "fall",
-    )
-    stopping_monitor: str = _text("val_loss", "value that early stopping watches", "val_accuracy", "loss", "accuracy")
+    stopping_rule: str = _choice("patience", "stop after stopping_patience epochs, or at the first fall", "fall")
+    stopping_monitor: str = _choice("val_loss", "value that early stopping watches", "val_accuracy", "loss", "accuracy")
     stopping_patience: int = _number(0, "epochs without a better value before training stops; 0: never", 0)
 
     def __post_init__(self):
@@ -148,42 +122,34 @@ _KINDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
-    tuple: "whole numbers such as 512,512",
+    tuple: "whole numbers such as 512,512, each at least 1",
 }
-_DESCRIPTION = ("name", "network", "citation", "reported_accuracy")  # not for --set
 
 
 def check_value(option: dataclasses.Field, value: Any) -> None:
     """Raises UserError, naming the field, if `value` is not one that the field `option` can have."""
-    # bool is an int to isinstance, NaN compares false with every bound
-    if type(value) is not option.type:
-        raise UserError(f"{option.name}={value!r}: it takes {_KINDS[option.type]}")
-    if option.type is tuple and not all(type(each) is int and each > 0 for each in value):
-        raise UserError(f"{option.name}={value}: it takes {_KINDS[tuple]}, each at least 1")
-    if value not in option.metadata.get("choices", [value]):
-        raise UserError(f"{option.name}={value}: it must be one of: {', '.join(option.metadata['choices'])}")
-    if "low" in option.metadata:
-        low, high, above = (option.metadata[key] for key in ("low", "high", "above"))
-        if not low <= value <= high or (above and value == low) or value == float("inf"):
-            raise UserError(f"{option.name}={value}: it must be {_range(option)}")
-
-
-def _range(option: dataclasses.Field) -> str:
-    low, high, above = (option.metadata[key] for key in ("low", "high", "above"))
-    bounds = f"{'more than' if above else 'at least'} {low}"
-    return bounds if high == float("inf") else f"{bounds} and at most {high}"
+    fits = type(value) is option.type  # bool is an int to isinstance
+    if fits and option.type is tuple:
+        fits = all(type(number) is int and number > 0 for number in value)
+    if fits and "low" in option.metadata:  # NaN compares false with every bound
+        fits = option.metadata["low"] <= value <= option.metadata["high"] and value != math.inf
+    if not fits or value not in option.metadata.get("choices", [value]):
+        raise UserError(f"{option.name}={format_value(value)}: it must be {describe_values(option)}")
 
 
 def settable_fields() -> dict[str, dataclasses.Field]:
     """Returns the fields that --set takes, by name."""
-    return {option.name: option for option in dataclasses.fields(Recipe) if option.name not in _DESCRIPTION}
+    return {option.name: option for option in dataclasses.fields(Recipe) if option.metadata}
 
 
 def describe_values(option: dataclasses.Field) -> str:
-    """Returns what a field can hold, in words: its choices, its range or its kind."""
+    """Returns what a field can hold, in words."""
     if "choices" in option.metadata:
-        return ", ".join(option.metadata["choices"])
-    return f"{_KINDS[option.type]}, {_range(option)}" if "low" in option.metadata else _KINDS[option.type]
+        return f"one of: {', '.join(option.metadata['choices'])}"
+    if "low" not in option.metadata:
+        return _KINDS[option.type]
+    low, high = option.metadata["low"], option.metadata["high"]
+    return f"{_KINDS[option.type]}, at least {low}" + (f" and at most {high}" if high < math.inf else "")
 
 
 def format_value(value: Any) -> str:
@@ -217,26 +183,27 @@ def change(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     return changed
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Returns ': did you mean NAME?' for the most similar of `names`, else a list of all of them."""
+def did_you_mean(name: str, names: Iterable[str], otherwise: str | None = None) -> str:
+    """Returns ': did you mean NAME?' for the most similar of `names`, else `otherwise` or a list of all of them."""
     names = list(names)
-    similar = difflib.get_close_matches(name, names, n=1)
-    return f": did you mean {similar[0]}?" if similar else f"; there are: {', '.join(names)}"
+    if similar := difflib.get_close_matches(name, names, n=1):
+        return f": did you mean {similar[0]}?"
+    return f"; there are: {', '.join(names)}" if otherwise is None else otherwise
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
     """Returns ('dropout', 0.4) for 'dropout=0.4'; raises UserError for an unknown field or a wrong type."""
     name, equals, text = setting.partition("=")
-    fields = settable_fields()
+    fields, advice = settable_fields(), " (--list explains the fields)"
     if not equals:
-        raise UserError(f"--set {setting}: expected FIELD=VALUE, such as dropout=0.4 (--list explains the fields)")
+        raise UserError(f"--set {setting}: expected FIELD=VALUE, such as dropout=0.4{advice}")
     if name not in fields:
-        raise UserError(f"--set {setting}: unknown field {name!r}{did_you_mean(name, fields)}")
+        raise UserError(f"--set {setting}: unknown field {name!r}{did_you_mean(name, fields, advice)}")
     kind: Any = fields[name].type
     try:
         return name, tuple(map(int, text.split(",") if text else ())) if kind is tuple else kind(text)
     except ValueError:
-        raise UserError(f"--set {setting}: {name} takes {_KINDS[kind]}") from None
+        raise UserError(f"--set {setting}: it must be {describe_values(fields[name])}") from None
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
@@ -252,9 +219,8 @@ def from_json(settings: dict[str, Any]) -> Recipe:
     Raises UserError if a field is missing or has a value that it cannot have.
     """
     names = [option.name for option in dataclasses.fields(Recipe)]
-    missing = [name for name in names if name not in settings]
-    if missing:
+    if missing := [name for name in names if name not in settings]:
         raise UserError(f"it has no {missing[0]}")
-    values = {name: settings[name] for name in names}
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    values = ((name, settings[name]) for name in names)
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values}
     return Recipe(**fields)

@@ -3,7 +3,6 @@
 Only the standard library is used: `run_all.sh` runs this module before anything is installed.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ SAMPLE_NOTICE = (
     "THIS IS THE BUILT-IN SAMPLE, not the competition: 1,797 small digits, fewer folds and epochs. "
     "Put the competition's CSVs into input/ for the real thing."
 )
+_TRAINED_ON_SAMPLE = "THIS RUN LEARNED FROM THE BUILT-IN SAMPLE, 1,797 small digits, not from the files in input/."
 _KAGGLE_LEVELS = 6  # of folders in /kaggle/input that are searched
 _SILENT = "DIGITS_NO_NOTICE"  # set by run_all.sh, which prints the notice itself
 
@@ -49,7 +49,7 @@ class Locations:
     def print_notice(self) -> None:
         """Prints that this is the sample, if it is, unless run_all.sh does so for all of its stages."""
         if self.is_sample and _SILENT not in os.environ:
-            print(SAMPLE_NOTICE, flush=True)
+            print(SAMPLE_NOTICE if _is_empty(input_folder(None)) else _TRAINED_ON_SAMPLE, flush=True)
 
 
 def resolve(input: Path | None, output: Path | None) -> Locations:
@@ -70,7 +70,7 @@ def resolve(input: Path | None, output: Path | None) -> Locations:
 
 def needs_download(input: Path | None) -> bool:
     """Returns whether scripts/download.py has to run first: no data, no --input, but Kaggle credentials."""
-    if input is not None or _on_kaggle():
+    if input is not None or on_kaggle():
         return False
     return _is_empty(input_folder(None)) and credentials_place() is not None
 
@@ -85,12 +85,12 @@ def _is_empty(folder: Path) -> bool:
 
 def input_folder(input: Path | None) -> Path:
     """Returns the folder or file of the data, existing or not, if --input is `input`."""
-    return input or (_mounted_data() if _on_kaggle() else Path(os.path.relpath(ROOT / "input")))
+    return input or (_mounted_data() if on_kaggle() else Path(os.path.relpath(ROOT / "input")))
 
 
 def output_folder(output: Path | None, name: str = "run") -> Path:
     """Returns the run directory if --output is `output`; `name` is its default in output/."""
-    return output or (KAGGLE / "working" if _on_kaggle() else Path(os.path.relpath(ROOT / "output" / name)))
+    return output or (KAGGLE / "working" if on_kaggle() else Path(os.path.relpath(ROOT / "output" / name)))
 
 
 def in_notebook() -> bool:
@@ -103,7 +103,8 @@ def on_terminal() -> bool:
     return sys.stderr.isatty() and not in_notebook()
 
 
-def _on_kaggle() -> bool:
+def on_kaggle() -> bool:
+    """Returns whether this is a Kaggle session, or a rehearsal of one."""
     return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 
 
@@ -113,7 +114,7 @@ def credentials_place() -> str | None:
     if environment.get("KAGGLE_API_TOKEN"):  # the token, or the path of a file with it
         return "KAGGLE_API_TOKEN"
     files = [home / "access_token", home / "access_token.txt"]
-    if _on_kaggle() and environment.get("KAGGLE_API_V1_TOKEN"):
+    if on_kaggle() and environment.get("KAGGLE_API_V1_TOKEN"):
         files.insert(0, Path(environment["KAGGLE_API_V1_TOKEN"]))
     has_pair = environment.get("KAGGLE_USERNAME") and environment.get("KAGGLE_KEY")
     if not has_pair:
@@ -143,23 +144,11 @@ def _mounted_data() -> Path:
     return min(folders, key=lambda folder: (FORMATS[0] not in folders[folder], folder))
 
 
-def check() -> None:
-    """Checks before run_all.sh installs anything that all data files are there; prints the sample's notice."""
-    parser = argparse.ArgumentParser(prog="run_all.sh", usage=argparse.SUPPRESS, allow_abbrev=False)
-    parser.add_argument("--input", type=Path)
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
-    if needs_download(options.input):
+def check(input: Path | None, output: Path | None) -> None:
+    """Checks that all data files are there, unless they are to be downloaded; prints the sample's notice."""
+    if needs_download(input):
         return
-    locations = resolve(options.input, options.output)
+    locations = resolve(input, output)
     if locations.input is not None:
         input_files.find_files(locations.input)
     locations.print_notice()
-
-
-if __name__ == "__main__":
-    try:
-        check()
-    except UserError as error:
-        print(f"run_all.sh: error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -3,7 +3,6 @@
 It is imported only when it is needed: its import authenticates, and version 2.0 then exits if that fails.
 """
 
-import codecs
 import errno
 import importlib.metadata
 import io
@@ -24,10 +23,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two requests of `poll`
 BACK_OFF = 1.5  # factor from one pause to the next
 
 _SETTINGS = "https://www.kaggle.com/settings/api"
-_NEW_TOKEN = f"make a new token at {_SETTINGS} and put it there"
-_NO_CONNECTION = "check the network and HTTPS_PROXY"
+_NEW_TOKEN = f"make a new token at {_SETTINGS} and put it there, as UTF-8 without BOM"
 _BROKE_OFF = "the connection to Kaggle broke off: run the same command again"
-_CERTIFICATE = "the server's certificate is not trusted: set REQUESTS_CA_BUNDLE to your company's certificate"
 _PASSWORD = "the proxy wants a password (407): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT"
 
 # What an exception means: the name of its class or of a base class, and a part of its message. The first match counts.
@@ -35,12 +32,13 @@ _FAULTS = {
     ("InvalidSchema", "SOCKS"): "the proxy is a SOCKS proxy, which needs PySocks: pip install pysocks",
     ("InvalidURL", ""): "HTTPS_PROXY is not the address of a proxy, such as http://HOST:PORT",
     ("ValueError", "Invalid header value"): f"the Kaggle token contains a line break: {_NEW_TOKEN}",
-    ("SSLError", "CERTIFICATE_VERIFY_FAILED"): _CERTIFICATE,
-    ("SSLError", ""): "no TLS connection to Kaggle: check HTTPS_PROXY and REQUESTS_CA_BUNDLE",
+    (
+        "SSLError",
+        "",
+    ): "no trusted TLS connection: set REQUESTS_CA_BUNDLE to your company's certificate, check HTTPS_PROXY",
     ("OSError", "CA certificate bundle"): "REQUESTS_CA_BUNDLE names a file that does not exist: correct it",
     ("ProxyError", " 407 "): _PASSWORD,
-    ("ProxyError", ""): f"no connection to Kaggle through the proxy: {_NO_CONNECTION}",
-    ("ConnectionError", "Max retries exceeded"): f"no connection to Kaggle: {_NO_CONNECTION}",
+    ("ConnectionError", "Max retries exceeded"): "no connection to Kaggle: check the network and HTTPS_PROXY",
     ("JSONDecodeError", ""): "the answer is not Kaggle's: a proxy or a sign-in page of the network sent it",
     ("RequestException", ""): _BROKE_OFF,
     ("HTTPError", ""): _BROKE_OFF,  # urllib3's
@@ -83,15 +81,9 @@ def connect() -> Any:
     for name in ("VERBOSE", "VERBOSE_OUTPUT"):  # they make the client read every answer whole, to print it
         os.environ.pop(name, None)
     with kaggle_request("authentication") as output:
-        try:
-            import kaggle
+        import kaggle
 
-            kaggle.api.authenticate()
-        except OSError as error:
-            if not error.filename:  # a fault of the network
-                raise
-            folder = f"{quoted(error.filename)} ({error.strerror})"
-            raise UserError(f"kaggle cannot write {folder}: set KAGGLE_CONFIG_DIR to a writable folder") from None
+        kaggle.api.authenticate()
     for line in dict.fromkeys(output.getvalue().splitlines()):  # such as: other users can read kaggle.json
         print(quoted(line), flush=True)
     return kaggle.api
@@ -100,21 +92,17 @@ def connect() -> Any:
 def _secrets() -> list[str]:
     """Returns the tokens and keys that the client uses.
 
-    Raises UserError if it cannot read their file, which has to be UTF-8 without BOM and, as .json, a JSON object.
+    Raises UserError if their file is not UTF-8 without BOM or, as .json, no JSON object.
     """
     token = os.environ.get("KAGGLE_API_TOKEN")
     secrets = [token, os.environ.get("KAGGLE_KEY")]
     path = Path(token or paths.credentials_place() or "")
     if len(path.name) < 200 and path.is_file():  # a token can be too long for the name of a file
         with reading(path, _NEW_TOKEN):
-            data = path.read_bytes()
-            if data.startswith(codecs.BOM_UTF8):
-                raise UserError(f"{path} begins with a byte order mark (BOM): save it as UTF-8 without BOM")
-            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise UserError(f"{path} is UTF-16: save it as UTF-8 without BOM")
-            values = json.loads(data.decode()) if path.suffix == ".json" else {"key": data.decode().strip()}
-            if not isinstance(values, dict):
-                raise ValueError("it is no JSON object")
+            text = path.read_text(encoding="utf-8").strip()
+            values = json.loads(text) if path.suffix == ".json" else {"key": text}
+            if not isinstance(values, dict) or text.startswith("\ufeff"):
+                raise ValueError("it is no JSON object, or has a byte order mark")
         secrets += [values.get(name) for name in ("key", "access_token", "refresh_token")]
     return [secret for secret in secrets if isinstance(secret, str) and len(secret) > 3]
 

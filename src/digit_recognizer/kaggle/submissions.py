@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from digit_recognizer.data import digits, paths
+from digit_recognizer.data import digits
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError, read_json, reading, write_json
@@ -21,28 +21,20 @@ from digit_recognizer.results.out_of_fold import covered_rows, load_oof
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import check_data
 
-LOW_ACCURACY = 0.9  # out of fold; a run below it is not sent without asking
-
-_OPEN = ("sending", "pending")  # statuses that another look at Kaggle's list may change
-_OUTCOMES = {
-    "sending": "not known whether it reached Kaggle",
-    "refused": "refused by Kaggle",
-    "pending": "no score yet",
-    "error": "Kaggle could not score it: {error}",
-}
+LOW_ACCURACY = 0.9  # out of fold; a run below it is sent with --yes only
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An entry of submissions.json. It is written before anything is sent, so that no fault loses it."""
+    """An entry of submissions.json. It is written before anything is sent, and removed if Kaggle refuses it."""
 
     time: str  # UTC, when the sending began
     competition: str
     sha256: str  # of submission.csv
     message: str  # with the key at its end
     out_of_fold_accuracy: float
-    ref: int | None = None  # Kaggle's number of the submission
-    status: str = "sending"  # then refused, or as Kaggle says: pending, complete, error
+    ref: int | None = None  # Kaggle's number of the submission; None if it is not known to have arrived
+    status: str = "pending"  # as Kaggle says: then complete or error
     public_score: float | None = None
     error: str | None = None  # why Kaggle cannot score it
 
@@ -53,8 +45,10 @@ class Submission:
 
     def __str__(self) -> str:
         """Returns the score beside the run's own accuracy, or why there is no score."""
-        if self.status in _OUTCOMES:
-            return _OUTCOMES[self.status].format(error=self.error)
+        if self.status == "error":
+            return f"Kaggle could not score it: {self.error}"
+        if self.status == "pending":
+            return "no score yet" if self.ref else "not known whether it reached Kaggle"
         if self.public_score is None:
             return "public score not shown by Kaggle"
         difference = self.public_score - self.out_of_fold_accuracy
@@ -71,16 +65,11 @@ def submit(
 ) -> None:
     """Checks a run's submission.csv, sends it, waits for its score and prints it.
 
-    Args:
-        locations: the data that the run was trained on, and the run directory.
-        competition: the last part of its address on Kaggle.
-        message: what Kaggle shows with the submission; None: made of the run.
-        seconds: how long to wait for the score at most.
-        yes: whether to send without asking.
-        dry_run: whether to do everything but send.
+    The run is that of `locations`, trained on their data. `message` is what Kaggle shows; None: made of the run.
+    `seconds` are waited for the score at most. `yes` sends in spite of doubts, `dry_run` does everything but send.
 
-    Raises UserError if the file is not the run's, the run is not of this data, the user does not want to send it, or
-    Kaggle refuses it or cannot score it.
+    Raises UserError if the file is not the run's, the run is not of this data, there are doubts, or Kaggle refuses it
+    or cannot score it.
     """
     run = Run(locations.output)
     with nullcontext() if dry_run else run.lock():
@@ -89,15 +78,10 @@ def submit(
         if dry_run:
             print("\n".join([*_doubts(submission, read_submissions(run)), "--dry-run: nothing is sent"]))
             return
-        submission = _send(run, submission, yes)
-    if seconds:
-        submission = wait_for_score(run, submission, seconds)
-    address = f"https://www.kaggle.com/competitions/{competition}/submissions"
-    if submission.status == "error":
-        raise UserError(f"{submission} (see {address})")
-    print(submission)
-    if submission.status in _OPEN:
-        print(f"python scripts/submit.py --score --output {run.folder} looks later; {address} shows it too")
+        _send(run, submission, yes)
+    for submission in look_up_scores(run, seconds)[-1:]:
+        if submission.status == "error":
+            raise UserError(f"{submission} (see https://www.kaggle.com/competitions/{competition}/submissions)")
 
 
 def _prepare(run: Run, dataset: Dataset, competition: str, message: str | None) -> Submission:
@@ -133,37 +117,30 @@ def _default_message(run: Run, accuracy: float) -> str:
 
 
 def _doubts(submission: Submission, earlier: Sequence[Submission]) -> list[str]:
-    """Returns why the user should be asked: a low accuracy, or earlier submissions of the same bytes."""
-    doubts = []
-    if submission.out_of_fold_accuracy < LOW_ACCURACY:
-        doubts.append(f"the out-of-fold accuracy is only {submission.out_of_fold_accuracy:.5f}")
-    for entry in earlier:
-        same = (entry.sha256, entry.competition) == (submission.sha256, submission.competition)
-        if same and entry.status != "refused":
-            doubts.append(f"the same bytes were sent to {entry.competition} at {entry.time}: {entry}")
-    return doubts
+    """Returns why only --yes should send it: a low accuracy, or earlier submissions of the same bytes."""
+    accuracy, same = submission.out_of_fold_accuracy, (submission.sha256, submission.competition)
+    sent = [entry for entry in earlier if (entry.sha256, entry.competition) == same]
+    doubts = [f"the out-of-fold accuracy is only {accuracy:.5f}"] if accuracy < LOW_ACCURACY else []
+    return doubts + [f"the same bytes were sent to {entry.competition} at {entry.time}: {entry}" for entry in sent]
 
 
-def _send(run: Run, submission: Submission, yes: bool) -> Submission:
-    """Sends submission.csv and returns its new record; the run's lock has to be held.
+def _send(run: Run, submission: Submission, yes: bool) -> None:
+    """Sends submission.csv and records it; the run's lock has to be held.
 
     If it is not known whether Kaggle received it, the record stays, and the key in the message tells later.
     """
     api, competition = connect(), submission.competition
-    listed = _list_submissions(api, competition)
-    earlier = read_submissions(run)
-    earlier = [updated(entry, listed) if entry.competition == competition else entry for entry in earlier]
+    listed = {competition: _list_submissions(api, competition)}
+    earlier = [_updated(entry, listed) for entry in read_submissions(run)]
     refs = {entry.ref for entry in earlier}
-    for item in listed:  # the same bytes may have been sent from a copy of this run
+    for item in listed[competition]:  # the same bytes may have been sent from a copy of this run
         if item.ref not in refs and item.description.endswith(submission.key):
-            earlier.append(updated(replace(submission, time=f"{item.date} UTC"), [item]))
+            earlier.append(_updated(replace(submission, time=f"{item.date} UTC"), {competition: [item]}))
     if earlier:
         write_submissions(run, earlier)
     doubts = _doubts(submission, earlier)
-    for doubt in doubts:
-        print(doubt, flush=True)
-    if doubts and not yes and not _is_confirmed():
-        raise UserError(f"{run.submission} is not sent: --yes sends it without asking")
+    if doubts and not yes:
+        raise UserError(f"{run.submission} is not sent, because {'; '.join(doubts)}: --yes sends it all the same")
     write_submissions(run, [*earlier, submission])
     try:
         with kaggle_request(competition):
@@ -171,18 +148,10 @@ def _send(run: Run, submission: Submission, yes: bool) -> Submission:
         if not answer.ref and not answer.message.lower().startswith("success"):  # the client does not raise
             raise NotDoneError(f"nothing is submitted ({quoted(answer.message)}): run the same command again")
     except NotDoneError:
-        _record(run, submission, replace(submission, status="refused"))
+        write_submissions(run, earlier)
         raise
     print(f"{run.submission} is sent to {competition}", flush=True)
-    return _record(run, submission, replace(submission, ref=answer.ref or None, status="pending"))
-
-
-def _is_confirmed() -> bool:
-    try:
-        answer = "" if paths.in_notebook() else input("Send it all the same? [y/N] ")
-    except EOFError:
-        answer = ""
-    return answer.strip().lower() in ("y", "yes")
+    write_submissions(run, [*earlier, replace(submission, ref=answer.ref or None)])
 
 
 def read_submissions(run: Run) -> list[Submission]:
@@ -200,21 +169,15 @@ def write_submissions(run: Run, submissions: Sequence[Submission]) -> None:
     write_json(run.submissions_json, [asdict(submission) for submission in submissions])
 
 
-def _record(run: Run, old: Submission, new: Submission) -> Submission:
-    """Replaces `old` by `new` in submissions.json and returns `new`; the run's lock has to be held."""
-    write_submissions(run, [new if entry == old else entry for entry in read_submissions(run)])
-    return new
-
-
 def _list_submissions(api: Any, competition: str) -> list[Any]:
     """Returns the newest 100 submissions as Kaggle lists them, the newest first."""
     with kaggle_request(competition):
         return [item for item in api.competition_submissions(competition, page_size=100) or [] if item]
 
 
-def updated(submission: Submission, listed: Sequence[Any]) -> Submission:
-    """Returns the submission as Kaggle's list has it: with its number, else the newest one with its key."""
-    for item in listed if submission.status in _OPEN else ():
+def _updated(submission: Submission, listed: dict[str, list[Any]]) -> Submission:
+    """Returns the submission as the list of its competition has it: by its number, else the newest with its key."""
+    for item in listed.get(submission.competition, ()) if submission.status == "pending" else ():
         if item.ref == submission.ref if submission.ref else item.description.endswith(submission.key):
             status = item.status.name.lower()
             score = float(item.public_score) if item.public_score and status == "complete" else None
@@ -223,29 +186,29 @@ def updated(submission: Submission, listed: Sequence[Any]) -> Submission:
     return submission
 
 
-def wait_for_score(run: Run, submission: Submission, seconds: float) -> Submission:
-    """Waits for the score, `seconds` at most, records what Kaggle's list tells, and returns the new record."""
-    api, latest = connect(), submission
+def look_up_scores(run: Run, seconds: float) -> list[Submission]:
+    """Waits for scores still to come, `seconds` at most, records and prints the outcomes, and returns them.
 
-    def look() -> tuple[str, bool]:
-        nonlocal latest
-        latest = updated(latest, _list_submissions(api, submission.competition))
-        return str(latest), latest.status not in _OPEN
-
-    poll(look, "the score", seconds)
-    with run.lock():  # other processes may have written the run meanwhile
-        return _record(run, submission, latest)
-
-
-def look_up_scores(run: Run, seconds: float) -> None:
-    """Prints the outcome of each submission in submissions.json; waits `seconds` at most for a score still to come.
-
-    Raises UserError if there is no submission.
+    Raises UserError if nothing was sent.
     """
-    submissions = read_submissions(run)
+    submissions, listed = read_submissions(run), {}
     if not submissions:
         raise UserError(f"{run.submissions_json} records no submission: give --output, or leave --score out")
-    for submission in submissions:
-        if submission.status in _OPEN:
-            submission = wait_for_score(run, submission, seconds if submission.ref else 0)
-        print(f"{submission.time}, {submission.competition}: {submission}", flush=True)
+    if pending := {entry.competition for entry in submissions if entry.status == "pending"}:
+        api = connect()
+
+        def look() -> tuple[str, bool]:
+            listed.update({competition: _list_submissions(api, competition) for competition in pending})
+            latest = [_updated(entry, listed) for entry in submissions]
+            waiting = [entry for entry in latest if entry.status == "pending" and entry.ref]
+            return str(waiting[-1] if waiting else latest[-1]), not waiting
+
+        poll(look, "the score", seconds)
+        with run.lock():  # other processes may have written the run meanwhile
+            submissions = [_updated(entry, listed) for entry in read_submissions(run)]
+            write_submissions(run, submissions)
+    for entry in submissions:
+        print(f"{entry.time}, {entry.competition}: {entry}", flush=True)
+    if any(entry.status == "pending" for entry in submissions):
+        print(f"python scripts/submit.py --score --output {run.folder} looks later")
+    return submissions

@@ -3,13 +3,20 @@
 cv_report.md describes the entries of cv_report.json.
 """
 
+import base64
+import html
+import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from digit_recognizer.data import paths
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.files import UserError, atomic, read_json, reading, write_json
+from digit_recognizer.data.paths import Locations
+from digit_recognizer.files import ROOT, atomic, reading, write_json
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
 from digit_recognizer.results.page import write_page
@@ -81,22 +88,44 @@ def _format_scores(report: dict[str, Any]) -> str:
     return "\n".join(lines + report["warnings"])
 
 
-def show(folder: Path | str) -> None:
-    """Displays the essentials of the report of the run in `folder`, in a notebook: table, scores and pictures.
+def next_steps(locations: Locations, kind: str, report: dict[str, Any]) -> str:
+    """Returns what to look at after a report, in three lines: the page, the score, and how to submit.
 
-    Raises UserError if `report.py` has not run yet, or if cv_report.json is damaged.
+    `kind` is that of the data set, `report` the contents of cv_report.json.
     """
-    from IPython.display import HTML, Image, display
+    page, expected = locations.output / "report/index.html", report["expected_test_accuracy"]
+    if kind != "competition":
+        submit = f"not possible, {kind} data is not the competition's"
+    elif paths.on_kaggle():
+        submit = "the button Submit to Competition beside this notebook's output"
+    else:
+        data = [] if locations.input == paths.input_folder(None) else ["--input", str(locations.input)]
+        files = [sys.executable, str(ROOT / "scripts/submit.py")]
+        files = [min(path, os.path.relpath(path), key=len) for path in files]
+        submit = shlex.join([*files, *data, "--output", str(locations.output)])
+    return (
+        f"page: {page if paths.on_kaggle() else page.resolve().as_uri()}\n"
+        f"score: {report['overall']['accuracy']:.5f} out of fold, "
+        f"{expected['low']:.4f} to {expected['high']:.4f} to expect of a submission\n"
+        f"submit: {submit}"
+    )
 
-    run = Run(Path(folder))
-    if not run.cv_report_json.exists():
-        raise UserError(f"{run.folder} has no report yet: run scripts/report.py --output {run.folder}")
-    advice = "run scripts/report.py again"
-    report = read_json(run.cv_report_json, advice)
-    with reading(run.cv_report_json, advice):
-        table, scores = _table(report).to_html(formatters=_FORMATTERS, na_rep=""), _format_scores(report)
-    display(HTML(table))
-    print(scores)
-    for name in ("curves.png", "confusion_matrix.png", "errors.png"):
-        if (run.report / name).is_file():
-            display(Image(str(run.report / name), width=900))
+
+def show(folder: Path | str) -> None:
+    """Displays the page of the run in `folder` inside a notebook, and its pictures if a frontend allows no frames.
+
+    Raises UserError if `report.py` has not run yet.
+    """
+    from IPython.display import HTML, display
+
+    run, pictures = Run(Path(folder)), ""
+    with reading(run.report / "index.html", f"run scripts/report.py --output {run.folder}"):
+        page = (run.report / "index.html").read_text(encoding="utf-8")
+    for path in (run.report / name for name in ("curves.png", "confusion_matrix.png", "errors.png")):
+        if path.is_file():
+            source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            pictures += f'<img src="{source}" alt="{path.stem}" width="900">'
+    style = "width: 100%; height: 800px; border: 0"
+    # the page keeps its own policy, and the sandbox keeps it from the notebook
+    frame = f'<iframe srcdoc="{html.escape(page)}" sandbox="allow-scripts" style="{style}"></iframe>'
+    display(HTML(f"{frame}<details><summary>No page above? Its pictures</summary>{pictures}</details>"))

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from digit_recognizer.files import UserError, atomic, write_arrays
+from digit_recognizer.files import UserError, atomic, write_array
 from digit_recognizer.runs.member import HISTORY
 from digit_recognizer.training.callbacks import ValidationWeights, assign, values
 
@@ -135,7 +135,7 @@ class Checkpoint(keras.callbacks.Callback):
             ],
         }
         numbered = {f"{kind}_{number}": array for kind, arrays in kinds.items() for number, array in enumerate(arrays)}
-        write_arrays(self.path, facts=json.dumps(facts), **numbered)
+        write_array(self.path, facts=json.dumps(facts), **numbered)
 
     def write_history(self) -> None:
         with atomic(self.path.with_name("history.csv")) as path, path.open("w", newline="") as file:
