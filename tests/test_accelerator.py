@@ -155,7 +155,10 @@ def proved(device, small_recipe):
     return small_recipe if device == "accelerator" else change(named("dropout_mlp"), FIELDS | {"epochs": 2})
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("float16", 0.03), ("bfloat16", 0.1)])
+HALF = [pytest.param(*each, marks=pytest.mark.accelerator) for each in (("float16", 0.03), ("bfloat16", 0.1))]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), *HALF])
 def test_the_compiled_epoch_trains_as_single_steps_do(precision, tolerance, proved, dataset, folds, tmp_path):
     recipe = change(proved, {"precision": precision, "schedule": "one_cycle"})
     for scope in ("epoch", "step"):
