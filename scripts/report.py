@@ -27,7 +27,7 @@ def main() -> None:
     # imported after the options are checked, so that --help and a mistake are answered at once
     from digit_recognizer.data import digits, paths
     from digit_recognizer.results.compare import format_comparison
-    from digit_recognizer.results.comparison_page import write_comparison
+    from digit_recognizer.results.page import write_comparison
     from digit_recognizer.results.report import format_report, write_report
     from digit_recognizer.results.watch import watch_comparison, watch_run
     from digit_recognizer.runs.directory import Run

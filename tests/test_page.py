@@ -13,9 +13,9 @@ from test_ensemble import blended, made_up, unfinish
 
 from digit_recognizer import recipes
 from digit_recognizer.files import read_json, write_json
-from digit_recognizer.results.comparison_page import write_comparison
+from digit_recognizer.results.ensemble import average_members
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.page import write_page
+from digit_recognizer.results.page import write_comparison, write_page
 from digit_recognizer.results.report import write_report
 from digit_recognizer.runs.directory import Run
 
@@ -69,6 +69,11 @@ def page(browser, run):
 
 def page_of(run) -> Path:
     return run.report / "index.html"
+
+
+def write_unfinished(run, dataset, refresh):
+    ensemble = average_members(run, dataset)
+    write_page(ensemble, evaluate(ensemble), refresh)
 
 
 SHOWN = "#errors-gallery .digit:not([hidden])"
@@ -209,7 +214,7 @@ def test_a_strangers_run_is_shown_as_text(browser, dataset, recipe, tmp_path):
     write_report(runs[0], data)
     write_report(blend, data)
     unfinish(runs[1], "fold_01")
-    write_page(evaluate(runs[1], data, unfinished=True), refresh=60)
+    write_unfinished(runs[1], data, 60)
     both = Run(tmp_path / "both")
     write_comparison(both, runs, data)
     browser.look()
@@ -236,7 +241,7 @@ def test_the_policy_stops_what_escaping_would_have_missed(page):
 def test_the_page_of_an_unfinished_run_reads_itself_again(browser, dataset, tmp_path, recipe):
     run = made_up(dataset, recipe, tmp_path / "run", sharpness=2)
     unfinish(run, "fold_01")
-    write_page(evaluate(run, dataset, unfinished=True), refresh=1)
+    write_unfinished(run, dataset, 1)
     path = page_of(run)
     browser.open(path)
     assert "Unfinished." in browser.text("header") and "fold_01 (epoch 1)" in browser.text("main")

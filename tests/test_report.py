@@ -22,11 +22,11 @@ from test_ensemble import blended, made_up, members_of, unfinish, write_history
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, read_json, write_array, write_json
-from digit_recognizer.results import figures, out_of_fold, report, watch
+from digit_recognizer.results import charts, figures, out_of_fold, report, watch
 from digit_recognizer.results.compare import compare_runs, format_comparison
-from digit_recognizer.results.comparison_page import write_comparison
+from digit_recognizer.results.ensemble import open_ensemble
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.page import command
+from digit_recognizer.results.page import command, write_comparison
 from digit_recognizer.results.report import format_report, show, write_report
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
@@ -233,14 +233,15 @@ def test_curves_show_the_histories():
     table = pd.DataFrame({"epoch": [1, 2, 3], "learning_rate": [0.1, 0.2, 0.05]})
     table = table.assign(accuracy=[0.5, 0.8, 0.9], val_accuracy=[0.6, 0.9, 0.95])
     table = table.assign(loss=[2, 1, 0.5], val_loss=[1, 0.5, 0.4])
-    loss, accuracy, rate = figures.draw_curves({"fold_00": table, "a$b": table / 2}).axes
+    curves = charts.learning_curves({"fold_00": table, "a$b": table.assign(loss=4)}, {})
+    loss, accuracy, rate = figures.draw_curves(curves).axes
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         training, validation, *others = axes.lines
         assert (training.get_linestyle(), validation.get_linestyle(), len(others)) == ("--", "-", 2)
         for line, column in ((training, quantity), (validation, f"val_{quantity}")):
             assert list(line.get_xdata()) == [1, 2, 3] and list(line.get_ydata()) == list(table[column])
-    assert list(rate.lines[0].get_ydata()) == [0.1, 0.2, 0.05] and rate.get_yscale() == "log"
-    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["fold_00", r"a\$b"]
+    assert list(rate.lines[0].get_ydata()) == [0.1, 0.2, 0.05] and rate.get_yscale() == "linear"
+    assert [text.get_text() for text in rate.get_legend().get_texts()] == ["fold_00", r"a\$b"]
 
 
 def test_the_matrix_shows_its_numbers():
@@ -254,7 +255,7 @@ def test_the_matrix_shows_its_numbers():
 
 
 def test_the_errors_are_shown_with_the_most_confident_first(run, dataset):
-    shown = [axes for axes in figures.draw_errors(evaluate(run, dataset)).axes if axes.images]
+    shown = [axes for axes in figures.draw_errors(open_ensemble(run, dataset)).axes if axes.images]
     oof, labels = np.load(run.oof_probabilities), dataset.train_labels
     wrong = np.flatnonzero(oof.argmax(axis=1) != labels)
     wrong = wrong[np.argsort(-oof[wrong].max(axis=1), kind="stable")]
@@ -275,7 +276,7 @@ def test_members_without_an_epoch_or_that_diverged(run, dataset, has_epoch):
         if number in (0, 3):  # one member, all members
             write_report(run, dataset)
             assert "nan" not in page_of(run).lower()
-    assert evaluate(run, dataset).report["training_accuracy"] is None
+    assert evaluate(open_ensemble(run, dataset))["training_accuracy"] is None
 
 
 # ---- numbers
@@ -335,7 +336,7 @@ def test_pairs_are_compared_on_the_rows_that_both_predicted(dataset, recipe, tmp
     unfinish(poor, "fold_01")  # one fold only; and no ensemble of either
     comparison = compare_runs([good, poor], dataset)
     rows, labels = members_of(poor, dataset)[0].validation_rows, dataset.train_labels
-    oof = [comparison.oof[name][rows].astype(float) for name in ("good", "poor")]
+    oof = [comparison.ensembles[name].oof[rows].astype(float) for name in ("good", "poor")]
     wrong = [probabilities.argmax(axis=1) != labels[rows] for probabilities in oof]
     pair = comparison.pairs.iloc[0]
     assert (pair["first"], pair["second"], pair["rows"]) == ("good", "poor", 40)
@@ -359,14 +360,14 @@ def test_the_bootstrap_interval_is_that_of_the_mean_whatever_else_is_compared(da
     three, two = compare_runs(runs, dataset), compare_runs(runs[1:], dataset)
     assert list(zip(three.pairs["first"], three.pairs["second"], strict=True)) == list(combinations("abc", 2))
     pd.testing.assert_frame_equal(three.pairs.tail(1).reset_index(drop=True), two.pairs)
-    b, c = (-np.log(two.oof[name].astype(float)[np.arange(80), dataset.train_labels]) for name in "bc")
+    b, c = (-np.log(two.ensembles[name].oof.astype(float)[np.arange(80), dataset.train_labels]) for name in "bc")
     [width] = two.pairs["loss_high"] - two.pairs["loss_low"]
     assert width == pytest.approx(2 * 1.96 * (c - b).std() / np.sqrt(80), rel=0.15)
 
 
 def test_what_cannot_be_compared(run, second, dataset, recipe, tmp_path):
     with pytest.raises(UserError, match="takes two runs or more"):
-        compare_runs([run], dataset)
+        write_comparison(Run(tmp_path / "one"), [run], dataset)
     with pytest.raises(UserError, match="is given twice"):
         compare_runs([run, Run(run.folder / ".." / "run")], dataset)
     with pytest.raises(UserError, match="holds a run: give the comparison an --output of its own"):
@@ -470,7 +471,7 @@ def test_watch_of_a_blend_or_of_a_folder_of_runs_waits_for_nothing(run, second, 
     """A blend has no folds and no members of its own; a folder of runs never has any."""
     blend, board = blended(Run(tmp_path / "blend"), dataset, [run, second]), Run(tmp_path / "board")
     watch.watch_run(blend, dataset)
-    errors = evaluate(blend, dataset).report["overall"]["errors"]
+    errors = evaluate(open_ensemble(blend, dataset))["overall"]["errors"]
     assert f'id="error-count">{errors}<' in page_of(blend) and "Unfinished." not in page_of(blend)
     watch.watch_comparison(Run(tmp_path / "both"), [blend, run], dataset)
     assert page_of(Run(tmp_path / "both"))
@@ -486,12 +487,13 @@ WRITER = """
 import sys
 from pathlib import Path
 from digit_recognizer.data import digits
-from digit_recognizer.results import comparison_page, evaluation, page
+from digit_recognizer.results import ensemble, evaluation, page
 from digit_recognizer.runs.directory import Run
 dataset, runs = digits.load(Path(sys.argv[1])), [Run(Path(name)) for name in sys.argv[3:]]
 for _ in range(8):
-    page.write_page(evaluation.evaluate(runs[0], dataset, unfinished=True))
-    comparison_page.write_comparison(Run(Path(sys.argv[2])), runs, dataset)
+    members = ensemble.average_members(runs[0], dataset)
+    page.write_page(members, evaluation.evaluate(members))
+    page.write_comparison(Run(Path(sys.argv[2])), runs, dataset)
 """
 
 

@@ -5,7 +5,7 @@ The templates write all text, so that it is escaped. The pages' script shows `Ch
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,10 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 74, 10, 10, 40
 
-_COLORS = 7  # classes c0 to c6 of page.css
-_LONGEST_LEGEND = 10  # lines
+# The colours of all lines, on pages and pictures, and GREY among them. Source: Petroff, 'Accessible color sequences for
+# data visualization' (2021); people with other colour vision can tell them apart too.
+PALETTE = ["#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#a96b59", "#94a4a2", "#e76300", "#b9ac70", "#717581", "#92dadd"]
+GREY = 8
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Chart:
         """Returns the line or the error bars as data of an SVG path."""
         if series.low:
             bars = zip(series.xs, series.low, series.high, strict=True)
-            return "".join(f"M{self.x(x)},{self.y(low)}V{self.y(high)}" for x, low, high in bars)
+            ends = [(self.x(x), self.y(low), self.y(high)) for x, low, high in bars]
+            return "".join(f"M{x},{low}V{high}m-4,0h8M{x - 4:.1f},{low}h8" for x, low, high in ends)
         points = self.points(series)
         return "M" + "L".join(f"{x},{y}" for x, y, *_ in points) if points else ""
 
@@ -101,8 +104,17 @@ class Chart:
         return json.dumps(values, separators=(",", ":"))
 
 
+def mean_history(histories: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Returns the mean of the history.csv of several members, over the epochs that all of them have."""
+    tables = list(histories)
+    epochs = pd.concat(tables).groupby("epoch")
+    return epochs.mean()[epochs.size() == len(tables)].reset_index()
+
+
 def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]) -> list[Chart]:
     """Returns charts of loss, accuracy and learning rate over the epochs; none if there is no epoch.
+
+    More lines than there are colours are grey, and their mean is drawn too.
 
     Args:
         histories: history.csv of each member, or a mean of several, by name.
@@ -114,38 +126,49 @@ def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, i
     first, last = together["epoch"].min(), together["epoch"].max()
     space = 0.5 if first == last else 0
     epochs = Axis("epoch", first - space, last + space, LEFT, WIDTH - RIGHT, integer=True)
-    # the y axis ends at 1 and begins where the first epochs do not flatten the others
-    lowest = together[["accuracy", "val_accuracy"]].min().min() - 0.002
-    low = np.nanmax([1 - 6 * (1 - together["val_accuracy"].median()), lowest, 0])
-    accuracy = Axis("accuracy", low if low < 1 else 0, 1, HEIGHT - BOTTOM, TOP)
+    # the first epochs do not flatten the others
+    least = 1 - 6 * (1 - together["val_accuracy"].median())
     axes = {
-        "loss": _log_axis("loss", together[["loss", "val_loss"]]),
-        "accuracy": accuracy,
-        "learning_rate": _log_axis("learning rate", together[["learning_rate"]]),
+        "loss": _y_axis("loss", together[["loss", "val_loss"]], log=True),
+        "accuracy": _y_axis("accuracy", together[["accuracy", "val_accuracy"]], least),
+        "learning_rate": _y_axis("learning rate", together[["learning_rate"]]),
     }
-    return [_curves(name, epochs, axis, histories, kept_epochs) for name, axis in axes.items()]
+    colors = list(range(len(histories)))
+    if len(histories) > len(PALETTE):
+        colors = [GREY] * len(histories) + [0]
+        histories = histories | {f"mean of {len(histories)}": mean_history(histories.values())}
+    return [_curves(name, epochs, axis, histories, colors, kept_epochs) for name, axis in axes.items()]
 
 
-def _log_axis(label: str, table: pd.DataFrame) -> Axis:
-    """Returns a y axis with some space beyond the positive values of a table."""
+def _y_axis(label: str, table: pd.DataFrame, least: float = -math.inf, log: bool = False) -> Axis:
+    """Returns a y axis from the lowest positive value of a table, or from `least`, to the highest."""
     values = table.to_numpy().ravel()
     values = values[np.isfinite(values) & (values > 0)]
-    low, high = (values.min(), values.max()) if len(values) else (0.1, 1)
-    return Axis(label, low / 1.15, high * 1.15, HEIGHT - BOTTOM, TOP, log=True)
+    low, high = (max(values.min(), least), values.max()) if len(values) else (0.1, 1)
+    space = 0.02 * (high - low) or 0.1 * high
+    ends = (low / 1.05, high * 1.05) if log else (low - space, high + space)
+    return Axis(label, *ends, HEIGHT - BOTTOM, TOP, log)
 
 
-def _curves(quantity: str, x: Axis, y: Axis, histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]) -> Chart:
+def _curves(
+    quantity: str,
+    x: Axis,
+    y: Axis,
+    histories: dict[str, pd.DataFrame],
+    colors: Sequence[int],
+    kept_epochs: dict[str, int],
+) -> Chart:
     """Returns the chart of a column of history.csv; if it has a validation column too, training is dashed."""
     series, validation = [], f"val_{quantity}"
-    for number, (name, table) in enumerate(histories.items()):
-        epochs, color = table["epoch"].tolist(), number % _COLORS
+    for (name, table), color in zip(histories.items(), colors, strict=True):
+        epochs = table["epoch"].tolist()
         if validation in table:
             series.append(Series(f"{name} training", epochs, table[quantity].tolist(), color, dashed=True))
         column = validation if validation in table else quantity
         marked = kept_epochs.get(name, math.nan) if validation in table else math.nan
         series.append(Series(name, epochs, table[column].tolist(), color, marked=marked))
     title = y.label.capitalize()
-    legend = [line for line in series if not line.dashed] if len(histories) <= _LONGEST_LEGEND else []
+    legend = [line for line in series if not line.dashed and (line.color != GREY or len(histories) <= len(PALETTE))]
     return Chart(f"curve-{quantity}", title, f"{title} over the epochs: {len(series)} lines.", x, y, series, legend)
 
 
@@ -153,8 +176,9 @@ def reliability(calibration: dict[str, Any]) -> Chart:
     """Returns the chart of accuracy against confidence; `calibration` is that of cv_report.json."""
     bins = pd.DataFrame(calibration["bins"]).to_dict("list")
     measured = Series("out of fold", bins["confidence"], bins["accuracy"], low=bins["low"], high=bins["high"])
-    series = [Series("perfect", [0, 1], [0, 1], 6, dashed=True), measured]
-    x = Axis("mean probability of the predicted label", 0, 1, LEFT, WIDTH - RIGHT)
-    y = Axis("accuracy", 0, 1, HEIGHT - BOTTOM, TOP)
+    first, lowest = bins["from"][0], min(bins["from"][0], *bins["low"])
+    series = [Series("perfect", [first, 1], [first, 1], GREY, dashed=True), measured]
+    x = Axis("mean probability of the predicted label", first, 1, LEFT, WIDTH - RIGHT)
+    y = Axis("accuracy", lowest, 1, HEIGHT - BOTTOM, TOP)
     description = f"Accuracy against confidence; expected calibration error {calibration['ece']:.5f}."
     return Chart("reliability", "Reliability (bars: 95 % interval)", description, x, y, series, series)

@@ -9,17 +9,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, poisson
 
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.files import UserError, atomic
-from digit_recognizer.results.ensemble import read_members, refuse_repetition
-from digit_recognizer.results.out_of_fold import accuracy_interval, covered_rows, load_oof, out_of_fold, wrong_rows
+from digit_recognizer.files import atomic
+from digit_recognizer.results.ensemble import Ensemble, average_members, open_ensemble, refuse_repetition
+from digit_recognizer.results.out_of_fold import accuracy_interval, covered_rows, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import Member, scores
+from digit_recognizer.runs.member import scores
 
 _RESAMPLES = 2000
 _CHUNK = 50  # resamples at a time: 50 x 42,000 weights are 8 MB
@@ -30,15 +31,13 @@ _LEAST = np.finfo(float).eps  # a probability of 0 has no logarithm; scikit-lear
 class Comparison:
     """Several runs side by side. `compare_runs` describes the columns of the tables."""
 
-    members: dict[str, list[Member]]  # the finished members of each run, by its name
-    oof: dict[str, np.ndarray]  # float32 (training rows, 10) of each run, NaN in rows that no member predicted
-    labels: np.ndarray  # uint8 (training rows,)
+    ensembles: dict[str, Ensemble]  # of the finished members of each run, by its name
     runs: pd.DataFrame
 
     @functools.cached_property
     def pairs(self) -> pd.DataFrame:
         """The table of pairs, in the order in which the runs were given."""
-        return _pairs(self.oof, self.labels)
+        return _pairs(list(self.ensembles.values()), list(self.ensembles))
 
     @property
     def is_finished(self) -> bool:
@@ -65,15 +64,42 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
         loss_difference, loss_low, loss_high: log loss of the second minus that of the first, and its 95 % interval.
     Intervals of differences are percentiles of a Poisson bootstrap of the rows.
 
-    Raises UserError if there are fewer than two runs, or if one is of other data or has no finished member.
+    Raises UserError if a run is given twice, is of other data, or has no finished member.
     Source: McNemar (1947); Dietterich, 'Approximate statistical tests for comparing supervised classification learning
     algorithms' (1998); Hanley and MacGibbon, 'Creating non-parametric bootstrap samples using Poisson frequencies'
     (2006).
     """
-    if len(runs) < 2:
-        raise UserError("a comparison takes two runs or more")
     refuse_repetition(runs)
-    return _compare(runs, dataset)
+    folders, labels = [run.folder.resolve() for run in runs], dataset.train_labels
+    home = os.path.commonpath([folder.parent for folder in folders])
+    names = [os.path.relpath(folder, home) for folder in folders]
+    ensembles = {
+        name: (open_ensemble if is_blend(run.require_settings()) else average_members)(run, dataset)
+        for name, run in zip(names, runs, strict=True)
+    }
+    common = np.all([covered_rows(ensemble.oof) for ensemble in ensembles.values()], axis=0)
+    lines = {name: _line(ensemble, labels, common) for name, ensemble in ensembles.items()}
+    table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
+    return Comparison(ensembles, table.sort_values(["common_errors", "common_log_loss", "log_loss"]))
+
+
+def _line(ensemble: Ensemble, labels: np.ndarray, common: np.ndarray) -> dict[str, Any]:
+    """Returns the line of a run in the table of runs; `common` are bool (training rows,): those of all runs."""
+    metrics, covered = [member.metrics() for member in ensemble.members], covered_rows(ensemble.oof)
+    scored = scores(labels[covered], ensemble.oof[covered])
+    shared = scores(labels[common], ensemble.oof[common]) if common.any() else {}
+    return {
+        "recipe": str(ensemble.run.require_settings().get("name", "")),
+        "members": len(metrics) + len(ensemble.others),
+        "finished": len(metrics),
+        **scored,
+        **accuracy_interval(scored["errors"], scored["rows"]),
+        "per_row": sum(len(member.validation_rows) for member in ensemble.members) / scored["rows"],
+        "parameters": metrics[0].get("parameters"),
+        "seconds": float(np.mean([values["seconds"] for values in metrics])),
+        "common_rows": int(common.sum()),
+        **{f"common_{number}": shared.get(number) for number in ("errors", "log_loss")},
+    }
 
 
 def write_leaderboard(home: Run, dataset: Dataset) -> str:
@@ -82,57 +108,28 @@ def write_leaderboard(home: Run, dataset: Dataset) -> str:
     `compare_runs` describes the columns. Raises UserError if a run is damaged or of other data.
     """
     runs = home.child_runs()
-    table = _compare(runs, dataset).runs if runs else pd.DataFrame(columns=["run"]).set_index("run")
+    table = compare_runs(runs, dataset).runs if runs else pd.DataFrame(columns=["run"]).set_index("run")
     with home.lock(), atomic(home.leaderboard) as file:
         table.to_csv(file)
     return _format_runs(table) if runs else "no fold is finished yet"
 
 
-def _compare(runs: Sequence[Run], dataset: Dataset) -> Comparison:
-    folders, labels = [run.folder.resolve() for run in runs], dataset.train_labels
-    home = os.path.commonpath([folder.parent for folder in folders])
-    members, oof, lines = {}, {}, {}
-    for run, folder in zip(runs, folders, strict=True):
-        name, settings, all_members = os.path.relpath(folder, home), run.require_settings(), read_members(run, dataset)
-        finished = [member for member in all_members if member.is_finished]
-        if not finished:
-            raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-        probabilities = load_oof(run, len(labels)) if is_blend(settings) else out_of_fold(finished, len(labels))
-        metrics, covered = [member.metrics() for member in finished], covered_rows(probabilities)
-        scored = scores(labels[covered], probabilities[covered])
-        line = {"recipe": str(settings.get("name", "")), "members": len(all_members), "finished": len(finished)}
-        lines[name] = line | scored | accuracy_interval(scored["errors"], scored["rows"])
-        lines[name]["per_row"] = sum(len(member.validation_rows) for member in finished) / scored["rows"]
-        lines[name]["parameters"] = metrics[0].get("parameters")
-        lines[name]["seconds"] = float(np.mean([values["seconds"] for values in metrics]))
-        members[name], oof[name] = finished, probabilities
-    common = np.all([covered_rows(probabilities) for probabilities in oof.values()], axis=0)
-    for name, line in lines.items():
-        shared = scores(labels[common], oof[name][common]) if common.any() else {}
-        line["common_rows"] = int(common.sum())
-        line |= {f"common_{number}": shared.get(number) for number in ("errors", "log_loss")}
-    table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
-    table = table.sort_values(["common_errors", "common_log_loss", "log_loss"])
-    return Comparison(members, oof, labels, table)
-
-
-def _pairs(oof: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
-    names, all_rows = np.array(list(oof)), np.arange(len(labels))
-    covered = np.array([covered_rows(probabilities) for probabilities in oof.values()])
-    wrong = np.array([wrong_rows(probabilities, labels) for probabilities in oof.values()])
-    of_label = np.array([probabilities[all_rows, labels] for probabilities in oof.values()], float)
+def _pairs(ensembles: Sequence[Ensemble], names: Sequence[str]) -> pd.DataFrame:
+    labels = ensembles[0].dataset.train_labels
+    covered = np.array([covered_rows(ensemble.oof) for ensemble in ensembles])
+    wrong = np.array([wrong_rows(ensemble.oof, labels) for ensemble in ensembles])
+    of_label = np.array([ensemble.oof[np.arange(len(labels)), labels] for ensemble in ensembles], float)
     losses = -np.log(np.maximum(np.where(covered, of_label, 1), _LEAST))
-    first, second = np.array(list(combinations(range(len(oof)), 2))).T
+    first, second = np.array(list(combinations(range(len(ensembles)), 2))).T
     both = covered[first] & covered[second]  # like errors and excess, (pairs, training rows)
     errors = (wrong[second].astype(float) - wrong[first]) * both
     excess = (losses[second] - losses[first]) * both
-    ends = _bootstrap(np.vstack([both, both]), np.vstack([errors, excess]))
-    error_ends, loss_ends = np.split(ends, 2)
+    error_ends, loss_ends = np.split(_bootstrap(np.vstack([both, both]), np.vstack([errors, excess])), 2)
     rows, only_first, only_second = both.sum(axis=1), (errors < 0).sum(axis=1), (errors > 0).sum(axis=1)
     discordant = zip(only_first.tolist(), only_second.tolist(), strict=True)
     columns = {
-        "first": names[first],
-        "second": names[second],
+        "first": np.array(names)[first],
+        "second": np.array(names)[second],
         "rows": rows,
         "errors_first": (wrong[first] & both).sum(axis=1),
         "errors_second": (wrong[second] & both).sum(axis=1),

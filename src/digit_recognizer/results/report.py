@@ -10,6 +10,7 @@ import pandas as pd
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, atomic, read_json, reading, write_json
+from digit_recognizer.results.ensemble import open_ensemble
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.figures import write_figures
 from digit_recognizer.results.page import write_page
@@ -28,14 +29,15 @@ def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
     """
     run.require_settings()
     with run.lock():
-        evaluation = evaluate(run, dataset)
-        write_json(run.cv_report_json, evaluation.report)
+        ensemble = open_ensemble(run, dataset)
+        report = evaluate(ensemble)
+        write_json(run.cv_report_json, report)
         with atomic(run.cv_report_csv) as file:
-            _table(evaluation.report).to_csv(file)
+            _table(report).to_csv(file)
         run.report.mkdir(exist_ok=True)
-        write_figures(evaluation)
-        write_page(evaluation)
-    return evaluation.report
+        write_figures(ensemble, report)
+        write_page(ensemble, report)
+    return report
 
 
 def _table(report: dict[str, Any]) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.results.compare import format_comparison
-from digit_recognizer.results.comparison_page import write_comparison
+from digit_recognizer.results.ensemble import average_members, open_ensemble
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.page import write_page
+from digit_recognizer.results.page import write_comparison, write_page
 from digit_recognizer.runs.directory import Run, is_blend
 
 SECONDS = 10  # between two looks at the run, and between two readings of the page by a browser
@@ -28,10 +28,11 @@ def watch_run(run: Run, dataset: Dataset, seconds: float = SECONDS) -> None:
     Raises UserError if the run is of other data, or if the folder only holds other runs.
     """
     for _ in _changes([run], _RUN_FILES, seconds):
-        evaluation = evaluate(run, dataset, unfinished=not is_blend(run.require_settings()))
-        finished, unfinished = len(evaluation.members), len(evaluation.others)
-        write_page(evaluation, refresh=max(1, round(seconds)) if unfinished else None)
-        epochs = sum(len(history) for history in evaluation.histories().values())
+        blended = is_blend(run.require_settings())
+        ensemble = open_ensemble(run, dataset) if blended else average_members(run, dataset, may_be_empty=True)
+        finished, unfinished = len(ensemble.members), len(ensemble.others)
+        write_page(ensemble, evaluate(ensemble), refresh=max(1, round(seconds)) if unfinished else None)
+        epochs = sum(len(history) for history in ensemble.histories().values())
         count = f"{finished} of {finished + unfinished} members finished, {epochs} epochs in all"
         print(f"{count}: {run.report / 'index.html'}", flush=True)
         if not unfinished:
