@@ -17,6 +17,7 @@ from scipy.stats import binomtest, poisson
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import atomic
+from digit_recognizer.recipes import format_value, settable_fields
 from digit_recognizer.results.ensemble import Ensemble, average_members, open_ensemble, refuse_repetition
 from digit_recognizer.results.out_of_fold import accuracy_interval, covered_rows, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
@@ -39,30 +40,15 @@ class Comparison:
         """The table of pairs, in the order in which the runs were given."""
         return _pairs(list(self.ensembles.values()), list(self.ensembles))
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether all members of all runs are finished."""
-        return bool((self.runs["finished"] == self.runs["members"]).all())
-
 
 def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
     """Compares runs by their finished members; `ensemble.py` need not have run.
 
-    The table `runs` has a line for each run, the most accurate on the common rows first:
-        recipe: its name.
-        members, finished: number of members of the run, and of finished ones.
-        rows, errors, accuracy, log_loss, low, high: out of fold, on the rows that the run predicted; [low, high] is
-            the 95 % interval of the accuracy (Wilson).
-        per_row: mean number of members that predict a row. More members make fewer errors.
-        common_rows, common_errors, common_log_loss: the same on the rows that all runs predicted.
-        parameters: of one network. seconds: mean training time of a member.
-    The table `pairs` has a line for each two runs `first` and `second`, on the rows that both predicted:
-        rows, errors_first, errors_second.
-        difference: errors of the second run minus errors of the first; low, high: its 95 % interval.
-        only_first, only_second: rows that only this run has wrong.
-        p: exact McNemar test that both err equally often, two-sided; for this pair alone.
-        loss_difference, loss_low, loss_high: log loss of the second minus that of the first, and its 95 % interval.
-    Intervals of differences are percentiles of a Poisson bootstrap of the rows.
+    The table `runs` has a line for each run, the most accurate first; `shared_...` are its scores on the rows that all
+    runs predicted, and `differs_in` are the fields of its recipe in which not all runs agree. The table `pairs` has a
+    line for each two runs, on the rows that both predicted; a difference is that of the second run minus that of the
+    first. `low` and `high` are the ends of 95 % intervals: Wilson's for an accuracy, else percentiles of a Poisson
+    bootstrap of the rows. `mcnemar_p` is exact, two-sided, and for this pair alone.
 
     Raises UserError if a run is given twice, is of other data, or has no finished member.
     Source: McNemar (1947); Dietterich, 'Approximate statistical tests for comparing supervised classification learning
@@ -78,9 +64,21 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
         for name, run in zip(names, runs, strict=True)
     }
     common = np.all([covered_rows(ensemble.oof) for ensemble in ensembles.values()], axis=0)
-    lines = {name: _line(ensemble, labels, common) for name, ensemble in ensembles.items()}
-    table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
-    return Comparison(ensembles, table.sort_values(["common_errors", "common_log_loss", "log_loss"]))
+    table = pd.DataFrame([_line(ensemble, labels, common) for ensemble in ensembles.values()])
+    table.insert(0, "run", names)
+    table.insert(2, "differs_in", _differences([run.require_settings() for run in runs]))
+    return Comparison(ensembles, table.sort_values(["shared_errors", "shared_log_loss", "log_loss"]))
+
+
+def _differences(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns, for the contents of several recipe.json, the fields in which not all agree, as --set takes them."""
+    table = (
+        pd.DataFrame(settings, dtype=object)
+        .reindex(columns=list(settable_fields()))
+        .map(format_value, na_action="ignore")
+    )
+    table = table.loc[:, table.nunique() > 1]
+    return [" ".join(f"{name}={value}" for name, value in line.dropna().items()) for _, line in table.iterrows()]
 
 
 def _line(ensemble: Ensemble, labels: np.ndarray, common: np.ndarray) -> dict[str, Any]:
@@ -92,13 +90,13 @@ def _line(ensemble: Ensemble, labels: np.ndarray, common: np.ndarray) -> dict[st
         "recipe": str(ensemble.run.require_settings().get("name", "")),
         "members": len(metrics) + len(ensemble.others),
         "finished": len(metrics),
+        "members_per_row": sum(len(member.validation_rows) for member in ensemble.members) / scored["rows"],
         **scored,
-        **accuracy_interval(scored["errors"], scored["rows"]),
-        "per_row": sum(len(member.validation_rows) for member in ensemble.members) / scored["rows"],
+        **{f"accuracy_{end}": value for end, value in accuracy_interval(scored["errors"], scored["rows"]).items()},
+        "shared_rows": int(common.sum()),
+        **{f"shared_{number}": shared.get(number) for number in ("errors", "log_loss")},
         "parameters": metrics[0].get("parameters"),
-        "seconds": float(np.mean([values["seconds"] for values in metrics])),
-        "common_rows": int(common.sum()),
-        **{f"common_{number}": shared.get(number) for number in ("errors", "log_loss")},
+        "seconds_per_member": round(float(np.mean([values["seconds"] for values in metrics])), 1),
     }
 
 
@@ -108,9 +106,9 @@ def write_leaderboard(home: Run, dataset: Dataset) -> str:
     `compare_runs` describes the columns. Raises UserError if a run is damaged or of other data.
     """
     runs = home.child_runs()
-    table = compare_runs(runs, dataset).runs if runs else pd.DataFrame(columns=["run"]).set_index("run")
+    table = compare_runs(runs, dataset).runs if runs else pd.DataFrame(columns=["run"])
     with home.lock(), atomic(home.leaderboard) as file:
-        table.to_csv(file)
+        table.to_csv(file, index=False)
     return _format_runs(table) if runs else "no fold is finished yet"
 
 
@@ -133,15 +131,15 @@ def _pairs(ensembles: Sequence[Ensemble], names: Sequence[str]) -> pd.DataFrame:
         "rows": rows,
         "errors_first": (wrong[first] & both).sum(axis=1),
         "errors_second": (wrong[second] & both).sum(axis=1),
-        "difference": only_second - only_first,
-        "low": rows * error_ends[:, 0],
-        "high": rows * error_ends[:, 1],
-        "only_first": only_first,
-        "only_second": only_second,
-        "p": [binomtest(a, a + b).pvalue if a + b else 1.0 for a, b in discordant],
-        "loss_difference": excess.sum(axis=1) / np.where(rows, rows, np.nan),
-        "loss_low": loss_ends[:, 0],
-        "loss_high": loss_ends[:, 1],
+        "error_difference": only_second - only_first,
+        "error_difference_low": rows * error_ends[:, 0],
+        "error_difference_high": rows * error_ends[:, 1],
+        "wrong_only_in_first": only_first,
+        "wrong_only_in_second": only_second,
+        "mcnemar_p": [binomtest(a, a + b).pvalue if a + b else 1.0 for a, b in discordant],
+        "log_loss_difference": excess.sum(axis=1) / np.where(rows, rows, np.nan),
+        "log_loss_difference_low": loss_ends[:, 0],
+        "log_loss_difference_high": loss_ends[:, 1],
     }
     return pd.DataFrame(columns)
 
@@ -154,7 +152,7 @@ def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
     random = np.random.default_rng(0)
     counted, values = counted.T.astype(np.float32), values.T.astype(np.float32)
-    # a table of 65,536 draws is ten times as fast as random.poisson
+    # a table of 65,536 draws is five times as fast as random.poisson
     draws = poisson.ppf((np.arange(2**16) + 0.5) / 2**16, 1).astype(np.float32)
     means = []
     for _ in range(_RESAMPLES // _CHUNK):
@@ -165,11 +163,13 @@ def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _format_runs(table: pd.DataFrame) -> str:
-    decimals = dict.fromkeys(("accuracy", "low", "high", "log_loss", "common_log_loss"), 5)
-    decimals |= {"per_row": 1, "seconds": 0, "common_errors": 0, "parameters": 0}
-    formatters = {name: f"{{:,.{digits}f}}".format for name, digits in decimals.items()}
-    numbers = table.astype(dict.fromkeys(decimals, float)).rename_axis(None)
-    return numbers.to_string(formatters=formatters, na_rep="-")
+    """Returns the table of runs as lines for a terminal; the fields that differ follow it."""
+    numbers = table.drop(columns="differs_in").dropna(axis="columns", how="all")
+    if (table["shared_rows"] == table["rows"]).all():
+        numbers = numbers.drop(columns=["shared_rows", "shared_errors", "shared_log_loss"])
+    lines = [numbers.round(5).to_string(index=False, na_rep="-")]
+    lines += [f"{line.run} differs in {line.differs_in}" for line in table.itertuples() if line.differs_in]
+    return "\n".join(lines)
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -180,10 +180,10 @@ def format_comparison(comparison: Comparison) -> str:
         lines.append(f"{pair.second} against {pair.first}, {pair.rows} rows that both predicted:")
         if pair.rows:
             lines.append(
-                f"  {pair.errors_second} errors against {pair.errors_first}: {pair.difference:+d} "
-                f"({pair.low:+.1f} to {pair.high:+.1f}); only the second wrong {pair.only_second}, only the first "
-                f"{pair.only_first}; McNemar p = {pair.p:.3g}; log loss {pair.loss_difference:+.5f} "
-                f"({pair.loss_low:+.5f} to {pair.loss_high:+.5f})"
+                f"  {pair.errors_second} errors against {pair.errors_first}: {pair.error_difference:+d} "
+                f"({pair.error_difference_low:+.1f} to {pair.error_difference_high:+.1f}); McNemar p = "
+                f"{pair.mcnemar_p:.3g}; log loss {pair.log_loss_difference:+.5f} "
+                f"({pair.log_loss_difference_low:+.5f} to {pair.log_loss_difference_high:+.5f})"
             )
     lines.append("McNemar: exact, two-sided, for each pair alone; intervals: 95 %, bootstrap of the rows")
     return "\n".join(lines)

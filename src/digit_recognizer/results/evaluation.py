@@ -15,8 +15,9 @@ from digit_recognizer.results.out_of_fold import covered_rows
 from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import METRICS, describe_gap, scores
 
+_CONFIDENT = 0.9  # probability
 _WORST = 10  # most frequent confusions
-_LEAST_SURE = 48  # test rows
+_LEAST_SURE = 36  # test rows
 _RIGHT_ON_NEARLY_ALL = 0.995  # accuracy from which on confident errors are more likely wrong labels
 
 
@@ -93,10 +94,21 @@ def _about_training_rows(ensemble: Ensemble) -> dict[str, Any]:
         "worst_confusions": confusions.head(_WORST).reset_index(name="rows").to_dict("records"),
         "per_digit": _per_digit(labels, predicted),
         "calibration": out_of_fold.calibration(labels, probabilities),
-        "confident_errors": out_of_fold.confident_errors(all_labels, ensemble.oof, ensemble.votes),
+        "confident_errors": confident_errors(ensemble),
         "likely_mislabelled": overall["accuracy"] >= _RIGHT_ON_NEARLY_ALL,
         "gain": out_of_fold.gain(ensemble.members, ensemble.weights, all_labels),
     }
+
+
+def confident_errors(ensemble: Ensemble) -> list[dict[str, Any]]:
+    """Returns the errors with a probability of at least 0.9 in which all members that predicted the row agree."""
+    rows = ensemble.wrong
+    probabilities, votes = ensemble.oof[rows], ensemble.votes[:, rows]
+    labels, predicted = ensemble.dataset.train_labels[rows], probabilities.argmax(axis=1)
+    columns = {"row": rows, "label": labels, "predicted": predicted, "probability": probabilities.max(axis=1)}
+    agree = ((votes == predicted) | (votes < 0)).all(axis=0)
+    table = pd.DataFrame(columns)
+    return table[agree & (table["probability"] >= _CONFIDENT)].to_dict("records")
 
 
 def _per_digit(labels: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:

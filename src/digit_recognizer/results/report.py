@@ -10,9 +10,9 @@ import pandas as pd
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, atomic, read_json, reading, write_json
+from digit_recognizer.results.charts import write_figures
 from digit_recognizer.results.ensemble import open_ensemble
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.figures import write_figures
 from digit_recognizer.results.page import write_page
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
