@@ -242,6 +242,10 @@ def test_curves_show_the_histories():
             assert list(line.get_xdata()) == [1, 2, 3] and list(line.get_ydata()) == list(table[column])
     assert list(rate.lines[0].get_ydata()) == [0.1, 0.2, 0.05] and rate.get_yscale() == "linear"
     assert [text.get_text() for text in rate.get_legend().get_texts()] == ["fold_00", r"a\$b"]
+    assert len({line.color for line in charts.learning_curves(dict.fromkeys("0123456789", table), {})[0].series}) == 10
+    loss, accuracy, _ = charts.learning_curves(dict.fromkeys("0123456789ab", table), {})
+    assert {line.color for line in loss.series} == {charts.GREY, 0} and loss.legend[0].name == "mean of 12"
+    assert (loss.x.low, loss.x.high) == (1, 3) and accuracy.y.high == pytest.approx(0.95, abs=0.01)  # as the data
 
 
 def test_the_matrix_shows_its_numbers():

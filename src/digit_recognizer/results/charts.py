@@ -5,7 +5,7 @@ The templates write all text, so that it is escaped. The pages' script shows `Ch
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,11 +110,10 @@ class Chart:
         return json.dumps(values, separators=(",", ":"))
 
 
-def mean_history(histories: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def mean_history(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Returns the mean of the history.csv of several members, over the epochs that all of them have."""
-    tables = list(histories)
-    epochs = pd.concat(tables).groupby("epoch")
-    return epochs.mean()[epochs.size() == len(tables)].reset_index()
+    epochs = pd.concat(histories).groupby("epoch")
+    return epochs.mean()[epochs.size() == len(histories)].reset_index()
 
 
 def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]) -> list[Chart]:
@@ -142,7 +141,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, i
     colors, names = list(range(len(histories))), list(histories)
     if len(histories) > len(PALETTE):
         colors, names = [GREY] * len(histories) + [0], [f"mean of {len(histories)}"]
-        histories = histories | {names[0]: mean_history(histories.values())}
+        histories = histories | {names[0]: mean_history(list(histories.values()))}
     curves = []
     for quantity, axis in axes.items():
         title, series, validation = axis.label.capitalize(), [], f"val_{quantity}"

@@ -167,7 +167,9 @@ def _format_runs(table: pd.DataFrame) -> str:
     numbers = table.drop(columns="differs_in").dropna(axis="columns", how="all")
     if (table["shared_rows"] == table["rows"]).all():
         numbers = numbers.drop(columns=["shared_rows", "shared_errors", "shared_log_loss"])
-    lines = [numbers.round(5).to_string(index=False, na_rep="-")]
+    fractions = [name for name in numbers if "accuracy" in name or "log_loss" in name]
+    formatters = dict.fromkeys(fractions, "{:.5f}".format)
+    lines = [numbers.to_string(index=False, na_rep="-", formatters=formatters)]
     lines += [f"{line.run} differs in {line.differs_in}" for line in table.itertuples() if line.differs_in]
     return "\n".join(lines)
 

@@ -2,9 +2,9 @@
 
 import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import relpath
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ class Ensemble:
     def histories(self) -> dict[str, pd.DataFrame]:
         """Returns the history, as it is now, of each member that has an epoch, by name."""
         members = sorted([*self.members, *self.others], key=lambda member: member.folder)
-        histories = {member_path(self.run, member): member.history() for member in members}
+        histories = {relpath(member.folder, self.run.folder): member.history() for member in members}
         return {name: history for name, history in histories.items() if len(history)}
 
 
@@ -72,8 +72,7 @@ def average_members(run: Run, dataset: Dataset, may_be_empty: bool = False) -> E
     finished = [member for member in members if member.is_finished]
     if not finished and not may_be_empty:
         raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-    others = [member for member in members if member not in finished]
-    weights = [1 / len(finished) for _ in finished]
+    others, weights = [member for member in members if not member.is_finished], [1 / len(finished) for _ in finished]
     return Ensemble(run, dataset, finished, weights, others, out_of_fold(finished, len(dataset.train_labels)))
 
 
@@ -152,11 +151,11 @@ def write(run: Run, ensembles: Sequence[Ensemble], weights: np.ndarray) -> None:
     mean = np.ma.filled(np.ma.average(oof, axis=0, weights=weights), np.nan)
     write_array(run.oof_probabilities, mean.astype(np.float32))
     members = [
-        {"member": member_path(run, member), "weight": weight / len(ensemble.members)}
+        {"member": relpath(member.folder, run.folder), "weight": weight / len(ensemble.members)}
         for weight, ensemble in zip(weights.tolist(), ensembles, strict=True)
         for member in ensemble.members
     ]
-    missing = [member_path(run, member) for ensemble in ensembles for member in ensemble.others]
+    missing = [relpath(member.folder, run.folder) for ensemble in ensembles for member in ensemble.others]
     sha256 = hashlib.sha256(run.submission.read_bytes()).hexdigest()  # submit.py sends no other file
     write_json(run.ensemble_json, {"members": members, "missing": missing, "submission_sha256": sha256})
 
@@ -176,18 +175,12 @@ def oof_weights(ensembles: Sequence[Ensemble], labels: np.ndarray) -> np.ndarray
     result = minimize(
         lambda weights: -np.log(np.maximum(weights @ of_label, 1e-15)).mean(),
         np.full(count, 1 / count),
-        method="SLSQP",
         bounds=[(0, 1)] * count,
         constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
     )
     # the search may end a little outside of the bounds
     weights = np.round(np.clip(result.x, 0, 1), _DECIMALS)
     return weights / weights.sum()
-
-
-def member_path(run: Run, member: Member) -> str:
-    """Returns the path of a member's folder relative to a run or blend: its name there, such as fold_03."""
-    return os.path.relpath(member.folder, run.folder)
 
 
 @dataclass(frozen=True)
@@ -220,10 +213,8 @@ def trained_models(run: Run) -> dict[Path, float]:
     is none, or if a file is missing.
     """
     run.require_settings()
-    weights = read_ensemble(run).weights
-    if not weights:
-        finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]
-        weights = {folder: 1 / len(finished) for folder in finished}
+    finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]
+    weights = read_ensemble(run).weights or {folder: 1 / len(finished) for folder in finished}
     if not weights:
         raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
     models = {folder / "model.keras": weight for folder, weight in weights.items()}

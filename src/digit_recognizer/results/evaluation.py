@@ -1,6 +1,7 @@
 """The numbers of a run's report, which cv_report.md describes."""
 
 import hashlib
+from os.path import relpath
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.files import read_json, reading
 from digit_recognizer.results import out_of_fold
-from digit_recognizer.results.ensemble import Ensemble, member_path, read_ensemble
+from digit_recognizer.results.ensemble import Ensemble, read_ensemble
 from digit_recognizer.results.out_of_fold import covered_rows
 from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import METRICS, describe_gap, scores
@@ -22,10 +23,7 @@ _RIGHT_ON_NEARLY_ALL = 0.995  # accuracy from which on confident errors are more
 
 
 def evaluate(ensemble: Ensemble) -> dict[str, Any]:
-    """Returns the contents of cv_report.json; raises UserError if a file of the run is damaged.
-
-    Of an ensemble without members there are only the entries that describe the run.
-    """
+    """Returns the contents of cv_report.json, without members only some; raises UserError if a file is damaged."""
     report = _about_run(ensemble)
     if ensemble.members:
         report |= _about_members(ensemble) | _about_training_rows(ensemble) | _about_test_rows(ensemble)
@@ -35,7 +33,7 @@ def evaluate(ensemble: Ensemble) -> dict[str, Any]:
 
 def _about_run(ensemble: Ensemble) -> dict[str, Any]:
     run, dataset, settings = ensemble.run, ensemble.dataset, ensemble.run.require_settings()
-    missing = [member_path(run, member) for member in ensemble.others]
+    missing = [relpath(member.folder, run.folder) for member in ensemble.others]
     if is_blend(settings):
         missing += read_ensemble(run).missing
     return {
@@ -65,7 +63,7 @@ def _about_members(ensemble: Ensemble) -> dict[str, Any]:
     folds, device_of_run = [], ensemble.run.require_settings().get("device", "")
     for member in ensemble.members:
         metrics = member.metrics()
-        line = {"member": member_path(ensemble.run, member)} | {name: metrics[name] for name in METRICS}
+        line = {"member": relpath(member.folder, ensemble.run.folder)} | {name: metrics[name] for name in METRICS}
         folds.append(line | {"device": str(metrics.get("device") or device_of_run)})
     table = pd.DataFrame(folds)[list(METRICS)].astype(float)
     trained = pd.concat([member.history()["accuracy"].tail(1) for member in ensemble.members]).mean()

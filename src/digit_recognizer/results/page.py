@@ -29,7 +29,6 @@ from digit_recognizer.runs.plan import make_recipe
 _MOST_PICTURES = 2000  # in a gallery: 2 MB
 _MOST_ROWS = 100  # of a comparison, for each pair and order
 _MOST_PAIRS = 10  # whose rows are shown
-_MOST_CLASSES = 3  # whose probabilities a caption has
 
 _TITLES = {"competition": "Digit Recognizer", "mnist": "MNIST", "sample": "Built-in sample"}
 
@@ -41,9 +40,8 @@ def write_page(ensemble: Ensemble, report: dict[str, Any], refresh: int | None =
     """
     run, settings, histories = ensemble.run, ensemble.run.require_settings(), ensemble.histories()
     best_epochs = {line["member"]: line["best_epoch"] for line in report.get("folds", [])}
-    epochs = {name: f" (epoch {len(history)})" for name, history in histories.items()}
     values = {
-        "data": _TITLES[ensemble.dataset.kind] if ensemble.dataset.columns == COLUMNS else "Digits",
+        "data": _TITLES.get(ensemble.dataset.kind, "") if ensemble.dataset.columns == COLUMNS else "",
         "report": report,
         "folder": run.folder.resolve().name,
         "date": date.fromtimestamp(run.recipe_json.stat().st_mtime),
@@ -52,7 +50,7 @@ def write_page(ensemble: Ensemble, report: dict[str, Any], refresh: int | None =
         "fields": _fields(settings),
         "command": command(settings),
         "curves": charts.learning_curves(histories, best_epochs),
-        "missing": [name + epochs.get(name, "") for name in report["missing"]],
+        "epochs": {name: len(history) for name, history in histories.items()},
         "augmented": any(settings.get(name) for name in AUGMENTATION),
         "refresh": refresh,
     }
@@ -71,10 +69,8 @@ def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset) -> Compar
         raise UserError(f"{home.folder} holds a run: give the comparison an --output of its own")
     comparison = compare_runs(runs, dataset)
     pairs, ensembles = comparison.pairs, comparison.ensembles
-    histories = {
-        name: charts.mean_history(member.history() for member in ensemble.members)
-        for name, ensemble in ensembles.items()
-    }
+    tables = {name: [member.history() for member in ensemble.members] for name, ensemble in ensembles.items()}
+    histories = {name: charts.mean_history(members) for name, members in tables.items()}
     values = {
         "names": list(ensembles),
         "runs": comparison.runs.to_dict("records"),
@@ -97,15 +93,10 @@ def _write(home: Run, template: str, values: dict[str, Any], texts: dict[str, st
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"number": _number, "image": _image, "probabilities": _probabilities}
+    environment.filters |= {"number": _number, "hash": _hash, "image": _image, "probabilities": _probabilities}
     environment.globals["charts"] = charts
     colors = "".join(f":root{{--c{n}:{color}}}.c{n}{{--color:var(--c{n})}}" for n, color in enumerate(charts.PALETTE))
-    style, script = colors + _source("page.css"), _source("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    parts = {"policy": policy, "style": Markup(style), "script": Markup(script)}
+    parts = {"style": Markup(colors + _source("page.css")), "script": Markup(_source("page.js"))}
     page = environment.get_template(template).render(values | parts)
     home.report.mkdir(parents=True, exist_ok=True)
     for name, text in ((texts or {}) | {"index.html": page}).items():
@@ -171,8 +162,8 @@ def _image(pixels: bytes) -> str:
 
 
 def _probabilities(probabilities: np.ndarray) -> str:
-    """Returns the classes with the highest of the probabilities, float (10,), as text."""
-    classes = np.argsort(-probabilities, kind="stable")[:_MOST_CLASSES].tolist()
+    """Returns the three classes with the highest of the probabilities, float (10,), as text."""
+    classes = np.argsort(-probabilities, kind="stable")[:3].tolist()
     space = "\N{NO-BREAK SPACE}"
     return ", ".join(f"{digit}:{space}{100 * probabilities[digit]:.1f}{space}%" for digit in classes)
 
