@@ -38,9 +38,7 @@ def main() -> None:
         run, dataset = Run(locations.output), digits.load(locations.input)
         runs = [Run(folder) for folder in options.runs] or ([] if run.recipe_json.exists() else run.child_runs())
         if options.watch:
-            if runs:
-                raise UserError(f"--watch follows one run: report.py --watch --output {runs[0].folder}")
-            watch(run, dataset)
+            watch(run, runs, dataset)
         elif runs:
             print(format_comparison(write_comparison(run, runs, dataset)))
             print(f"{run.report / 'index.html'}, with runs.csv and pairs.csv beside it")

@@ -408,8 +408,6 @@ def test_comparison_by_the_script(dataset, recipe, csvs, tmp_path, call):
     outcome = call("report", "--input", csvs, "--output", folder)  # a folder of several runs
     for text in (outcome.out, page_of(Run(folder)), (folder / "report/runs.csv").read_text()):
         assert f"dropout={recipe.dropout}" in text and "dropout=0.25" in text and "rotation=" not in text
-    watched = call("report", "--input", csvs, "--output", folder, "--watch")
-    assert watched.code == 2 and "--watch follows one run: report.py --watch --output" in watched.error
 
 
 # ---- while a training continues
@@ -440,7 +438,7 @@ def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, asleep, capsy
         restore(hidden[len(pages) - 1])
 
     asleep += [act, act, act]
-    watch.watch(run, dataset, seconds=3)
+    watch.watch(run, [], dataset, seconds=3)
     assert pages[0] == "" and "No member is finished yet" in pages[1]
     assert "fold_00 (epoch 1), fold_01 (epoch 1)" in pages[1] and 'data-refresh="3"' in pages[1]
     assert "fold_01 (epoch 1)" in pages[2] and "Unfinished." in pages[2]
@@ -464,21 +462,31 @@ def test_watching_reads_and_encodes_only_what_is_new(dataset, recipe, tmp_path, 
         calls.clear()
 
     asleep += [lambda: [count(), write_history(member, {}, {}, {})], lambda: [count(), restore(contents)]]
-    watch.watch(run, dataset, seconds=3)
+    watch.watch(run, [], dataset, seconds=3)
     count()
     assert [line.pop("PNG", 0) > 0 for line in counts] == [True, False, True]
     assert counts == [{"fold_00": 2}, {}, {"fold_01": 2}]
 
 
+def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_path, asleep):
+    runs = [made_up(dataset, recipe, tmp_path / name, seed=ord(name)) for name in "ab"]
+    hidden = [unfinish(runs[1], name) for name in ("fold_00", "fold_01")]
+    home, pages = Run(tmp_path / "both"), []
+    asleep += [lambda: restore(hidden[0]), lambda: [pages.append(page_of(home)), restore(hidden[1])]]
+    watch.watch(home, runs, dataset, seconds=1)
+    assert "Unfinished." in pages[0] and "Unfinished." not in page_of(home)
+    assert pd.read_csv(home.report / "pairs.csv").loc[0, "rows"] == 80
+
+
 def test_watch_of_a_blend_or_of_a_folder_of_runs_waits_for_nothing(run, second, dataset, tmp_path, asleep, capsys):
     """A blend has no folds and no members of its own; a folder of runs never has any."""
     blend, board = blended(Run(tmp_path / "blend"), dataset, [run, second]), Run(tmp_path / "board")
-    watch.watch(blend, dataset)
+    watch.watch(blend, [], dataset)
     errors = evaluate(open_ensemble(blend, dataset))["overall"]["errors"]
     assert f'id="error-count">{errors}<' in page_of(blend) and "Unfinished." not in page_of(blend)
     asleep.append(lambda: shutil.copytree(run.folder, board.folder / "bn_cnn"))
     with pytest.raises(UserError, match="board holds no run"):
-        watch.watch(board, dataset)
+        watch.watch(board, [], dataset)
     assert "waiting for" in capsys.readouterr().out  # as long as there was nothing
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import Locator, LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.files import write_figure
@@ -26,8 +26,6 @@ LEFT, RIGHT, TOP, BOTTOM = 74, 10, 10, 40
 # data visualization' (2021); people with other colour vision can tell them apart too.
 PALETTE = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"]
 GREY = 8
-
-_ERRORS = 40  # shown as PNG
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,9 @@ class Axis:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Returns the position and the text of each tick."""
-        locator: Locator = MaxNLocator(6, integer=self.integer)
-        if self.log:  # within two decades, the powers of ten alone would be too few
-            locator = LogLocator(subs=(1, 2, 5) if self.high < 150 * self.low else (1,))
+        # within two decades, the powers of ten alone would be too few
+        subs = (1, 2, 5) if self.high < 150 * self.low else (1,)
+        locator = LogLocator(subs=subs) if self.log else MaxNLocator(6, integer=self.integer)
         slack = 1e-9 * (self.high - self.low)
         values = [float(value) for value in locator.tick_values(self.low, self.high)]
         return [(self(value), f"{value:.6g}") for value in values if self.low - slack <= value <= self.high + slack]
@@ -184,8 +182,8 @@ def write_figures(ensemble: Ensemble, report: dict[str, Any]) -> None:
     If no member has an epoch in its history.csv, there are no curves. `report` is the contents of cv_report.json.
     """
     folder, curves = ensemble.run.report, learning_curves(ensemble.histories(), {})
-    matrix = np.array(report["confusion_matrix"])
-    figures = {"confusion_matrix.png": draw_confusions(matrix), "errors.png": draw_errors(ensemble)}
+    confusions = draw_confusions(np.array(report["confusion_matrix"]))
+    figures = {"confusion_matrix.png": confusions, "errors.png": draw_errors(ensemble)}
     for name, figure in (figures | ({"curves.png": draw_curves(curves)} if curves else {})).items():
         write_figure(folder / name, figure, dpi=150)
 
@@ -222,12 +220,10 @@ def draw_confusions(matrix: np.ndarray) -> matplotlib.figure.Figure:
 
 def draw_errors(ensemble: Ensemble) -> matplotlib.figure.Figure:
     """Returns the out-of-fold errors with the highest probability as pictures."""
-    rows = ensemble.wrong[:_ERRORS]
+    rows = ensemble.wrong[:40]
     figure = matplotlib.figure.Figure(figsize=(8.5, 4.7), layout="constrained")
-    grid = figure.subplots(4, _ERRORS // 4).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for axes, row in zip(grid, rows, strict=False):
+    empty = {"xticks": [], "yticks": [], "frame_on": False}
+    for axes, row in zip(figure.subplots(4, 10, subplot_kw=empty).flat, rows, strict=False):
         axes.imshow(ensemble.dataset.train_images[row], cmap="gray_r")
         label, predicted = ensemble.dataset.train_labels[row], ensemble.oof[row].argmax()
         axes.set_title(f"{label} as {predicted}\n{ensemble.oof[row].max():.3f}", fontsize=7)

@@ -171,11 +171,10 @@ def oof_weights(ensembles: Sequence[Ensemble], labels: np.ndarray) -> np.ndarray
         raise UserError("--weights oof: these runs have no validated row in common; use --weights equal")
     # (ensembles, rows): the probability of the label
     of_label = np.array([ensemble.oof[covered, labels[covered]] for ensemble in ensembles], float)
-    count = len(ensembles)
     result = minimize(
         lambda weights: -np.log(np.maximum(weights @ of_label, 1e-15)).mean(),
-        np.full(count, 1 / count),
-        bounds=[(0, 1)] * count,
+        np.full(len(ensembles), 1 / len(ensembles)),
+        bounds=[(0, 1)] * len(ensembles),
         constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
     )
     # the search may end a little outside of the bounds
@@ -207,10 +206,9 @@ def read_ensemble(run: Run) -> EnsembleFile:
 
 
 def trained_models(run: Run) -> dict[Path, float]:
-    """Returns the paths of the saved networks of a run or a blend, with their weights; needs no data.
+    """Returns the paths of the saved networks in ensemble.json, else of all finished members, with their weights.
 
-    They are the members in ensemble.json, else the finished members with equal weights. Raises UserError if there
-    is none, or if a file is missing.
+    Needs no data. Raises UserError if there is none, or if a file is missing.
     """
     run.require_settings()
     finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]

@@ -110,12 +110,9 @@ def confident_errors(ensemble: Ensemble) -> list[dict[str, Any]]:
 
 
 def _per_digit(labels: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:
-    digits = range(CLASSES)
-    precision, recall, f1, rows = precision_recall_fscore_support(
-        labels, predicted, labels=digits, zero_division=np.nan
-    )
-    counts = {"digit": digits, "rows": rows, "predicted": np.bincount(predicted, minlength=CLASSES)}
-    table = pd.DataFrame(counts | {"precision": precision, "recall": recall, "f1": f1}).astype(object)
+    digits = {"digit": range(CLASSES), "predicted": np.bincount(predicted, minlength=CLASSES)}
+    columns = precision_recall_fscore_support(labels, predicted, labels=range(CLASSES), zero_division=np.nan)
+    table = pd.DataFrame(digits | dict(zip(("precision", "recall", "f1", "rows"), columns, strict=True))).astype(object)
     return table.where(table.notna(), None).to_dict("records")
 
 

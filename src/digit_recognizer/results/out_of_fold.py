@@ -17,15 +17,14 @@ _BINS = 15  # of the reliability curve
 
 
 def out_of_fold(members: Iterable[Member], rows: int) -> np.ndarray:
-    """Returns the mean of the finished members' validation probabilities, float32 (rows, 10).
+    """Returns the mean of finished members' validation probabilities, float32 (rows, 10).
 
     Rows that no member predicted are NaN.
     """
     total, count = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
     for member in members:
-        if member.is_finished:
-            total[member.validation_rows] += member.validation_probabilities()
-            count[member.validation_rows] += 1
+        total[member.validation_rows] += member.validation_probabilities()
+        count[member.validation_rows] += 1
     with np.errstate(invalid="ignore"):  # 0 / 0
         return (total / count).astype(np.float32)
 

@@ -57,9 +57,10 @@ def write_page(ensemble: Ensemble, report: dict[str, Any], refresh: int | None =
     _write(run, "page.html.j2", values | (_predictions(ensemble, report) if ensemble.members else {}))
 
 
-def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset) -> Comparison:
+def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, refresh: int | None = None) -> Comparison:
     """Compares runs, and writes the page, runs.csv and pairs.csv into the folder report/ of `home`.
 
+    With `refresh`, a browser reads the page again after that many seconds until all members are finished.
     Raises UserError as `compare_runs` does, for fewer than two runs, and if `home` holds a run, whose report this
     would replace.
     """
@@ -77,7 +78,7 @@ def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset) -> Compar
         "pairs": pairs.to_dict("records"),
         "curves": charts.learning_curves(histories, {}),
         "rows": _rows(comparison, dataset),
-        "refresh": None,
+        "refresh": refresh if any(ensemble.others for ensemble in ensembles.values()) else None,
     }
     texts = {"runs.csv": comparison.runs.to_csv(index=False), "pairs.csv": pairs.to_csv(index=False)}
     _write(home, "comparison.html.j2", values, texts)
@@ -90,14 +91,12 @@ def _write(home: Run, template: str, values: dict[str, Any], texts: dict[str, st
     The Content-Security-Policy of the page names the hashes of its style and its script: nothing else is loaded or
     run, whatever the values hold.
     """
-    environment = Environment(
-        loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"number": _number, "hash": _hash, "image": _image, "probabilities": _probabilities}
-    environment.globals["charts"] = charts
+    jinja = Environment(loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    jinja.filters |= {"number": _number, "hash": _hash, "image": _image, "probabilities": _probabilities}
+    jinja.globals["charts"] = charts
     colors = "".join(f":root{{--c{n}:{color}}}.c{n}{{--color:var(--c{n})}}" for n, color in enumerate(charts.PALETTE))
     parts = {"style": Markup(colors + _source("page.css")), "script": Markup(_source("page.js"))}
-    page = environment.get_template(template).render(values | parts)
+    page = jinja.get_template(template).render(values | parts)
     home.report.mkdir(parents=True, exist_ok=True)
     for name, text in ((texts or {}) | {"index.html": page}).items():
         with atomic(home.report / name, several_writers=True) as file:

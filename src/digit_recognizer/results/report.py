@@ -17,8 +17,7 @@ from digit_recognizer.results.page import write_page
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
 
-# How pandas shows the table.
-_FORMATTERS = {name: lambda value: f"{value:,.1f}".removesuffix(".0") for name in METRICS}
+_FORMATTERS = {name: lambda value: f"{value:,.1f}".removesuffix(".0") for name in METRICS}  # of the table, for pandas
 _FORMATTERS |= dict.fromkeys(("accuracy", "log_loss"), "{:.5f}".format)
 
 
@@ -34,9 +33,8 @@ def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
         write_json(run.cv_report_json, report)
         with atomic(run.cv_report_csv) as file:
             _table(report).to_csv(file)
-        run.report.mkdir(exist_ok=True)
-        write_figures(ensemble, report)
         write_page(ensemble, report)
+        write_figures(ensemble, report)
     return report
 
 
