@@ -14,7 +14,8 @@ def main() -> None:
         metavar="RUN",
         type=Path,
         nargs="*",
-        help="run directories to compare; the comparison is written to --output (default: report on the run in --output)",
+        help="run directories to compare; the comparison is written to --output (default: report on the run in --output, "
+        "or compare the runs of several recipes below it)",
     )
     parser.add_argument(
         "--watch",
@@ -27,17 +28,17 @@ def main() -> None:
     # imported after the options are checked, so that --help and a mistake are answered at once
     from digit_recognizer.data import digits, paths
     from digit_recognizer.results.compare import format_comparison
-    from digit_recognizer.results.comparison_page import write_comparison
+    from digit_recognizer.results.page import write_comparison
     from digit_recognizer.results.report import format_report, next_steps, write_report
-    from digit_recognizer.results.watch import watch_comparison, watch_run
+    from digit_recognizer.results.watch import watch
     from digit_recognizer.runs.directory import Run
 
     locations = paths.resolve(options.input, options.output)
     with locations.announced():
         run, dataset = Run(locations.output), digits.load(locations.input)
-        runs = [Run(folder) for folder in options.runs]
+        runs = [Run(folder) for folder in options.runs] or ([] if run.recipe_json.exists() else run.child_runs())
         if options.watch:
-            watch_comparison(run, runs, dataset) if runs else watch_run(run, dataset)
+            watch(run, runs, dataset)
         elif runs:
             print(format_comparison(write_comparison(run, runs, dataset)))
             print(f"{run.report / 'index.html'}, with runs.csv and pairs.csv beside it")

@@ -15,7 +15,6 @@ from kaggle_server import KEY, PAGE, SIGNATURE, forget_client, refused
 from digit_recognizer import cli, recipes
 from digit_recognizer.files import read_json, write_json
 from digit_recognizer.kaggle.submissions import Submission, write_submissions
-from digit_recognizer.results import submission
 from digit_recognizer.runs.directory import Run
 
 
@@ -29,7 +28,8 @@ def run(dataset, csvs, recipe, tmp_path):
     oof = np.eye(10, dtype=np.float32)[dataset.train_labels]
     oof[0] = np.roll(oof[0], 1)
     np.save(run.oof_probabilities, oof)
-    submission.write(run.submission, dataset, np.eye(10)[np.arange(20) % 10])
+    lines = [",".join(dataset.columns), *(f"{id},{row % 10}" for row, id in enumerate(dataset.ids))]
+    run.submission.write_text("\n".join(lines) + "\n")
     members = [{"member": name, "weight": 0.5} for name in ("fold_00", "fold_01")]
     write_json(run.ensemble_json, {"members": members, "missing": [], "submission_sha256": digest(run)})
     return run

@@ -20,6 +20,7 @@ from digit_recognizer.inference.recognize import find_trained_run
 from digit_recognizer.kaggle import submissions
 from digit_recognizer.results import ensemble, report
 from digit_recognizer.results.compare import compare_runs
+from digit_recognizer.results.ensemble import average_members, open_ensemble
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import write_page
 from digit_recognizer.runs import plan
@@ -39,8 +40,7 @@ def whole(light, dataset, tmp_path_factory):
     _, folder = light
     run = Run(tmp_path_factory.mktemp("whole") / "run")
     put(run, contents(folder))
-    evaluation = evaluate(run, dataset)
-    write_json(run.cv_report_json, evaluation.report)
+    write_json(run.cv_report_json, evaluate(open_ensemble(run, dataset)))
     sent = ("2026-01-01T00:00:00+00:00", "digit-recognizer", "a" * 64, "mine [aaaaaaaa]", 0.5)
     submissions.write_submissions(run, [submissions.Submission(*sent, 7, "complete", 0.5)])
     return contents(run.folder)
@@ -74,13 +74,15 @@ class Stages:
         assert len(self.run.submission.read_text().splitlines()) == 21
 
     def report(self):
-        evaluation = evaluate(self.run, self.dataset)
-        write_page(evaluation)
-        report.format_report(evaluation.report)
-        json.dumps(evaluation.report, allow_nan=False)
+        members = open_ensemble(self.run, self.dataset)
+        contents = evaluate(members)
+        write_page(members, contents)
+        report.format_report(contents)
+        json.dumps(contents, allow_nan=False)
 
     def watch(self):
-        write_page(evaluate(self.run, self.dataset, unfinished=True), refresh=1)
+        members = average_members(self.run, self.dataset, may_be_empty=True)
+        write_page(members, evaluate(members), refresh=1)
 
     def compare(self):
         compare_runs([self.other, self.run], self.dataset)

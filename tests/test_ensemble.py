@@ -9,7 +9,7 @@ import pytest
 from digit_recognizer import recipes
 from digit_recognizer.data.folds import fingerprint, split
 from digit_recognizer.files import UserError, read_json, write_array, write_json
-from digit_recognizer.results import ensemble, submission
+from digit_recognizer.results import ensemble
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import HISTORY, scores
 from digit_recognizer.runs.plan import identity, make_members, open_plan, write_folds
@@ -94,7 +94,7 @@ def test_ensemble_is_the_mean_of_its_members(run, dataset):
 def test_unfinished_members_are_left_out_and_named(run, dataset):
     unfinish(run, "fold_01", "fold_03")
     prediction = ensemble.average_members(run, dataset)
-    assert [member.name for member in prediction.missing] == ["fold_01", "fold_03"]
+    assert [member.name for member in prediction.others] == ["fold_01", "fold_03"]
     rows = [set(members_of(run, dataset)[index].validation_rows) for index in (1, 3)]
     assert set(np.flatnonzero(np.isnan(prediction.oof).any(axis=1))) == rows[0] & rows[1]
     unfinish(run, "fold_00", "fold_02")
@@ -103,15 +103,15 @@ def test_unfinished_members_are_left_out_and_named(run, dataset):
 
 
 def test_damaged_probabilities_are_named(run, dataset):
-    ensemble.average_members(run, dataset)  # has read the file before
+    blended(run, dataset)  # has read the file before
     path = run.folder / "fold_01" / "test_probabilities.npy"
     for damaged in (np.ones((3, 10)), np.full((20, 10), np.nan)):
         write_array(path, damaged)
         with pytest.raises(UserError, match=r"fold_01/test_probabilities.npy is damaged .*: delete .*metrics.json"):
-            ensemble.average_members(run, dataset)
+            blended(run, dataset)
     path.unlink()
     with pytest.raises(UserError, match=r"fold_01/test_probabilities.npy is missing: delete .*metrics.json"):
-        ensemble.average_members(run, dataset)
+        blended(run, dataset)
 
 
 def test_several_runs_weigh_by_their_members(run, dataset, recipe, tmp_path):
@@ -140,14 +140,14 @@ def test_runs_of_other_folds_cover_all_rows_together(dataset, recipe, tmp_path):
     first, second, third = (ensemble.average_members(run, dataset) for run in (whole, part, other))
     blend = Run(tmp_path / "blend")
     blend.folder.mkdir()
-    ensemble.write(blend, dataset, [first, second], np.array([0.75, 0.25]))
+    ensemble.write(blend, [first, second], np.array([0.75, 0.25]))
     assert read_json(blend.ensemble_json)["missing"] == ["../part/fold_00"]
     oof = np.load(blend.oof_probabilities)
     assert (oof[rows[0]] == first.oof[rows[0]]).all()
     expected = 0.75 * first.oof[rows[1]] + 0.25 * second.oof[rows[1]]
     assert oof.dtype == np.float32 and oof[rows[1]] == pytest.approx(expected, abs=1e-6)
     for prediction, weight, covered in ((third, 0.5, range(80)), (third, 0, rows[1]), (second, 0.5, rows[1])):
-        ensemble.write(blend, dataset, [second, prediction], np.array([1 - weight, weight]))
+        ensemble.write(blend, [second, prediction], np.array([1 - weight, weight]))
         is_covered = np.isfinite(np.load(blend.oof_probabilities)).all(axis=1)
         assert np.flatnonzero(is_covered).tolist() == list(covered)
 
@@ -172,23 +172,11 @@ def test_oof_weights_are_the_best_on_the_rows_validated(dataset, recipe, tmp_pat
         ensemble.oof_weights([good, nothing], labels)
 
 
-def test_submission_refuses_what_the_competition_would(dataset, tmp_path):
-    damaged = np.where(np.arange(20)[:, None] == 4, np.nan, np.ones((20, 10)))
-    for probabilities, message in (
-        (np.ones((19, 10)), r"predictions of shape \(19, 10\) for 20 test rows"),
-        (np.ones((20, 9)), r"predictions of shape \(20, 9\)"),
-        (damaged, "test row 5 has probabilities that are no"),
-    ):
-        with pytest.raises(UserError, match=message):
-            submission.write(tmp_path / "submission.csv", dataset, probabilities)
-    assert not [*tmp_path.iterdir()]
-
-
-def test_submission_has_the_names_and_ids_of_the_competition(dataset, tmp_path):
+def test_submission_has_the_names_and_ids_of_the_competition(dataset, recipe, tmp_path):
     ids = np.array([f"img_{number}" for number in range(20)])
     kannada = dataclasses.replace(dataset, ids=ids, columns=("id", "label"))
-    submission.write(tmp_path / "s.csv", kannada, np.eye(10)[np.arange(20) % 10])
-    assert (tmp_path / "s.csv").read_text().startswith("id,label\nimg_0,0\nimg_1,1\n")
+    lines = blended(made_up(kannada, recipe, tmp_path / "run"), kannada).submission.read_text().splitlines()
+    assert lines[0] == "id,label" and [line.partition(",")[0] for line in lines[1:]] == list(ids)
 
 
 def test_scores():

@@ -13,9 +13,9 @@ from test_ensemble import blended, made_up, unfinish
 
 from digit_recognizer import recipes
 from digit_recognizer.files import read_json, write_json
-from digit_recognizer.results.comparison_page import write_comparison
+from digit_recognizer.results.ensemble import average_members
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.page import write_page
+from digit_recognizer.results.page import write_comparison, write_page
 from digit_recognizer.results.report import write_report
 from digit_recognizer.runs.directory import Run
 
@@ -71,6 +71,11 @@ def page_of(run) -> Path:
     return run.report / "index.html"
 
 
+def write_unfinished(run, dataset, refresh):
+    ensemble = average_members(run, dataset)
+    write_page(ensemble, evaluate(ensemble), refresh)
+
+
 SHOWN = "#errors-gallery .digit:not([hidden])"
 
 
@@ -88,6 +93,13 @@ def test_numbers_are_those_of_cv_report(page, run):
 
     report = read_json(run.cv_report_json)
     overall = report["overall"]
+    assert page.text("h1") == "Digit Recognizer" and f"run {run.folder.name} of 20" in page.text("header p")
+    lead = " ".join(page.text(".lead").split())
+    assert lead.startswith(f"{overall['errors']} of 80 training rows (") and "people misread about 0.2 %" in lead
+    assert lead.endswith("look first at the warning.") and "Several networks predict each row" in page.text("main")
+    assert page.text("pre").startswith("bash scripts/run_all.sh --recipe bn_cnn --set folds=2")
+    fields = {name: texts for name, *texts in cells(".fields")}
+    assert fields["rotation"] == ["10.0", "rotation, degrees"] and "warmup" not in fields  # not of this schedule
     assert page.text("#accuracy") == f"{overall['accuracy']:.5f}"
     assert page.text("#error-count") == str(overall["errors"])
     assert page.text("#log-loss") == f"{overall['log_loss']:.5f}"
@@ -135,6 +147,22 @@ def test_a_click_in_the_matrix_filters_the_gallery(page, run):
     page.click(button)
     page.click(button)
     assert len(page.all(SHOWN)) == total
+
+
+def test_a_long_gallery_shows_whole_rows_and_all_on_a_click(browser, run):
+    browser.look(width=390)
+    browser.open(page_of(run))
+    count = "[...document.querySelectorAll('#least-sure-gallery .digit')].filter(e => e.offsetHeight).length"
+    assert browser.value(count) == 12
+    browser.click("#least-sure-gallery + button")
+    assert browser.value(count) == 20
+
+
+def test_the_pointer_on_a_name_fades_the_other_lines(page):
+    page.point("#curve-loss .legend li:nth-child(2)")
+    assert page.all("#curve-loss svg > g[class^=c]:not(.faded)", "e.classList[0]") == ["c1", "c1"]
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    assert page.all("#curve-loss .faded") == []
 
 
 def test_the_keyboard_reaches_matrix_and_charts(page):
@@ -209,7 +237,7 @@ def test_a_strangers_run_is_shown_as_text(browser, dataset, recipe, tmp_path):
     write_report(runs[0], data)
     write_report(blend, data)
     unfinish(runs[1], "fold_01")
-    write_page(evaluate(runs[1], data, unfinished=True), refresh=60)
+    write_unfinished(runs[1], data, 60)
     both = Run(tmp_path / "both")
     write_comparison(both, runs, data)
     browser.look()
@@ -236,7 +264,7 @@ def test_the_policy_stops_what_escaping_would_have_missed(page):
 def test_the_page_of_an_unfinished_run_reads_itself_again(browser, dataset, tmp_path, recipe):
     run = made_up(dataset, recipe, tmp_path / "run", sharpness=2)
     unfinish(run, "fold_01")
-    write_page(evaluate(run, dataset, unfinished=True), refresh=1)
+    write_unfinished(run, dataset, 1)
     path = page_of(run)
     browser.open(path)
     assert "Unfinished." in browser.text("header") and "fold_01 (epoch 1)" in browser.text("main")

@@ -23,11 +23,11 @@ from test_ensemble import blended, made_up, members_of, unfinish, write_history
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, read_json, write_array, write_json
-from digit_recognizer.results import figures, out_of_fold, report, watch
+from digit_recognizer.results import charts, out_of_fold, report, watch
 from digit_recognizer.results.compare import compare_runs, format_comparison
-from digit_recognizer.results.comparison_page import write_comparison
+from digit_recognizer.results.ensemble import open_ensemble
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.page import command
+from digit_recognizer.results.page import command, write_comparison
 from digit_recognizer.results.report import format_report, show, write_report
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
@@ -179,7 +179,7 @@ def test_report_of_blends(run, second, dataset, recipe, tmp_path):
     assert result["overall"]["rows"] == 80 and result["gain"] == []
     assert result["overall"]["errors"] == sum(fold["errors"] for fold in result["folds"])
     table = compare_runs([blend, run], dataset).runs
-    assert table["rows"].tolist() == [80, 80] and sorted(table["per_row"]) == [1, 2]
+    assert table["rows"].tolist() == [80, 80] and sorted(table["members_per_row"]) == [1, 2]
 
     write_array(blend.oof_probabilities, np.full((80, 10), np.nan, np.float32))
     for use in (lambda: write_report(blend, dataset), lambda: compare_runs([blend, run], dataset)):
@@ -234,20 +234,25 @@ def test_curves_show_the_histories():
     table = pd.DataFrame({"epoch": [1, 2, 3], "learning_rate": [0.1, 0.2, 0.05]})
     table = table.assign(accuracy=[0.5, 0.8, 0.9], val_accuracy=[0.6, 0.9, 0.95])
     table = table.assign(loss=[2, 1, 0.5], val_loss=[1, 0.5, 0.4])
-    loss, accuracy, rate = figures.draw_curves({"fold_00": table, "a$b": table / 2}).axes
+    curves = charts.learning_curves({"fold_00": table, "a$b": table.assign(loss=4)}, {})
+    loss, accuracy, rate = charts.draw_curves(curves).axes
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         training, validation, *others = axes.lines
         assert (training.get_linestyle(), validation.get_linestyle(), len(others)) == ("--", "-", 2)
         for line, column in ((training, quantity), (validation, f"val_{quantity}")):
             assert list(line.get_xdata()) == [1, 2, 3] and list(line.get_ydata()) == list(table[column])
-    assert list(rate.lines[0].get_ydata()) == [0.1, 0.2, 0.05] and rate.get_yscale() == "log"
-    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["fold_00", r"a\$b"]
+    assert list(rate.lines[0].get_ydata()) == [0.1, 0.2, 0.05] and rate.get_yscale() == "linear"
+    assert [text.get_text() for text in rate.get_legend().get_texts()] == ["fold_00", r"a\$b"]
+    assert len({line.color for line in charts.learning_curves(dict.fromkeys("0123456789", table), {})[0].series}) == 10
+    loss, accuracy, _ = charts.learning_curves(dict.fromkeys("0123456789ab", table), {})
+    assert {line.color for line in loss.series} == {charts.GREY, 0} and loss.legend[0].name == "mean of 12"
+    assert (loss.x.low, loss.x.high) == (1, 3) and accuracy.y.high == pytest.approx(0.95, abs=0.01)  # as the data
 
 
 def test_the_matrix_shows_its_numbers():
     matrix = np.diag(np.arange(10, 20))
     matrix[3, 8] = 4
-    [axes] = figures.draw_confusions(matrix).axes
+    [axes] = charts.draw_confusions(matrix).axes
     texts = {tuple(map(int, text.get_position())): text.get_text() for text in axes.texts}
     assert texts == {(i, i): str(10 + i) for i in range(10)} | {(8, 3): "4"}  # x is the prediction
     shades = axes.images[0].get_array()
@@ -255,7 +260,7 @@ def test_the_matrix_shows_its_numbers():
 
 
 def test_the_errors_are_shown_with_the_most_confident_first(run, dataset):
-    shown = [axes for axes in figures.draw_errors(evaluate(run, dataset)).axes if axes.images]
+    shown = [axes for axes in charts.draw_errors(open_ensemble(run, dataset)).axes if axes.images]
     oof, labels = np.load(run.oof_probabilities), dataset.train_labels
     wrong = np.flatnonzero(oof.argmax(axis=1) != labels)
     wrong = wrong[np.argsort(-oof[wrong].max(axis=1), kind="stable")]
@@ -276,7 +281,7 @@ def test_members_without_an_epoch_or_that_diverged(run, dataset, has_epoch):
         if number in (0, 3):  # one member, all members
             write_report(run, dataset)
             assert "nan" not in page_of(run).lower()
-    assert evaluate(run, dataset).report["training_accuracy"] is None
+    assert evaluate(open_ensemble(run, dataset))["training_accuracy"] is None
 
 
 # ---- numbers
@@ -297,14 +302,15 @@ def test_calibration_is_the_distance_of_confidence_and_accuracy():
     assert result["ece"] == pytest.approx(0.1) and (bin["rows"], bin["accuracy"]) == (100, 0.8)
 
 
-def test_confident_errors_are_those_that_all_members_make():
-    sure = np.full((4, 10), 0.01)
-    sure[:, 7] = 0.91
-    sure[3] = np.nan
-    votes = np.array([[7, 7, 7, -1], [7, 2, -1, -1]])
-    errors = out_of_fold.confident_errors(np.full(4, 1), sure, votes)
-    assert [(error["row"], error["label"], error["predicted"]) for error in errors] == [(0, 1, 7), (2, 1, 7)]
-    assert out_of_fold.confident_errors(np.full(4, 7), sure, votes) == []
+def test_confident_errors_are_those_that_all_members_make(run, dataset):
+    result = evaluate(open_ensemble(run, dataset))
+    oof, labels = np.load(run.oof_probabilities), dataset.train_labels
+    votes = np.full((4, 80), -1)
+    for line, member in zip(votes, members_of(run, dataset), strict=True):
+        line[member.validation_rows] = member.validation_probabilities().argmax(axis=1)
+    agree = ((votes == oof.argmax(axis=1)) | (votes < 0)).all(axis=0)
+    rows = np.flatnonzero(agree & (oof.argmax(axis=1) != labels) & (oof.max(axis=1) >= 0.9))
+    assert {error["row"] for error in result["confident_errors"]} == set(rows)
 
 
 @pytest.mark.parametrize(("wrong", "is_likely"), [(1, True), (5, False)])
@@ -336,21 +342,22 @@ def test_pairs_are_compared_on_the_rows_that_both_predicted(dataset, recipe, tmp
     unfinish(poor, "fold_01")  # one fold only; and no ensemble of either
     comparison = compare_runs([good, poor], dataset)
     rows, labels = members_of(poor, dataset)[0].validation_rows, dataset.train_labels
-    oof = [comparison.oof[name][rows].astype(float) for name in ("good", "poor")]
+    oof = [comparison.ensembles[name].oof[rows].astype(float) for name in ("good", "poor")]
     wrong = [probabilities.argmax(axis=1) != labels[rows] for probabilities in oof]
     pair = comparison.pairs.iloc[0]
     assert (pair["first"], pair["second"], pair["rows"]) == ("good", "poor", 40)
     only_second, only_first = (wrong[1] & ~wrong[0]).sum(), (wrong[0] & ~wrong[1]).sum()
-    assert (pair["only_first"], pair["only_second"]) == (only_first, only_second)
-    assert pair["difference"] == wrong[1].sum() - wrong[0].sum() > 0
-    assert 0 < pair["low"] < pair["difference"] < pair["high"] and pair["loss_low"] > 0
+    assert (pair["wrong_only_in_first"], pair["wrong_only_in_second"]) == (only_first, only_second)
+    assert pair["error_difference"] == wrong[1].sum() - wrong[0].sum() > 0
+    assert 0 < pair["error_difference_low"] < pair["error_difference"] < pair["error_difference_high"]
+    assert pair["log_loss_difference_low"] > 0
     p = 2 * binom.cdf(only_first, only_first + only_second, 0.5)
-    assert pair["p"] == pytest.approx(min(1, p))
+    assert pair["mcnemar_p"] == pytest.approx(min(1, p))
     losses = [-np.log(probabilities[np.arange(40), labels[rows]]) for probabilities in oof]
-    assert pair["loss_difference"] == pytest.approx((losses[1] - losses[0]).mean(), abs=1e-6)
+    assert pair["log_loss_difference"] == pytest.approx((losses[1] - losses[0]).mean(), abs=1e-6)
     table = comparison.runs
-    assert list(table.index) == ["good", "poor"] and list(table["rows"]) == [80, 40]
-    assert list(table["common_rows"]) == [40, 40] and list(table["finished"]) == [2, 1]
+    assert list(table["run"]) == ["good", "poor"] and list(table["rows"]) == [80, 40]
+    assert list(table["shared_rows"]) == [40, 40] and list(table["finished"]) == [2, 1]
     line = f"{pair['errors_second']} errors against {pair['errors_first']}: +"
     assert line in format_comparison(comparison)
 
@@ -360,14 +367,14 @@ def test_the_bootstrap_interval_is_that_of_the_mean_whatever_else_is_compared(da
     three, two = compare_runs(runs, dataset), compare_runs(runs[1:], dataset)
     assert list(zip(three.pairs["first"], three.pairs["second"], strict=True)) == list(combinations("abc", 2))
     pd.testing.assert_frame_equal(three.pairs.tail(1).reset_index(drop=True), two.pairs)
-    b, c = (-np.log(two.oof[name].astype(float)[np.arange(80), dataset.train_labels]) for name in "bc")
-    [width] = two.pairs["loss_high"] - two.pairs["loss_low"]
+    b, c = (-np.log(two.ensembles[name].oof.astype(float)[np.arange(80), dataset.train_labels]) for name in "bc")
+    [width] = two.pairs["log_loss_difference_high"] - two.pairs["log_loss_difference_low"]
     assert width == pytest.approx(2 * 1.96 * (c - b).std() / np.sqrt(80), rel=0.15)
 
 
 def test_what_cannot_be_compared(run, second, dataset, recipe, tmp_path):
     with pytest.raises(UserError, match="takes two runs or more"):
-        compare_runs([run], dataset)
+        write_comparison(Run(tmp_path / "one"), [run], dataset)
     with pytest.raises(UserError, match="is given twice"):
         compare_runs([run, Run(run.folder / ".." / "run")], dataset)
     with pytest.raises(UserError, match="holds a run: give the comparison an --output of its own"):
@@ -376,7 +383,7 @@ def test_what_cannot_be_compared(run, second, dataset, recipe, tmp_path):
     unfinish(second, "fold_00")
     unfinish(other, "fold_01")
     comparison = write_comparison(both, [second, other], dataset)  # no row in common
-    assert comparison.pairs.loc[0, "rows"] == 0 and comparison.runs["common_errors"].isna().all()
+    assert comparison.pairs.loc[0, "rows"] == 0 and comparison.runs["shared_errors"].isna().all()
     assert "no row in common" in page_of(both)
     assert "0 rows that both predicted" in format_comparison(comparison)
     unfinish(second, "fold_01")
@@ -397,6 +404,11 @@ def test_comparison_by_the_script(dataset, recipe, csvs, tmp_path, call):
     assert list(pd.read_csv(both.report / "runs.csv")["rows"]) == [80, 80]
     assert pd.read_csv(both.report / "pairs.csv").loc[0, "rows"] == 80
     assert page_of(both).count("Rows are numbered from 0, as in folds.csv.") == 1
+    folder = tmp_path / "x"
+    made_up(dataset, recipes.change(recipe, {"dropout": 0.25}), folder / "other")
+    outcome = call("report", "--input", csvs, "--output", folder)  # a folder of several runs
+    for text in (outcome.out, page_of(Run(folder)), (folder / "report/runs.csv").read_text()):
+        assert f"dropout={recipe.dropout}" in text and "dropout=0.25" in text and "rotation=" not in text
 
 
 # ---- while a training continues
@@ -427,7 +439,7 @@ def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, asleep, capsy
         restore(hidden[len(pages) - 1])
 
     asleep += [act, act, act]
-    watch.watch_run(run, dataset, seconds=3)
+    watch.watch(run, [], dataset, seconds=3)
     assert pages[0] == "" and "No member is finished yet" in pages[1]
     assert "fold_00 (epoch 1), fold_01 (epoch 1)" in pages[1] and 'data-refresh="3"' in pages[1]
     assert "fold_01 (epoch 1)" in pages[2] and "Unfinished." in pages[2]
@@ -451,7 +463,7 @@ def test_watching_reads_and_encodes_only_what_is_new(dataset, recipe, tmp_path, 
         calls.clear()
 
     asleep += [lambda: [count(), write_history(member, {}, {}, {})], lambda: [count(), restore(contents)]]
-    watch.watch_run(run, dataset, seconds=3)
+    watch.watch(run, [], dataset, seconds=3)
     count()
     assert [line.pop("PNG", 0) > 0 for line in counts] == [True, False, True]
     assert counts == [{"fold_00": 2}, {}, {"fold_01": 2}]
@@ -462,7 +474,7 @@ def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_p
     hidden = [unfinish(runs[1], name) for name in ("fold_00", "fold_01")]
     home, pages = Run(tmp_path / "both"), []
     asleep += [lambda: restore(hidden[0]), lambda: [pages.append(page_of(home)), restore(hidden[1])]]
-    watch.watch_comparison(home, runs, dataset, seconds=1)
+    watch.watch(home, runs, dataset, seconds=1)
     assert "Unfinished." in pages[0] and "Unfinished." not in page_of(home)
     assert pd.read_csv(home.report / "pairs.csv").loc[0, "rows"] == 80
 
@@ -470,29 +482,26 @@ def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_p
 def test_watch_of_a_blend_or_of_a_folder_of_runs_waits_for_nothing(run, second, dataset, tmp_path, asleep, capsys):
     """A blend has no folds and no members of its own; a folder of runs never has any."""
     blend, board = blended(Run(tmp_path / "blend"), dataset, [run, second]), Run(tmp_path / "board")
-    watch.watch_run(blend, dataset)
-    errors = evaluate(blend, dataset).report["overall"]["errors"]
+    watch.watch(blend, [], dataset)
+    errors = evaluate(open_ensemble(blend, dataset))["overall"]["errors"]
     assert f'id="error-count">{errors}<' in page_of(blend) and "Unfinished." not in page_of(blend)
-    watch.watch_comparison(Run(tmp_path / "both"), [blend, run], dataset)
-    assert page_of(Run(tmp_path / "both"))
     asleep.append(lambda: shutil.copytree(run.folder, board.folder / "bn_cnn"))
     with pytest.raises(UserError, match="board holds no run"):
-        watch.watch_run(board, dataset)
+        watch.watch(board, [], dataset)
     assert "waiting for" in capsys.readouterr().out  # as long as there was nothing
-    with pytest.raises(UserError, match="board holds no run"):
-        watch.watch_comparison(Run(tmp_path / "both"), [Run(tmp_path / "nothing"), board], dataset)
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from digit_recognizer.data import digits
-from digit_recognizer.results import comparison_page, evaluation, page
+from digit_recognizer.results import ensemble, evaluation, page
 from digit_recognizer.runs.directory import Run
 dataset, runs = digits.load(Path(sys.argv[1])), [Run(Path(name)) for name in sys.argv[3:]]
 for _ in range(8):
-    page.write_page(evaluation.evaluate(runs[0], dataset, unfinished=True))
-    comparison_page.write_comparison(Run(Path(sys.argv[2])), runs, dataset)
+    members = ensemble.average_members(runs[0], dataset)
+    page.write_page(members, evaluation.evaluate(members))
+    page.write_comparison(Run(Path(sys.argv[2])), runs, dataset)
 """
 
 
@@ -527,8 +536,9 @@ def test_show_displays_the_page_and_its_pictures(run, dataset, monkeypatch):
 
 def test_command_names_what_differs_from_the_named_recipe(recipe, dataset):
     settings = recipes.to_json(recipe) | {"threads": 2, "name": "bn_cnn"}
-    fields = "--set folds=2 --set holdout=0.0 --set epochs=2 --set batch_size=16 --threads 2"
-    assert command(settings, dataset) == f"python scripts/train.py --recipe bn_cnn {fields}"
+    fields = "--set folds=2 holdout=0.0 epochs=2 batch_size=16 --threads 2"
+    assert command(settings, dataset) == f"bash scripts/run_all.sh --recipe bn_cnn {fields} --output output/again"
     assert command(settings | {"scaling": "; rm -rf ~"}, dataset).count("'scaling=; rm -rf ~'") == 1
     assert command(settings | {"name": "blend"}, dataset) is None
-    assert command(recipes.to_json(named_recipes.FAST), dataset) == "python scripts/train.py --recipe fast"
+    fast = recipes.to_json(named_recipes.FAST)
+    assert command(fast, dataset) == "bash scripts/run_all.sh --recipe fast --output output/again"

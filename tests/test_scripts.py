@@ -453,7 +453,7 @@ def test_several_recipes_are_compared_on_the_same_folds(call, csvs, dataset, tmp
         found = table.loc[name]
         assert (found["errors"], found["rows"], found["finished"]) == (wrong, 80, 2)
         assert found["parameters"] == parameters and found["accuracy"] == pytest.approx(1 - wrong / 80)
-        assert f"{1 - wrong / 80:.5f}" in outcome.out and found["seconds"] > 0
+        assert f"{1 - wrong / 80:.5f}" in outcome.out and found["seconds_per_member"] > 0
 
     before = {path: path.stat().st_mtime_ns for path in board.glob("*/*") if path.is_file()}
     outcome = call(*line)  # goes on, with nothing left to do

@@ -18,7 +18,7 @@ from digit_recognizer.files import UserError
 from digit_recognizer.inference.show import PictureResult
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.results.ensemble import trained_models
-from digit_recognizer.results.templating import Item, content_policy, render
+from digit_recognizer.results.page import content_policy, render
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend
 
@@ -118,9 +118,10 @@ def _describe(result: PictureResult, members: np.ndarray, index: int) -> dict[st
     best = int(probabilities.argmax())
     counts = np.bincount(votes, minlength=len(probabilities)).tolist()
     others = [f"{count} for {label}" for label, count in enumerate(counts) if count and label != best]
-    lines = [", ".join([f"{counts[best]} of {len(votes)} members", *others])]
     return {
-        "item": Item(result.digits[index].image, f"Digit {index + 1}, as the network sees it", str(best), lines),
+        "best": best,
+        "pixels": result.digits[index].image,
+        "votes": ", ".join([f"{counts[best]} of {len(votes)} members", *others]),
         "bars": list(zip(probabilities.tolist(), members.T.tolist(), strict=True)),
         "note": result.digit_note(index),
     }

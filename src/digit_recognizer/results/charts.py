@@ -1,4 +1,4 @@
-"""The pages' charts, as numbers that the templates draw as inline SVG.
+"""Charts of a run or a comparison, which the templates draw as inline SVG, and a run's pictures as PNG.
 
 The templates write all text, so that it is escaped. The pages' script shows `Chart.values` under the pointer.
 """
@@ -9,16 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import Locator, LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from digit_recognizer.data.digits import CLASSES
+from digit_recognizer.files import write_figure
+from digit_recognizer.results.ensemble import Ensemble
 
 # The size of a chart and of its margins, in the units of its viewBox.
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 74, 10, 10, 40
 
-_COLORS = 7  # classes c0 to c6 of page.css
-_LONGEST_LEGEND = 10  # lines
+# The colours of all lines, on pages and pictures, and GREY among them. Source: Petroff, 'Accessible color sequences for
+# data visualization' (2021); people with other colour vision can tell them apart too.
+PALETTE = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"]
+GREY = 8
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,9 @@ class Axis:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Returns the position and the text of each tick."""
-        locator: Locator = MaxNLocator(6, integer=self.integer)
-        if self.log:  # within two decades, the powers of ten alone would be too few
-            locator = LogLocator(subs=(1, 2, 5) if self.high < 150 * self.low else (1,))
+        # within two decades, the powers of ten alone would be too few
+        subs = (1, 2, 5) if self.high < 150 * self.low else (1,)
+        locator = LogLocator(subs=subs) if self.log else MaxNLocator(6, integer=self.integer)
         slack = 1e-9 * (self.high - self.low)
         values = [float(value) for value in locator.tick_values(self.low, self.high)]
         return [(self(value), f"{value:.6g}") for value in values if self.low - slack <= value <= self.high + slack]
@@ -69,7 +76,6 @@ class Chart:
 
     id: str  # of the chart's element, unique in the page
     title: str
-    description: str  # what the chart shows, for people who cannot see it
     x: Axis
     y: Axis
     series: Sequence[Series]
@@ -84,7 +90,8 @@ class Chart:
         """Returns the line or the error bars as data of an SVG path."""
         if series.low:
             bars = zip(series.xs, series.low, series.high, strict=True)
-            return "".join(f"M{self.x(x)},{self.y(low)}V{self.y(high)}" for x, low, high in bars)
+            ends = [(self.x(x), self.y(low), self.y(high)) for x, low, high in bars]
+            return "".join(f"M{x},{low}V{high}m-4,0h8M{x - 4:.1f},{low}h8" for x, low, high in ends)
         points = self.points(series)
         return "M" + "L".join(f"{x},{y}" for x, y, *_ in points) if points else ""
 
@@ -101,8 +108,16 @@ class Chart:
         return json.dumps(values, separators=(",", ":"))
 
 
+def mean_history(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns the mean of the history.csv of several members, over the epochs that all of them have."""
+    epochs = pd.concat(histories).groupby("epoch")
+    return epochs.mean()[epochs.size() == len(histories)].reset_index()
+
+
 def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]) -> list[Chart]:
     """Returns charts of loss, accuracy and learning rate over the epochs; none if there is no epoch.
+
+    More lines than there are colours are grey, and their mean is drawn too.
 
     Args:
         histories: history.csv of each member, or a mean of several, by name.
@@ -113,48 +128,104 @@ def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, i
     together = pd.concat(list(histories.values()))
     first, last = together["epoch"].min(), together["epoch"].max()
     space = 0.5 if first == last else 0
-    epochs = Axis("epoch", first - space, last + space, LEFT, WIDTH - RIGHT, integer=True)
-    # the y axis ends at 1 and begins where the first epochs do not flatten the others
-    lowest = together[["accuracy", "val_accuracy"]].min().min() - 0.002
-    low = np.nanmax([1 - 6 * (1 - together["val_accuracy"].median()), lowest, 0])
-    accuracy = Axis("accuracy", low if low < 1 else 0, 1, HEIGHT - BOTTOM, TOP)
+    epochs_axis = Axis("epoch", first - space, last + space, LEFT, WIDTH - RIGHT, integer=True)
+    # the first epochs do not flatten the others
+    least = 1 - 6 * (1 - together["val_accuracy"].median())
     axes = {
-        "loss": _log_axis("loss", together[["loss", "val_loss"]]),
-        "accuracy": accuracy,
-        "learning_rate": _log_axis("learning rate", together[["learning_rate"]]),
+        "loss": _y_axis("loss", together[["loss", "val_loss"]], log=True),
+        "accuracy": _y_axis("accuracy", together[["accuracy", "val_accuracy"]], least),
+        "learning_rate": _y_axis("learning rate", together[["learning_rate"]]),
     }
-    return [_curves(name, epochs, axis, histories, kept_epochs) for name, axis in axes.items()]
+    colors, names = list(range(len(histories))), list(histories)
+    if len(histories) > len(PALETTE):
+        colors, names = [GREY] * len(histories) + [0], [f"mean of {len(histories)}"]
+        histories = histories | {names[0]: mean_history(list(histories.values()))}
+    curves = []
+    for quantity, axis in axes.items():
+        title, series, validation = axis.label.capitalize(), [], f"val_{quantity}"
+        for (name, table), color in zip(histories.items(), colors, strict=True):
+            epochs, marked = table["epoch"].tolist(), math.nan
+            if validation in table:
+                series.append(Series(f"{name} training", epochs, table[quantity].tolist(), color, dashed=True))
+                marked = kept_epochs.get(name, math.nan)
+            column = validation if validation in table else quantity
+            series.append(Series(name, epochs, table[column].tolist(), color, marked=marked))
+        legend = [line for line in series if line.name in names]
+        curves.append(Chart(f"curve-{quantity}", title, epochs_axis, axis, series, legend))
+    return curves
 
 
-def _log_axis(label: str, table: pd.DataFrame) -> Axis:
-    """Returns a y axis with some space beyond the positive values of a table."""
+def _y_axis(label: str, table: pd.DataFrame, least: float = -math.inf, log: bool = False) -> Axis:
+    """Returns a y axis from the lowest positive value of a table, or from `least`, to the highest."""
     values = table.to_numpy().ravel()
     values = values[np.isfinite(values) & (values > 0)]
-    low, high = (values.min(), values.max()) if len(values) else (0.1, 1)
-    return Axis(label, low / 1.15, high * 1.15, HEIGHT - BOTTOM, TOP, log=True)
-
-
-def _curves(quantity: str, x: Axis, y: Axis, histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]) -> Chart:
-    """Returns the chart of a column of history.csv; if it has a validation column too, training is dashed."""
-    series, validation = [], f"val_{quantity}"
-    for number, (name, table) in enumerate(histories.items()):
-        epochs, color = table["epoch"].tolist(), number % _COLORS
-        if validation in table:
-            series.append(Series(f"{name} training", epochs, table[quantity].tolist(), color, dashed=True))
-        column = validation if validation in table else quantity
-        marked = kept_epochs.get(name, math.nan) if validation in table else math.nan
-        series.append(Series(name, epochs, table[column].tolist(), color, marked=marked))
-    title = y.label.capitalize()
-    legend = [line for line in series if not line.dashed] if len(histories) <= _LONGEST_LEGEND else []
-    return Chart(f"curve-{quantity}", title, f"{title} over the epochs: {len(series)} lines.", x, y, series, legend)
+    low, high = (max(values.min(), least), values.max()) if len(values) else (0.1, 1)
+    space = 0.02 * (high - low) or 0.1 * high
+    ends = (low / 1.05, high * 1.05) if log else (low - space, high + space)
+    return Axis(label, *ends, HEIGHT - BOTTOM, TOP, log)
 
 
 def reliability(calibration: dict[str, Any]) -> Chart:
     """Returns the chart of accuracy against confidence; `calibration` is that of cv_report.json."""
     bins = pd.DataFrame(calibration["bins"]).to_dict("list")
     measured = Series("out of fold", bins["confidence"], bins["accuracy"], low=bins["low"], high=bins["high"])
-    series = [Series("perfect", [0, 1], [0, 1], 6, dashed=True), measured]
-    x = Axis("mean probability of the predicted label", 0, 1, LEFT, WIDTH - RIGHT)
-    y = Axis("accuracy", 0, 1, HEIGHT - BOTTOM, TOP)
-    description = f"Accuracy against confidence; expected calibration error {calibration['ece']:.5f}."
-    return Chart("reliability", "Reliability (bars: 95 % interval)", description, x, y, series, series)
+    first, lowest = bins["from"][0], min(bins["from"][0], *bins["low"])
+    series = [Series("perfect", [first, 1], [first, 1], GREY, dashed=True), measured]
+    x = Axis("mean probability of the predicted label", first, 1, LEFT, WIDTH - RIGHT)
+    y = Axis("accuracy", lowest, 1, HEIGHT - BOTTOM, TOP)
+    return Chart("reliability", "Reliability (bars: 95 % interval)", x, y, series, series)
+
+
+def write_figures(ensemble: Ensemble, report: dict[str, Any]) -> None:
+    """Writes the pictures into the folder report/ of the run, which has to exist.
+
+    If no member has an epoch in its history.csv, there are no curves. `report` is the contents of cv_report.json.
+    """
+    folder, curves = ensemble.run.report, learning_curves(ensemble.histories(), {})
+    confusions = draw_confusions(np.array(report["confusion_matrix"]))
+    figures = {"confusion_matrix.png": confusions, "errors.png": draw_errors(ensemble)}
+    for name, figure in (figures | ({"curves.png": draw_curves(curves)} if curves else {})).items():
+        write_figure(folder / name, figure, dpi=150)
+
+
+def draw_curves(charts: Sequence[Chart]) -> matplotlib.figure.Figure:
+    """Returns charts of the page side by side."""
+    figure = matplotlib.figure.Figure(figsize=(14, 4.2), layout="constrained")
+    for axes, chart in zip(figure.subplots(1, len(charts)), charts, strict=True):
+        for line in chart.series:
+            style = {"linestyle": "--", "alpha": 0.5} if line.dashed else {"label": line.name.replace("$", r"\$")}
+            axes.plot(line.xs, line.ys, color=PALETTE[line.color], marker="." if len(line.xs) == 1 else None, **style)
+        axes.set(title=chart.title, xlabel=chart.x.label, xlim=(chart.x.low, chart.x.high))
+        axes.set(yscale="log" if chart.y.log else "linear", ylim=(chart.y.low, chart.y.high))
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if chart.legend:
+        axes.legend(fontsize="small", ncols=1 + len(chart.legend) // 6)
+    return figure
+
+
+def draw_confusions(matrix: np.ndarray) -> matplotlib.figure.Figure:
+    """Returns a confusion matrix int (10, 10), labels down, predictions across; the shade shows only errors."""
+    figure = matplotlib.figure.Figure(figsize=(6.4, 6), layout="constrained")
+    axes = figure.subplots()
+    wrong = matrix - np.diag(np.diag(matrix))
+    axes.imshow(wrong, cmap="Reds", vmax=max(1, wrong.max()) * 1.4)
+    for label, predicted in np.argwhere(matrix):
+        weight = "bold" if label == predicted else None
+        axes.text(predicted, label, matrix[label, predicted], ha="center", va="center", fontsize=9, weight=weight)
+    title = f"out-of-fold predictions: {wrong.sum()} of {matrix.sum()} wrong"
+    axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="predicted", ylabel="label", title=title)
+    return figure
+
+
+def draw_errors(ensemble: Ensemble) -> matplotlib.figure.Figure:
+    """Returns the out-of-fold errors with the highest probability as pictures."""
+    rows = ensemble.wrong[:40]
+    figure = matplotlib.figure.Figure(figsize=(8.5, 4.7), layout="constrained")
+    empty = {"xticks": [], "yticks": [], "frame_on": False}
+    for axes, row in zip(figure.subplots(4, 10, subplot_kw=empty).flat, rows, strict=False):
+        axes.imshow(ensemble.dataset.train_images[row], cmap="gray_r")
+        label, predicted = ensemble.dataset.train_labels[row], ensemble.oof[row].argmax()
+        axes.set_title(f"{label} as {predicted}\n{ensemble.oof[row].max():.3f}", fontsize=7)
+    figure.suptitle(f"the {len(rows)} of {len(ensemble.wrong)} errors with the highest probability", fontsize=9)
+    return figure

@@ -9,17 +9,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, poisson
 
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.files import UserError, atomic
-from digit_recognizer.results.ensemble import read_members, refuse_repetition
-from digit_recognizer.results.out_of_fold import accuracy_interval, covered_rows, load_oof, out_of_fold, wrong_rows
+from digit_recognizer.files import atomic
+from digit_recognizer.recipes import format_value, settable_fields
+from digit_recognizer.results.ensemble import Ensemble, average_members, open_ensemble, refuse_repetition
+from digit_recognizer.results.out_of_fold import accuracy_interval, covered_rows, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import Member, scores
+from digit_recognizer.runs.member import scores
 
 _RESAMPLES = 2000
 _CHUNK = 50  # resamples at a time: 50 x 42,000 weights are 8 MB
@@ -30,50 +32,72 @@ _LEAST = np.finfo(float).eps  # a probability of 0 has no logarithm; scikit-lear
 class Comparison:
     """Several runs side by side. `compare_runs` describes the columns of the tables."""
 
-    members: dict[str, list[Member]]  # the finished members of each run, by its name
-    oof: dict[str, np.ndarray]  # float32 (training rows, 10) of each run, NaN in rows that no member predicted
-    labels: np.ndarray  # uint8 (training rows,)
+    ensembles: dict[str, Ensemble]  # of the finished members of each run, by its name
     runs: pd.DataFrame
 
     @functools.cached_property
     def pairs(self) -> pd.DataFrame:
         """The table of pairs, in the order in which the runs were given."""
-        return _pairs(self.oof, self.labels)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether all members of all runs are finished."""
-        return bool((self.runs["finished"] == self.runs["members"]).all())
+        return _pairs(list(self.ensembles.values()), list(self.ensembles))
 
 
 def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
     """Compares runs by their finished members; `ensemble.py` need not have run.
 
-    The table `runs` has a line for each run, the most accurate on the common rows first:
-        recipe: its name.
-        members, finished: number of members of the run, and of finished ones.
-        rows, errors, accuracy, log_loss, low, high: out of fold, on the rows that the run predicted; [low, high] is
-            the 95 % interval of the accuracy (Wilson).
-        per_row: mean number of members that predict a row. More members make fewer errors.
-        common_rows, common_errors, common_log_loss: the same on the rows that all runs predicted.
-        parameters: of one network. seconds: mean training time of a member.
-    The table `pairs` has a line for each two runs `first` and `second`, on the rows that both predicted:
-        rows, errors_first, errors_second.
-        difference: errors of the second run minus errors of the first; low, high: its 95 % interval.
-        only_first, only_second: rows that only this run has wrong.
-        p: exact McNemar test that both err equally often, two-sided; for this pair alone.
-        loss_difference, loss_low, loss_high: log loss of the second minus that of the first, and its 95 % interval.
-    Intervals of differences are percentiles of a Poisson bootstrap of the rows.
+    The table `runs` has a line for each run, the most accurate first; `shared_...` are its scores on the rows that all
+    runs predicted, and `differs_in` are the fields of its recipe in which not all runs agree. The table `pairs` has a
+    line for each two runs, on the rows that both predicted; a difference is that of the second run minus that of the
+    first. `low` and `high` are the ends of 95 % intervals: Wilson's for an accuracy, else percentiles of a Poisson
+    bootstrap of the rows. `mcnemar_p` is exact, two-sided, and for this pair alone.
 
-    Raises UserError if there are fewer than two runs, or if one is of other data or has no finished member.
+    Raises UserError if a run is given twice, is of other data, or has no finished member.
     Source: McNemar (1947); Dietterich, 'Approximate statistical tests for comparing supervised classification learning
     algorithms' (1998); Hanley and MacGibbon, 'Creating non-parametric bootstrap samples using Poisson frequencies'
     (2006).
     """
-    if len(runs) < 2:
-        raise UserError("a comparison takes two runs or more")
     refuse_repetition(runs)
-    return _compare(runs, dataset)
+    folders, labels = [run.folder.resolve() for run in runs], dataset.train_labels
+    home = os.path.commonpath([folder.parent for folder in folders])
+    names = [os.path.relpath(folder, home) for folder in folders]
+    ensembles = {
+        name: (open_ensemble if is_blend(run.require_settings()) else average_members)(run, dataset)
+        for name, run in zip(names, runs, strict=True)
+    }
+    common = np.all([covered_rows(ensemble.oof) for ensemble in ensembles.values()], axis=0)
+    table = pd.DataFrame([_line(ensemble, labels, common) for ensemble in ensembles.values()])
+    table.insert(0, "run", names)
+    table.insert(2, "differs_in", _differences([run.require_settings() for run in runs]))
+    return Comparison(ensembles, table.sort_values(["shared_errors", "shared_log_loss", "log_loss"]))
+
+
+def _differences(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns, for the contents of several recipe.json, the fields in which not all agree, as --set takes them."""
+    table = (
+        pd.DataFrame(settings, dtype=object)
+        .reindex(columns=list(settable_fields()))
+        .map(format_value, na_action="ignore")
+    )
+    table = table.loc[:, table.nunique() > 1]
+    return [" ".join(f"{name}={value}" for name, value in line.dropna().items()) for _, line in table.iterrows()]
+
+
+def _line(ensemble: Ensemble, labels: np.ndarray, common: np.ndarray) -> dict[str, Any]:
+    """Returns the line of a run in the table of runs; `common` are bool (training rows,): those of all runs."""
+    metrics, covered = [member.metrics() for member in ensemble.members], covered_rows(ensemble.oof)
+    scored = scores(labels[covered], ensemble.oof[covered])
+    shared = scores(labels[common], ensemble.oof[common]) if common.any() else {}
+    return {
+        "recipe": str(ensemble.run.require_settings().get("name", "")),
+        "members": len(metrics) + len(ensemble.others),
+        "finished": len(metrics),
+        "members_per_row": sum(len(member.validation_rows) for member in ensemble.members) / scored["rows"],
+        **scored,
+        **{f"accuracy_{end}": value for end, value in accuracy_interval(scored["errors"], scored["rows"]).items()},
+        "shared_rows": int(common.sum()),
+        **{f"shared_{number}": shared.get(number) for number in ("errors", "log_loss")},
+        "parameters": metrics[0].get("parameters"),
+        "seconds_per_member": round(float(np.mean([values["seconds"] for values in metrics])), 1),
+    }
 
 
 def write_leaderboard(home: Run, dataset: Dataset) -> str:
@@ -82,69 +106,40 @@ def write_leaderboard(home: Run, dataset: Dataset) -> str:
     `compare_runs` describes the columns. Raises UserError if a run is damaged or of other data.
     """
     runs = home.child_runs()
-    table = _compare(runs, dataset).runs if runs else pd.DataFrame(columns=["run"]).set_index("run")
+    table = compare_runs(runs, dataset).runs if runs else pd.DataFrame(columns=["run"])
     with home.lock(), atomic(home.leaderboard) as file:
-        table.to_csv(file)
+        table.to_csv(file, index=False)
     return _format_runs(table) if runs else "no fold is finished yet"
 
 
-def _compare(runs: Sequence[Run], dataset: Dataset) -> Comparison:
-    folders, labels = [run.folder.resolve() for run in runs], dataset.train_labels
-    home = os.path.commonpath([folder.parent for folder in folders])
-    members, oof, lines = {}, {}, {}
-    for run, folder in zip(runs, folders, strict=True):
-        name, settings, all_members = os.path.relpath(folder, home), run.require_settings(), read_members(run, dataset)
-        finished = [member for member in all_members if member.is_finished]
-        if not finished:
-            raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-        probabilities = load_oof(run, len(labels)) if is_blend(settings) else out_of_fold(finished, len(labels))
-        metrics, covered = [member.metrics() for member in finished], covered_rows(probabilities)
-        scored = scores(labels[covered], probabilities[covered])
-        line = {"recipe": str(settings.get("name", "")), "members": len(all_members), "finished": len(finished)}
-        lines[name] = line | scored | accuracy_interval(scored["errors"], scored["rows"])
-        lines[name]["per_row"] = sum(len(member.validation_rows) for member in finished) / scored["rows"]
-        lines[name]["parameters"] = metrics[0].get("parameters")
-        lines[name]["seconds"] = float(np.mean([values["seconds"] for values in metrics]))
-        members[name], oof[name] = finished, probabilities
-    common = np.all([covered_rows(probabilities) for probabilities in oof.values()], axis=0)
-    for name, line in lines.items():
-        shared = scores(labels[common], oof[name][common]) if common.any() else {}
-        line["common_rows"] = int(common.sum())
-        line |= {f"common_{number}": shared.get(number) for number in ("errors", "log_loss")}
-    table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
-    table = table.sort_values(["common_errors", "common_log_loss", "log_loss"])
-    return Comparison(members, oof, labels, table)
-
-
-def _pairs(oof: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
-    names, all_rows = np.array(list(oof)), np.arange(len(labels))
-    covered = np.array([covered_rows(probabilities) for probabilities in oof.values()])
-    wrong = np.array([wrong_rows(probabilities, labels) for probabilities in oof.values()])
-    of_label = np.array([probabilities[all_rows, labels] for probabilities in oof.values()], float)
+def _pairs(ensembles: Sequence[Ensemble], names: Sequence[str]) -> pd.DataFrame:
+    labels = ensembles[0].dataset.train_labels
+    covered = np.array([covered_rows(ensemble.oof) for ensemble in ensembles])
+    wrong = np.array([wrong_rows(ensemble.oof, labels) for ensemble in ensembles])
+    of_label = np.array([ensemble.oof[np.arange(len(labels)), labels] for ensemble in ensembles], float)
     losses = -np.log(np.maximum(np.where(covered, of_label, 1), _LEAST))
-    first, second = np.array(list(combinations(range(len(oof)), 2))).T
+    first, second = np.array(list(combinations(range(len(ensembles)), 2))).T
     both = covered[first] & covered[second]  # like errors and excess, (pairs, training rows)
     errors = (wrong[second].astype(float) - wrong[first]) * both
     excess = (losses[second] - losses[first]) * both
-    ends = _bootstrap(np.vstack([both, both]), np.vstack([errors, excess]))
-    error_ends, loss_ends = np.split(ends, 2)
+    error_ends, loss_ends = np.split(_bootstrap(np.vstack([both, both]), np.vstack([errors, excess])), 2)
     rows, only_first, only_second = both.sum(axis=1), (errors < 0).sum(axis=1), (errors > 0).sum(axis=1)
     discordant = zip(only_first.tolist(), only_second.tolist(), strict=True)
     columns = {
-        "first": names[first],
-        "second": names[second],
+        "first": np.array(names)[first],
+        "second": np.array(names)[second],
         "rows": rows,
         "errors_first": (wrong[first] & both).sum(axis=1),
         "errors_second": (wrong[second] & both).sum(axis=1),
-        "difference": only_second - only_first,
-        "low": rows * error_ends[:, 0],
-        "high": rows * error_ends[:, 1],
-        "only_first": only_first,
-        "only_second": only_second,
-        "p": [binomtest(a, a + b).pvalue if a + b else 1.0 for a, b in discordant],
-        "loss_difference": excess.sum(axis=1) / np.where(rows, rows, np.nan),
-        "loss_low": loss_ends[:, 0],
-        "loss_high": loss_ends[:, 1],
+        "error_difference": only_second - only_first,
+        "error_difference_low": rows * error_ends[:, 0],
+        "error_difference_high": rows * error_ends[:, 1],
+        "wrong_only_in_first": only_first,
+        "wrong_only_in_second": only_second,
+        "mcnemar_p": [binomtest(a, a + b).pvalue if a + b else 1.0 for a, b in discordant],
+        "log_loss_difference": excess.sum(axis=1) / np.where(rows, rows, np.nan),
+        "log_loss_difference_low": loss_ends[:, 0],
+        "log_loss_difference_high": loss_ends[:, 1],
     }
     return pd.DataFrame(columns)
 
@@ -157,7 +152,7 @@ def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
     random = np.random.default_rng(0)
     counted, values = counted.T.astype(np.float32), values.T.astype(np.float32)
-    # a table of 65,536 draws is ten times as fast as random.poisson
+    # a table of 65,536 draws is five times as fast as random.poisson
     draws = poisson.ppf((np.arange(2**16) + 0.5) / 2**16, 1).astype(np.float32)
     means = []
     for _ in range(_RESAMPLES // _CHUNK):
@@ -168,11 +163,15 @@ def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _format_runs(table: pd.DataFrame) -> str:
-    decimals = dict.fromkeys(("accuracy", "low", "high", "log_loss", "common_log_loss"), 5)
-    decimals |= {"per_row": 1, "seconds": 0, "common_errors": 0, "parameters": 0}
-    formatters = {name: f"{{:,.{digits}f}}".format for name, digits in decimals.items()}
-    numbers = table.astype(dict.fromkeys(decimals, float)).rename_axis(None)
-    return numbers.to_string(formatters=formatters, na_rep="-")
+    """Returns the table of runs as lines for a terminal; the fields that differ follow it."""
+    numbers = table.drop(columns="differs_in").dropna(axis="columns", how="all")
+    if (table["shared_rows"] == table["rows"]).all():
+        numbers = numbers.drop(columns=["shared_rows", "shared_errors", "shared_log_loss"])
+    fractions = [name for name in numbers if "accuracy" in name or "log_loss" in name]
+    formatters = dict.fromkeys(fractions, "{:.5f}".format)
+    lines = [numbers.to_string(index=False, na_rep="-", formatters=formatters)]
+    lines += [f"{line.run} differs in {line.differs_in}" for line in table.itertuples() if line.differs_in]
+    return "\n".join(lines)
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -183,10 +182,10 @@ def format_comparison(comparison: Comparison) -> str:
         lines.append(f"{pair.second} against {pair.first}, {pair.rows} rows that both predicted:")
         if pair.rows:
             lines.append(
-                f"  {pair.errors_second} errors against {pair.errors_first}: {pair.difference:+d} "
-                f"({pair.low:+.1f} to {pair.high:+.1f}); only the second wrong {pair.only_second}, only the first "
-                f"{pair.only_first}; McNemar p = {pair.p:.3g}; log loss {pair.loss_difference:+.5f} "
-                f"({pair.loss_low:+.5f} to {pair.loss_high:+.5f})"
+                f"  {pair.errors_second} errors against {pair.errors_first}: {pair.error_difference:+d} "
+                f"({pair.error_difference_low:+.1f} to {pair.error_difference_high:+.1f}); McNemar p = "
+                f"{pair.mcnemar_p:.3g}; log loss {pair.log_loss_difference:+.5f} "
+                f"({pair.log_loss_difference_low:+.5f} to {pair.log_loss_difference_high:+.5f})"
             )
     lines.append("McNemar: exact, two-sided, for each pair alone; intervals: 95 %, bootstrap of the rows")
     return "\n".join(lines)

@@ -1,18 +1,19 @@
 """From the members' probabilities to those of the ensemble, out of fold and on the test rows."""
 
+import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import relpath
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize
 
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.files import UserError, read_json, reading, write_array, write_json
-from digit_recognizer.results import submission
-from digit_recognizer.results.out_of_fold import covered_rows, out_of_fold
+from digit_recognizer.files import UserError, atomic, read_json, reading, write_array, write_json
+from digit_recognizer.results.out_of_fold import covered_rows, load_oof, out_of_fold, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import open_plan, refuse_another_run
@@ -21,32 +22,84 @@ _DECIMALS = 4  # of a run's weight, as many as are printed
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
-class Prediction:
-    """What one run predicts: the mean of its finished members."""
+class Ensemble:
+    """What several members of a run, or of the runs of a blend, predict together."""
 
     run: Run
-    members: list[Member]  # finished
-    missing: list[Member]  # not finished
+    dataset: Dataset
+    members: list[Member]  # all are finished
+    weights: list[float]  # of the members; their sum is 1
+    others: list[Member]  # of the run, but not of the ensemble: not finished, or finished later
     oof: np.ndarray  # float32 (training rows, 10), NaN in rows that no member predicted
-    test: np.ndarray  # float64 (test rows, 10)
+
+    @functools.cached_property
+    def tests(self) -> list[np.ndarray]:
+        """The members' test probabilities, each float32 (test rows, 10)."""
+        return [member.test_probabilities(len(self.dataset.ids)) for member in self.members]
+
+    @functools.cached_property
+    def test(self) -> np.ndarray:
+        """float64 (test rows, 10): the probabilities of the ensemble."""
+        return np.average(self.tests, axis=0, weights=self.weights)
+
+    @functools.cached_property
+    def votes(self) -> np.ndarray:
+        """int8 (members, training rows): the members' classes out of fold, -1 if a member did not predict the row."""
+        votes = np.full((len(self.members), len(self.oof)), -1, np.int8)
+        for line, member in zip(votes, self.members, strict=True):
+            line[member.validation_rows] = member.validation_probabilities().argmax(axis=1)
+        return votes
+
+    @functools.cached_property
+    def wrong(self) -> np.ndarray:
+        """int (n,): the rows that are wrong out of fold, the most confident predictions first."""
+        rows = np.flatnonzero(wrong_rows(self.oof, self.dataset.train_labels))
+        return rows[np.argsort(-self.oof[rows].max(axis=1), kind="stable")]
+
+    def histories(self) -> dict[str, pd.DataFrame]:
+        """Returns the history, as it is now, of each member that has an epoch, by name."""
+        members = sorted([*self.members, *self.others], key=lambda member: member.folder)
+        histories = {relpath(member.folder, self.run.folder): member.history() for member in members}
+        return {name: history for name, history in histories.items() if len(history)}
 
 
-def average_members(run: Run, dataset: Dataset) -> Prediction:
-    """Returns the equally weighted mean of the run's finished members.
+def average_members(run: Run, dataset: Dataset, may_be_empty: bool = False) -> Ensemble:
+    """Returns the finished members of a run with equal weights; `ensemble.py` need not have run.
 
-    Raises UserError if no member is finished, or if the run is of other data.
+    Raises UserError if no member is finished, unless the ensemble `may_be_empty`, or if the run is of other data.
     """
     members = open_plan(run, dataset).members
     finished = [member for member in members if member.is_finished]
-    if not finished:
+    if not finished and not may_be_empty:
         raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
-    test = np.mean([member.test_probabilities(len(dataset.ids)) for member in finished], axis=0, dtype=float)
-    missing = [member for member in members if not member.is_finished]
-    return Prediction(run, finished, missing, out_of_fold(finished, len(dataset.train_labels)), test)
+    others, weights = [member for member in members if not member.is_finished], [1 / len(finished) for _ in finished]
+    return Ensemble(run, dataset, finished, weights, others, out_of_fold(finished, len(dataset.train_labels)))
 
 
-def blend(run: Run, runs: Sequence[Run], dataset: Dataset, weighting: str) -> list[tuple[Prediction, float]]:
-    """Averages the finished members of `runs` into `run`, and returns each run's prediction and weight.
+def open_ensemble(run: Run, dataset: Dataset) -> Ensemble:
+    """Returns what `ensemble.py` made of a run, or of several runs in a blend.
+
+    Raises UserError if there is no ensemble yet, if a member of it is gone, if a file is damaged, or if the run is of
+    other data.
+    """
+    settings, weights = run.require_settings(), read_ensemble(run).weights
+    if not weights:
+        raise UserError(f"{run.folder} has no ensemble yet: run scripts/ensemble.py first")
+    for folder in weights:
+        if not (folder / "metrics.json").exists():
+            raise UserError(
+                f"{run.folder}: {folder.name} of the ensemble is not finished: run scripts/ensemble.py again"
+            )
+    sources = dict.fromkeys(folder.parent for folder in weights) if is_blend(settings) else [run.folder]
+    all_members = [member for folder in sources for member in open_plan(Run(folder), dataset).members]
+    members = [member for member in all_members if member.folder.resolve() in weights]
+    others = [] if is_blend(settings) else [member for member in all_members if member not in members]
+    weights_of_members = [weights[member.folder.resolve()] for member in members]
+    return Ensemble(run, dataset, members, weights_of_members, others, load_oof(run, len(dataset.train_labels)))
+
+
+def blend(run: Run, runs: Sequence[Run], dataset: Dataset, weighting: str) -> list[tuple[Ensemble, float]]:
+    """Averages the finished members of `runs` into `run`, and returns each run's ensemble and weight.
 
     Args:
         run: where the result is written: the only one of `runs`, or a directory of its own.
@@ -61,15 +114,11 @@ def blend(run: Run, runs: Sequence[Run], dataset: Dataset, weighting: str) -> li
         if is_blend(source.require_settings()):
             raise UserError(f"{source.folder} is a blend itself: name the runs that it was made of")
     with run.lock():
-        predictions = [average_members(source, dataset) for source in runs]
-        counts = np.array([len(prediction.members) for prediction in predictions], float)
-        weights = oof_weights(predictions, dataset.train_labels) if weighting == "oof" else counts / counts.sum()
-        if run not in runs:  # a blend
-            settings = {"name": "blend", "data": dataset.kind, "fingerprint": dataset.fingerprint}
-            refuse_another_run(run, run.settings(), settings)
-            write_json(run.recipe_json, settings | {"runs": [str(source.folder) for source in runs]})
-        write(run, dataset, predictions, weights)
-    return list(zip(predictions, weights.tolist(), strict=True))
+        ensembles = [average_members(source, dataset) for source in runs]
+        counts = np.array([len(ensemble.members) for ensemble in ensembles], float)
+        weights = oof_weights(ensembles, dataset.train_labels) if weighting == "oof" else counts / counts.sum()
+        write(run, ensembles, weights)
+    return list(zip(ensembles, weights.tolist(), strict=True))
 
 
 def refuse_repetition(runs: Sequence[Run]) -> None:
@@ -80,57 +129,61 @@ def refuse_repetition(runs: Sequence[Run]) -> None:
             raise UserError(f"{run.folder} is given twice: name each run once")
 
 
-def write(run: Run, dataset: Dataset, predictions: Sequence[Prediction], weights: np.ndarray) -> None:
+def write(run: Run, ensembles: Sequence[Ensemble], weights: np.ndarray) -> None:
     """Writes ensemble.json, oof_probabilities.npy and, if there are test rows, submission.csv.
 
-    They hold the weighted mean of the predictions. The caller holds the run's lock. `weights` has a weight for each prediction and sums to 1; the members of a
-    prediction share its weight equally. Out of fold, a row is the weighted mean of the predictions that cover it.
+    They hold the weighted mean of the ensembles.
+
+    Writes recipe.json too if `run` is not the run of the ensembles but a blend.
+    The caller holds the run's lock. `weights` has a weight for each ensemble and sums to 1; the members of an
+    ensemble share its weight equally. Out of fold, a row is the weighted mean of the ensembles that cover it.
     """
+    dataset = ensembles[0].dataset
+    test = sum(weight * ensemble.test for weight, ensemble in zip(weights, ensembles, strict=True))
+    sources = [ensemble.run for ensemble in ensembles]
+    if run not in sources:  # a blend
+        settings = {"name": "blend", "data": dataset.kind, "fingerprint": dataset.fingerprint}
+        refuse_another_run(run, run.settings(), settings)
+        write_json(run.recipe_json, settings | {"runs": [str(source.folder) for source in sources]})
     if len(dataset.ids):
-        test = sum(weight * prediction.test for weight, prediction in zip(weights, predictions, strict=True))
-        submission.write(run.submission, dataset, test)
+        labels = dict(zip(dataset.columns, (dataset.ids, np.asarray(test).argmax(axis=1)), strict=True))
+        with atomic(run.submission) as file:
+            pd.DataFrame(labels).to_csv(file, index=False, lineterminator="\n")
     # the members that did not predict a row have no weight there; a row that no member predicted stays NaN
-    oof = np.ma.masked_invalid(np.array([prediction.oof for prediction in predictions], float))
+    oof = np.ma.masked_invalid(np.array([ensemble.oof for ensemble in ensembles], float))
     mean = np.ma.filled(np.ma.average(oof, axis=0, weights=weights), np.nan)
     write_array(run.oof_probabilities, mean.astype(np.float32))
     members = [
-        {"member": member_path(run, member), "weight": weight / len(prediction.members)}
-        for weight, prediction in zip(weights.tolist(), predictions, strict=True)
-        for member in prediction.members
+        {"member": relpath(member.folder, run.folder), "weight": weight / len(ensemble.members)}
+        for weight, ensemble in zip(weights.tolist(), ensembles, strict=True)
+        for member in ensemble.members
     ]
-    missing = [member_path(run, member) for prediction in predictions for member in prediction.missing]
+    missing = [relpath(member.folder, run.folder) for ensemble in ensembles for member in ensemble.others]
     # submit.py sends no other file
     sha256 = hashlib.sha256(run.submission.read_bytes()).hexdigest() if len(dataset.ids) else None
     write_json(run.ensemble_json, {"members": members, "missing": missing, "submission_sha256": sha256})
 
 
-def oof_weights(predictions: Sequence[Prediction], labels: np.ndarray) -> np.ndarray:
-    """Returns the weights, none negative and with sum 1, of the lowest log loss on the rows that all predictions cover.
+def oof_weights(ensembles: Sequence[Ensemble], labels: np.ndarray) -> np.ndarray:
+    """Returns the weights, none negative and with sum 1, of the lowest log loss on the rows that all ensembles cover.
 
     The loss is convex in the weights, so a local search from equal weights finds the minimum, here to four decimals.
     `labels` is uint8 (training rows,). Raises UserError if no row is covered by all.
     """
-    covered = np.all([covered_rows(prediction.oof) for prediction in predictions], axis=0)
+    covered = np.all([covered_rows(ensemble.oof) for ensemble in ensembles], axis=0)
     if not covered.any():
         raise UserError("--weights oof: these runs have no validated row in common; use --weights equal")
-    # (predictions, rows): the probability of the label
-    of_label = np.array([prediction.oof[covered, labels[covered]] for prediction in predictions], float)
-    count = len(predictions)
+    # (ensembles, rows): the probability of the label
+    of_label = np.array([ensemble.oof[covered, labels[covered]] for ensemble in ensembles], float)
     result = minimize(
         lambda weights: -np.log(np.maximum(weights @ of_label, 1e-15)).mean(),
-        np.full(count, 1 / count),
-        method="SLSQP",
-        bounds=[(0, 1)] * count,
+        np.full(len(ensembles), 1 / len(ensembles)),
+        bounds=[(0, 1)] * len(ensembles),
         constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
     )
     # the search may end a little outside of the bounds
     weights = np.round(np.clip(result.x, 0, 1), _DECIMALS)
     return weights / weights.sum()
-
-
-def member_path(run: Run, member: Member) -> str:
-    """Returns the path of a member's folder relative to a run or blend: its name there, such as fold_03."""
-    return os.path.relpath(member.folder, run.folder)
 
 
 @dataclass(frozen=True)
@@ -156,30 +209,14 @@ def read_ensemble(run: Run) -> EnsembleFile:
     return EnsembleFile({folder: weight for folder, weight in weights.items() if weight > 0}, missing)
 
 
-def read_members(run: Run, dataset: Dataset) -> list[Member]:
-    """Returns the members of a run, or of a blend the members of other runs that it averages.
-
-    Raises UserError if it is no run, or if it is one of other data.
-    """
-    if not is_blend(run.require_settings()):
-        return open_plan(run, dataset).members
-    weights = read_ensemble(run).weights
-    sources = [Run(folder) for folder in dict.fromkeys(folder.parent for folder in weights)]
-    members = [member for source in sources for member in open_plan(source, dataset).members]
-    return [member for member in members if member.folder.resolve() in weights]
-
-
 def trained_models(run: Run) -> dict[Path, float]:
-    """Returns the paths of the saved networks of a run or a blend, with their weights; needs no data.
+    """Returns the paths of the saved networks in ensemble.json, else of all finished members, with their weights.
 
-    They are the members in ensemble.json, else the finished members with equal weights. Raises UserError if there
-    is none, or if a file is missing.
+    Needs no data. Raises UserError if there is none, or if a file is missing.
     """
     run.require_settings()
-    weights = read_ensemble(run).weights
-    if not weights:
-        finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]
-        weights = {folder: 1 / len(finished) for folder in finished}
+    finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]
+    weights = read_ensemble(run).weights or {folder: 1 / len(finished) for folder in finished}
     if not weights:
         raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
     models = {folder / "model.keras": weight for folder, weight in weights.items()}
@@ -189,13 +226,12 @@ def trained_models(run: Run) -> dict[Path, float]:
     return models
 
 
-def format_blend(run: Run, blended: list[tuple[Prediction, float]]) -> str:
+def format_blend(run: Run, blended: list[tuple[Ensemble, float]]) -> str:
     """Returns what `blend` averaged as lines for a terminal."""
     lines = []
-    for prediction, weight in blended:
-        folder, names = prediction.run.folder, ", ".join(member.name for member in prediction.missing)
-        lines.append(f"{folder}: {len(prediction.members)} members, weight {weight:.4f}")
+    for ensemble, weight in blended:
+        folder, names = ensemble.run.folder, ", ".join(member.name for member in ensemble.others)
+        lines.append(f"{folder}: {len(ensemble.members)} members, weight {weight:.4f}")
         lines += [f"{folder}: not finished and not included: {names}"] if names else []
-    rows = len(blended[0][0].test)
-    lines.append(f"{run.submission}: {rows} rows" if rows else "no test pictures, so no submission.csv")
-    return "\n".join(lines)
+    rows = len(blended[0][0].dataset.ids)
+    return "\n".join([*lines, f"{run.submission}: {rows} rows" if rows else "no test pictures, so no submission.csv"])

@@ -1,109 +1,39 @@
-"""What a run predicts, and the numbers of its report, which cv_report.md describes."""
+"""The numbers of a run's report, which cv_report.md describes."""
 
-import functools
 import hashlib
-from dataclasses import dataclass
+from os.path import relpath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from digit_recognizer.data.digits import CLASSES, Dataset
-from digit_recognizer.files import UserError, read_json, reading
+from digit_recognizer.data.digits import CLASSES
+from digit_recognizer.files import read_json, reading
 from digit_recognizer.results import out_of_fold
-from digit_recognizer.results.ensemble import member_path, read_ensemble, read_members
-from digit_recognizer.results.out_of_fold import covered_rows, wrong_rows
+from digit_recognizer.results.ensemble import Ensemble, read_ensemble
+from digit_recognizer.results.out_of_fold import covered_rows
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import METRICS, Member, describe_gap, scores
+from digit_recognizer.runs.member import METRICS, describe_gap, scores
 
+_CONFIDENT = 0.9  # probability
 _WORST = 10  # most frequent confusions
-_LEAST_SURE = 48  # test rows
+_LEAST_SURE = 36  # test rows
 _RIGHT_ON_NEARLY_ALL = 0.995  # accuracy from which on confident errors are more likely wrong labels
 
 
-@dataclass(frozen=True, eq=False)  # arrays do not compare
-class Evaluation:
-    """What a run predicts."""
-
-    run: Run
-    dataset: Dataset
-    members: list[Member]  # of the ensemble; all are finished
-    weights: list[float]  # of the members
-    others: list[Member]  # of the run, but not of the ensemble: not finished, or finished later
-    oof: np.ndarray  # float32 (training rows, 10), NaN in rows that no member predicted
-
-    def name(self, member: Member) -> str:
-        """Returns the name of a member on page and terminal: fold_03, or ../run/fold_03 in a blend."""
-        return member_path(self.run, member)
-
-    def histories(self) -> dict[str, pd.DataFrame]:
-        """Returns the history, as it is now, of each member that has an epoch, by name."""
-        members = sorted([*self.members, *self.others], key=lambda member: member.folder)
-        histories = {self.name(member): member.history() for member in members}
-        return {name: history for name, history in histories.items() if len(history)}
-
-    @functools.cached_property
-    def votes(self) -> np.ndarray:
-        """int8 (members, training rows): the members' classes out of fold, -1 if a member did not predict the row."""
-        votes = np.full((len(self.members), len(self.oof)), -1, np.int8)
-        for line, member in zip(votes, self.members, strict=True):
-            line[member.validation_rows] = member.validation_probabilities().argmax(axis=1)
-        return votes
-
-    @functools.cached_property
-    def tests(self) -> list[np.ndarray]:
-        """The members' test probabilities, each float32 (test rows, 10)."""
-        return [member.test_probabilities(len(self.dataset.ids)) for member in self.members]
-
-    @functools.cached_property
-    def test(self) -> np.ndarray:
-        """float32 (test rows, 10): the probabilities of the ensemble."""
-        return np.average(self.tests, axis=0, weights=self.weights).astype(np.float32)
-
-    @functools.cached_property
-    def wrong(self) -> np.ndarray:
-        """int (n,): the rows that are wrong out of fold, the most confident predictions first."""
-        rows = np.flatnonzero(wrong_rows(self.oof, self.dataset.train_labels))
-        return rows[np.argsort(-self.oof[rows].max(axis=1), kind="stable")]
-
-    @functools.cached_property
-    def report(self) -> dict[str, Any]:
-        """The contents of cv_report.json; raises UserError if a file of the run is damaged."""
-        report = _about_run(self)
-        if self.members:
-            report |= _about_members(self) | _about_training_rows(self) | _about_test_rows(self)
-            report["warnings"] = _warnings(self, report)
-        return report
+def evaluate(ensemble: Ensemble) -> dict[str, Any]:
+    """Returns the contents of cv_report.json, without members only some; raises UserError if a file is damaged."""
+    report = _about_run(ensemble)
+    if ensemble.members:
+        report |= _about_members(ensemble) | _about_training_rows(ensemble) | _about_test_rows(ensemble)
+        report["warnings"] = _warnings(ensemble, report)
+    return report
 
 
-def evaluate(run: Run, dataset: Dataset, *, unfinished: bool = False) -> Evaluation:
-    """Reads what `ensemble.py` made of a run, or of several runs in a blend.
-
-    With `unfinished`, the ensemble is the mean of the members that are finished now; there may be none.
-    Raises UserError if there is no ensemble yet, if a member of it is gone, if a file is damaged, or if the run is of
-    other data.
-    """
-    if not unfinished and not run.ensemble_json.exists():
-        raise UserError(f"{run.folder} has no ensemble yet: run scripts/ensemble.py first")
-    all_members, rows = read_members(run, dataset), len(dataset.train_labels)
-    weights = read_ensemble(run).weights
-    if unfinished:
-        weights = {member.folder.resolve(): 1.0 for member in all_members if member.is_finished}
-    for folder in weights:
-        if not (folder / "metrics.json").exists():
-            raise UserError(
-                f"{run.folder}: {folder.name} of the ensemble is not finished: run scripts/ensemble.py again"
-            )
-    members = [member for member in all_members if member.folder.resolve() in weights]
-    others = [member for member in all_members if member not in members]
-    oof = out_of_fold.out_of_fold(members, rows) if unfinished else out_of_fold.load_oof(run, rows)
-    return Evaluation(run, dataset, members, [weights[member.folder.resolve()] for member in members], others, oof)
-
-
-def _about_run(evaluation: Evaluation) -> dict[str, Any]:
-    run, dataset, settings = evaluation.run, evaluation.dataset, evaluation.run.require_settings()
-    missing = [evaluation.name(member) for member in evaluation.others]
+def _about_run(ensemble: Ensemble) -> dict[str, Any]:
+    run, dataset, settings = ensemble.run, ensemble.dataset, ensemble.run.require_settings()
+    missing = [relpath(member.folder, run.folder) for member in ensemble.others]
     if is_blend(settings):
         missing += read_ensemble(run).missing
     return {
@@ -129,15 +59,14 @@ def _submissions(run: Run) -> list[dict[str, Any]]:
         return [{name: line.get(name) for name in names} | {"current": line.get("sha256") == now} for line in records]
 
 
-def _about_members(evaluation: Evaluation) -> dict[str, Any]:
-    folds = []
-    for member in evaluation.members:
+def _about_members(ensemble: Ensemble) -> dict[str, Any]:
+    folds, device_of_run = [], ensemble.run.require_settings().get("device", "")
+    for member in ensemble.members:
         metrics = member.metrics()
-        device = metrics.get("device") or evaluation.run.require_settings().get("device", "")
-        numbers = {name: metrics[name] for name in METRICS}
-        folds.append({"member": evaluation.name(member)} | numbers | {"device": str(device)})
+        line = {"member": relpath(member.folder, ensemble.run.folder)} | {name: metrics[name] for name in METRICS}
+        folds.append(line | {"device": str(metrics.get("device") or device_of_run)})
     table = pd.DataFrame(folds)[list(METRICS)].astype(float)
-    trained = pd.concat([member.history()["accuracy"].tail(1) for member in evaluation.members]).mean()
+    trained = pd.concat([member.history()["accuracy"].tail(1) for member in ensemble.members]).mean()
     return {
         "folds": folds,
         "mean": table.mean().to_dict(),
@@ -147,15 +76,14 @@ def _about_members(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _about_training_rows(evaluation: Evaluation) -> dict[str, Any]:
-    all_labels, oof = evaluation.dataset.train_labels, evaluation.oof
-    covered = covered_rows(oof)
-    labels, probabilities = all_labels[covered], oof[covered]
+def _about_training_rows(ensemble: Ensemble) -> dict[str, Any]:
+    all_labels, covered = ensemble.dataset.train_labels, covered_rows(ensemble.oof)
+    labels, probabilities = all_labels[covered], ensemble.oof[covered]
     predicted = probabilities.argmax(axis=1)
     wrong = pd.DataFrame({"label": labels, "predicted": predicted})[labels != predicted]
     confusions = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False, kind="stable")
     overall = scores(labels, probabilities)
-    errors, rows, test_rows = overall["errors"], overall["rows"], len(evaluation.dataset.ids)
+    errors, rows, test_rows = overall["errors"], overall["rows"], len(ensemble.dataset.ids)
     return {
         "overall": overall | {"rows_of_train_csv": len(covered)},
         "interval": out_of_fold.accuracy_interval(errors, rows),
@@ -164,43 +92,52 @@ def _about_training_rows(evaluation: Evaluation) -> dict[str, Any]:
         "worst_confusions": confusions.head(_WORST).reset_index(name="rows").to_dict("records"),
         "per_digit": _per_digit(labels, predicted),
         "calibration": out_of_fold.calibration(labels, probabilities),
-        "confident_errors": out_of_fold.confident_errors(all_labels, oof, evaluation.votes),
+        "confident_errors": confident_errors(ensemble),
         "likely_mislabelled": overall["accuracy"] >= _RIGHT_ON_NEARLY_ALL,
-        "gain": out_of_fold.gain(evaluation.members, evaluation.weights, all_labels),
+        "gain": out_of_fold.gain(ensemble.members, ensemble.weights, all_labels),
     }
 
 
+def confident_errors(ensemble: Ensemble) -> list[dict[str, Any]]:
+    """Returns the errors with a probability of at least 0.9 in which all members that predicted the row agree."""
+    rows = ensemble.wrong
+    probabilities, votes = ensemble.oof[rows], ensemble.votes[:, rows]
+    labels, predicted = ensemble.dataset.train_labels[rows], probabilities.argmax(axis=1)
+    columns = {"row": rows, "label": labels, "predicted": predicted, "probability": probabilities.max(axis=1)}
+    agree = ((votes == predicted) | (votes < 0)).all(axis=0)
+    table = pd.DataFrame(columns)
+    return table[agree & (table["probability"] >= _CONFIDENT)].to_dict("records")
+
+
 def _per_digit(labels: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:
-    digits = range(CLASSES)
-    precision, recall, f1, rows = precision_recall_fscore_support(
-        labels, predicted, labels=digits, zero_division=np.nan
-    )
-    counts = {"digit": digits, "rows": rows, "predicted": np.bincount(predicted, minlength=CLASSES)}
-    table = pd.DataFrame(counts | {"precision": precision, "recall": recall, "f1": f1}).astype(object)
+    digits = {"digit": range(CLASSES), "predicted": np.bincount(predicted, minlength=CLASSES)}
+    columns = precision_recall_fscore_support(labels, predicted, labels=range(CLASSES), zero_division=np.nan)
+    table = pd.DataFrame(digits | dict(zip(("precision", "recall", "f1", "rows"), columns, strict=True))).astype(object)
     return table.where(table.notna(), None).to_dict("records")
 
 
-def _about_test_rows(evaluation: Evaluation) -> dict[str, Any]:
-    test, dataset, members = evaluation.test, evaluation.dataset, len(evaluation.members)
-    predicted, confidence = test.argmax(axis=1), test.max(axis=1)
-    votes = np.sum([probabilities.argmax(axis=1) == predicted for probabilities in evaluation.tests], axis=0)
-    columns = {"id": dataset.ids, "predicted": predicted, "probability": confidence, "votes": votes}
+def _about_test_rows(ensemble: Ensemble) -> dict[str, Any]:
+    test, dataset, members = ensemble.test, ensemble.dataset, len(ensemble.members)
+    predicted = test.argmax(axis=1)
+    votes = np.sum([probabilities.argmax(axis=1) == predicted for probabilities in ensemble.tests], axis=0)
+    columns = {"id": dataset.ids, "predicted": predicted, "probability": test.max(axis=1), "votes": votes}
     table = pd.DataFrame(columns).rename_axis("row").sort_values("probability", kind="stable")
+    train, test_labels = dataset.train_labels, dataset.test_labels
     return {
-        "test": None if dataset.test_labels is None else scores(dataset.test_labels, test),
+        "test": None if test_labels is None else scores(test_labels, test),
         "dissenters": np.bincount(members - votes, minlength=members + 1).tolist(),
         "least_sure": table.head(_LEAST_SURE).reset_index().to_dict("records"),
         "labels": {
-            "train": np.bincount(dataset.train_labels, minlength=CLASSES).tolist(),
-            "predicted": np.bincount(predicted, minlength=CLASSES).tolist(),
+            name: np.bincount(labels, minlength=CLASSES).tolist()
+            for name, labels in (("train", train), ("predicted", predicted))
         },
     }
 
 
-def _warnings(evaluation: Evaluation, report: dict[str, Any]) -> list[str]:
+def _warnings(ensemble: Ensemble, report: dict[str, Any]) -> list[str]:
     gap = describe_gap(report["training_accuracy"] or 0, report["overall"]["accuracy"])
     warnings = [f"{gap[0].upper()}{gap[1:]}."] if gap else []
-    runs = {member.folder.parent for member in evaluation.members}
+    runs = {member.folder.parent for member in ensemble.members}
     if any(Run(folder).require_settings().get("kept_epoch") == "best" for folder in runs):
         warnings.append(
             "The rows that score the members also chose the epochs that predict (kept_epoch=best), which flatters."

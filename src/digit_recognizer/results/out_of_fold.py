@@ -14,19 +14,17 @@ from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import Member, read_probabilities, scores
 
 _BINS = 15  # of the reliability curve
-_CONFIDENT = 0.9  # probability
 
 
 def out_of_fold(members: Iterable[Member], rows: int) -> np.ndarray:
-    """Returns the mean of the finished members' validation probabilities, float32 (rows, 10).
+    """Returns the mean of finished members' validation probabilities, float32 (rows, 10).
 
     Rows that no member predicted are NaN.
     """
     total, count = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
     for member in members:
-        if member.is_finished:
-            total[member.validation_rows] += member.validation_probabilities()
-            count[member.validation_rows] += 1
+        total[member.validation_rows] += member.validation_probabilities()
+        count[member.validation_rows] += 1
     with np.errstate(invalid="ignore"):  # 0 / 0
         return (total / count).astype(np.float32)
 
@@ -105,20 +103,3 @@ def gain(members: Sequence[Member], weights: Sequence[float], labels: np.ndarray
     shares = np.array([sum(weights[i] for i in split) for split in splits.values()])[:, None, None]
     means = np.cumsum(shares * means[:, shared], axis=0) / np.cumsum(shares, axis=0)
     return [{"splits": count} | scores(labels[shared], mean) for count, mean in enumerate(means, start=1)]
-
-
-def confident_errors(labels: np.ndarray, oof: np.ndarray, votes: np.ndarray) -> list[dict[str, Any]]:
-    """Returns row, label, predicted class and its probability of confident errors, the highest probability first.
-
-    In a confident error the probability is at least 0.9, and all members that validated the row predict the same class.
-
-    Args:
-        labels: uint8 (rows,).
-        oof: float (rows, 10), NaN in rows that no member predicted.
-        votes: int (members, rows), the members' classes, -1 if a member did not validate the row.
-    """
-    predicted, confidence = oof.argmax(axis=1), np.nan_to_num(oof.max(axis=1))
-    agree = ((votes == predicted) | (votes < 0)).all(axis=0)
-    table = pd.DataFrame({"label": labels, "predicted": predicted, "probability": confidence}).rename_axis("row")
-    table = table[agree & (predicted != labels) & (confidence >= _CONFIDENT)]
-    return table.sort_values("probability", ascending=False, kind="stable").reset_index().to_dict("records")

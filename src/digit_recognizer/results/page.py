@@ -1,96 +1,223 @@
-"""A run's report as one page, report/index.html, that opens from disk and needs no network."""
+"""The pages of a run and of a comparison: report/index.html, one file that needs nothing but itself."""
 
-import dataclasses
+import base64
+import functools
+import hashlib
+import io
 import shlex
+from collections.abc import Sequence
+from datetime import date
+from importlib import resources
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
 
 from digit_recognizer import named_recipes
-from digit_recognizer.data.digits import CLASSES, Dataset
-from digit_recognizer.files import atomic
-from digit_recognizer.recipes import AUGMENTATION, Recipe, format_value, settable_fields
+from digit_recognizer.data.digits import COLUMNS, SIDE, Dataset
+from digit_recognizer.files import UserError, atomic
+from digit_recognizer.recipes import AUGMENTATION, format_value, settable_fields
 from digit_recognizer.results import charts
-from digit_recognizer.results.evaluation import Evaluation
-from digit_recognizer.results.templating import Item, probabilities_text, render
+from digit_recognizer.results.compare import Comparison, compare_runs
+from digit_recognizer.results.ensemble import Ensemble
+from digit_recognizer.results.out_of_fold import covered_rows, wrong_rows
+from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.plan import make_recipe
 
 _MOST_PICTURES = 2000  # in a gallery: 2 MB
+_MOST_ROWS = 100  # of a comparison, for each pair and order
+_MOST_PAIRS = 10  # whose rows are shown
+
+_TITLES = {"competition": "Digit Recognizer", "mnist": "MNIST", "sample": "Built-in sample"}
 
 
-def write_page(evaluation: Evaluation, refresh: int | None = None) -> None:
-    """Writes report/index.html of a run.
+def write_page(ensemble: Ensemble, report: dict[str, Any], refresh: int | None = None) -> None:
+    """Writes the page of a run; `report` is the contents of cv_report.json.
 
     With `refresh`, a browser reads the page again after that many seconds.
     """
-    page = render("page.html.j2", **_values(evaluation), refresh=refresh)
-    evaluation.run.report.mkdir(exist_ok=True)
-    with atomic(evaluation.run.report / "index.html", several_writers=True) as file:
-        file.write_text(page, encoding="utf-8")
-
-
-def _values(evaluation: Evaluation) -> dict[str, Any]:
-    report, settings, histories = evaluation.report, evaluation.run.require_settings(), evaluation.histories()
+    run, settings, histories = ensemble.run, ensemble.run.require_settings(), ensemble.histories()
     best_epochs = {line["member"]: line["best_epoch"] for line in report.get("folds", [])}
-    epochs = {name: f" (epoch {len(history)})" for name, history in histories.items()}
-    fields = [option.name for option in dataclasses.fields(Recipe) if option.name in settings]
     values = {
+        "data": _TITLES.get(ensemble.dataset.kind, "") if ensemble.dataset.columns == COLUMNS else "",
         "report": report,
-        "folder": evaluation.run.folder.resolve().name,
+        "folder": run.folder.resolve().name,
+        "date": date.fromtimestamp(run.recipe_json.stat().st_mtime),
         "settings": settings,
-        "recipe": {name: format_value(settings[name]) for name in fields},
-        "command": command(settings, evaluation.dataset),
+        "others": {name: value for name, value in settings.items() if name not in settable_fields()},
+        "fields": _fields(settings),
+        "command": command(settings, ensemble.dataset),
         "curves": charts.learning_curves(histories, best_epochs),
-        "missing": [name + epochs.get(name, "") for name in report["missing"]],
+        "epochs": {name: len(history) for name, history in histories.items()},
         "augmented": any(settings.get(name) for name in AUGMENTATION),
+        "refresh": refresh,
     }
-    return values | (_predictions(evaluation) if evaluation.members else {})
+    _write(run, "page.html.j2", values | (_predictions(ensemble, report) if ensemble.members else {}))
 
 
-def _predictions(evaluation: Evaluation) -> dict[str, Any]:
+def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, refresh: int | None = None) -> Comparison:
+    """Compares runs, and writes the page, runs.csv and pairs.csv into the folder report/ of `home`.
+
+    With `refresh`, a browser reads the page again after that many seconds until all members are finished.
+    Raises UserError as `compare_runs` does, for fewer than two runs, and if `home` holds a run, whose report this
+    would replace.
+    """
+    if len(runs) < 2:
+        raise UserError("a comparison takes two runs or more; report.py --output RUN reports on one")
+    if home.recipe_json.exists():
+        raise UserError(f"{home.folder} holds a run: give the comparison an --output of its own")
+    comparison = compare_runs(runs, dataset)
+    pairs, ensembles = comparison.pairs, comparison.ensembles
+    tables = {name: [member.history() for member in ensemble.members] for name, ensemble in ensembles.items()}
+    histories = {name: charts.mean_history(members) for name, members in tables.items()}
+    values = {
+        "names": list(ensembles),
+        "runs": comparison.runs.to_dict("records"),
+        "pairs": pairs.to_dict("records"),
+        "curves": charts.learning_curves(histories, {}),
+        "rows": _rows(comparison, dataset),
+        "refresh": refresh if any(ensemble.others for ensemble in ensembles.values()) else None,
+    }
+    texts = {"runs.csv": comparison.runs.to_csv(index=False), "pairs.csv": pairs.to_csv(index=False)}
+    _write(home, "comparison.html.j2", values, texts)
+    return comparison
+
+
+def _write(home: Run, template: str, values: dict[str, Any], texts: dict[str, str] | None = None) -> None:
+    """Writes the page that a template makes of `values`, and other files."""
+    page = render(template, **values)
+    home.report.mkdir(parents=True, exist_ok=True)
+    for name, text in ((texts or {}) | {"index.html": page}).items():
+        with atomic(home.report / name, several_writers=True) as file:
+            file.write_text(text, encoding="utf-8", newline="")
+
+
+def render(template: str, script: str = "page.js", connect: str = "'none'", **values: Any) -> str:
+    """Returns the page that a template of templates/ makes of `values`, whose texts are escaped.
+
+    `script` is the file of the page's script, and `connect` the sources that it may fetch from.
+    """
+    parts = {"policy": content_policy(script, connect), "style": Markup(_style()), "script": Markup(_source(script))}
+    return _environment().get_template(template).render(values | parts)
+
+
+def content_policy(script: str = "page.js", connect: str = "'none'") -> str:
+    """Returns the Content-Security-Policy of the page that `render` makes with these arguments.
+
+    It names the hashes of the page's style and script: nothing else is loaded or run, whatever the values hold.
+    """
+    return (
+        f"default-src 'none'; style-src '{_hash(_style())}'; script-src '{_hash(_source(script))}'; "
+        f"img-src data:; connect-src {connect}; base-uri 'none'; form-action 'none'"
+    )
+
+
+@functools.cache  # it keeps the compiled templates
+def _environment() -> Environment:
+    jinja = Environment(loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    jinja.filters |= {"number": _number, "image": _image, "probabilities": _probabilities}
+    jinja.globals["charts"] = charts
+    return jinja
+
+
+def _style() -> str:
+    colors = "".join(f":root{{--c{n}:{color}}}.c{n}{{--color:var(--c{n})}}" for n, color in enumerate(charts.PALETTE))
+    return colors + _source("page.css")
+
+
+def _source(name: str) -> str:
+    """Returns the text of a file of templates/, even if the package is in an archive."""
+    return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """Returns a hash in the form of a Content-Security-Policy."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _predictions(ensemble: Ensemble, report: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of the sections that need a finished member."""
-    report, wrong = evaluation.report, evaluation.wrong
-    confident = [error["row"] for error in report["confident_errors"]] if report["likely_mislabelled"] else []
-    matrix = np.array(report["confusion_matrix"])
-    errors = matrix - np.diag(np.diag(matrix))
+    images, test = ensemble.dataset.test_images, ensemble.test
     return {
-        "digits": range(CLASSES),
-        "shade": np.ceil(5 * np.sqrt(errors / max(1, errors.max()))).astype(int).tolist(),  # 0 to 5
-        "errors": _training_items(evaluation, wrong[:_MOST_PICTURES].tolist()),
-        "error_count": len(wrong),
-        "mislabelled": _training_items(evaluation, confident[:_MOST_PICTURES]),
-        "least_sure": _test_items(evaluation),
+        "errors": [_error(ensemble, row) for row in ensemble.wrong[:_MOST_PICTURES].tolist()],
+        "least_sure": [
+            line | {"pixels": images[line["row"]], "probabilities": test[line["row"]]} for line in report["least_sure"]
+        ],
         "reliability": charts.reliability(report["calibration"]),
     }
 
 
-def _training_items(evaluation: Evaluation, rows: list[int]) -> list[Item]:
-    """Returns an item for each of these wrong training rows."""
-    items, dataset = [], evaluation.dataset
-    for row in rows:
-        label, probabilities = int(dataset.train_labels[row]), evaluation.oof[row]
-        predicted, votes = int(probabilities.argmax()), evaluation.votes[:, row]
-        lines = [probabilities_text(probabilities), dataset.row_name(row)]
-        if (votes >= 0).sum() > 1:
-            lines.append(f"{(votes == predicted).sum()} of {(votes >= 0).sum()} members")
-        alt = f"Training {dataset.row_name(row)}: label {label}, predicted {predicted}"
-        items.append(Item(dataset.train_images[row], alt, f"{label} as {predicted}", lines, f"{label}-{predicted}"))
-    return items
+def _error(ensemble: Ensemble, row: int) -> dict[str, Any]:
+    """Returns what a gallery shows of a wrong training row."""
+    predicted, votes = int(ensemble.oof[row].argmax()), ensemble.votes[:, row]
+    counts = {"predicted": predicted, "agree": (votes == predicted).sum(), "members": (votes >= 0).sum()}
+    return _training_row(ensemble.dataset, row, ensemble.oof[row]) | counts
 
 
-def _test_items(evaluation: Evaluation) -> list[Item]:
-    """Returns an item for each test row of which the ensemble is least sure."""
-    items, members = [], len(evaluation.members)
-    for line in evaluation.report["least_sure"]:
-        row, id, predicted = line["row"], line["id"], line["predicted"]
-        alt = f"Test row {id}: predicted {predicted}"
-        lines = [probabilities_text(evaluation.test[row]), f"id {id}", f"{line['votes']} of {members} members"]
-        items.append(Item(evaluation.dataset.test_images[row], alt, str(predicted), lines))
-    return items
+def _training_row(dataset: Dataset, row: int, probabilities: Any) -> dict[str, Any]:
+    pixels, label = dataset.train_images[row], int(dataset.train_labels[row])
+    return {"row": row, "name": dataset.row_name(row), "pixels": pixels, "label": label, "probabilities": probabilities}
+
+
+def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list[dict[str, Any]]]]:
+    """Returns, for each pair and order, a title, the number of rows, and the most confident of them."""
+    lists = []
+    for pair in comparison.pairs.head(_MOST_PAIRS).itertuples():
+        for wrong, right in ((pair.first, pair.second), (pair.second, pair.first)):
+            oof = {name: comparison.ensembles[name].oof for name in (wrong, right)}
+            is_right = covered_rows(oof[right]) & ~wrong_rows(oof[right], dataset.train_labels)
+            rows = [row for row in comparison.ensembles[wrong].wrong.tolist() if is_right[row]]
+            shown = [(row, {name: oof[name][row] for name in oof}) for row in rows[:_MOST_ROWS]]
+            lists.append(
+                (f"{wrong} wrong, {right} right", len(rows), [_training_row(dataset, *line) for line in shown])
+            )
+    return lists
+
+
+@functools.lru_cache(maxsize=10_000)  # a page that is written again has mostly the same pictures
+def _image(pixels: bytes) -> str:
+    """Returns a picture, the bytes of uint8 (28, 28), as a data URI of a PNG with dark ink on white paper."""
+    buffer = io.BytesIO()
+    Image.fromarray(255 - np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _probabilities(probabilities: np.ndarray) -> str:
+    """Returns the three classes with the highest of the probabilities, float (10,), as text."""
+    classes = np.argsort(-probabilities, kind="stable")[:3].tolist()
+    space = "\N{NO-BREAK SPACE}"
+    return ", ".join(f"{digit}:{space}{100 * probabilities[digit]:.1f}{space}%" for digit in classes)
+
+
+def _number(value: float | None, digits: int = 0, sign: bool = False) -> str:
+    """Returns a number with that many decimals and commas between thousands; a dash for None and NaN."""
+    if value is None or value != value:
+        return "\N{EN DASH}"
+    return f"{value:{'+' if sign else ''},.{digits}f}"
+
+
+def _fields(settings: dict[str, Any]) -> dict[bool, list[tuple[str, str, str]]]:
+    """Returns name, value and meaning of the recipe's fields that have an effect, by whether the recipe sets them."""
+    fields: dict[bool, list[tuple[str, str, str]]] = {True: [], False: []}
+    known = {name: field for name, field in settable_fields().items() if name in settings}  # a blend has none
+    unused = (
+        set() if settings.get("filters") else {"filters", "conv_dropout", "batchnorm_momentum", "batchnorm_statistics"}
+    )
+    if settings.get("stopping_rule") == "patience" and not settings["stopping_patience"]:
+        unused |= {"stopping_rule", "stopping_monitor"}
+    for name, field in known.items():
+        meaning, value = field.metadata["help"], format_value(settings[name])
+        schedule = meaning.partition(":")[0]  # such as "plateau", if the field is for that schedule
+        is_other = schedule in known["schedule"].metadata["choices"] and schedule != settings["schedule"]
+        if name not in unused and not is_other:
+            fields[value != format_value(field.default)].append((name, value, meaning))
+    return fields
 
 
 def command(settings: dict[str, Any], dataset: Dataset) -> str | None:
-    """Returns the command that trains the run again, None for a blend.
+    """Returns the command that repeats a whole run, None for a blend.
 
     `settings` is the contents of recipe.json, `dataset` the run's data.
     """
@@ -98,10 +225,9 @@ def command(settings: dict[str, Any], dataset: Dataset) -> str | None:
     if recipe_name not in named_recipes.RECIPES:
         return None
     defaults = make_recipe(None, recipe_name, {}, dataset)
-    words = ["python", "scripts/train.py", "--recipe", recipe_name]
-    for name in settable_fields():
-        if name in settings and format_value(settings[name]) != format_value(getattr(defaults, name)):
-            words += ["--set", f"{name}={format_value(settings[name])}"]
+    values = {name: format_value(settings[name]) for name in settable_fields() if name in settings}
+    changes = [f"{name}={value}" for name, value in values.items() if value != format_value(getattr(defaults, name))]
+    words = ["bash", "scripts/run_all.sh", "--recipe", recipe_name, *(["--set", *changes] if changes else [])]
     for option in ("threads", "add"):
         words += [f"--{option}", str(settings[option])] if settings.get(option) else []
-    return shlex.join(words)
+    return shlex.join([*words, "--output", "output/again"])

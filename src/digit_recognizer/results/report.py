@@ -17,14 +17,15 @@ from digit_recognizer.data import paths
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import ROOT, atomic, reading, write_json
+from digit_recognizer.results.charts import write_figures
+from digit_recognizer.results.ensemble import open_ensemble
 from digit_recognizer.results.evaluation import evaluate
-from digit_recognizer.results.figures import write_figures
 from digit_recognizer.results.page import write_page
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
 
 # How pandas shows the table.
-_FORMATTERS = {name: lambda value: f"{value:,.1f}".removesuffix(".0") for name in METRICS}
+_FORMATTERS = {name: lambda value: f"{value:,.1f}".removesuffix(".0") for name in METRICS}  # of the table, for pandas
 _FORMATTERS |= dict.fromkeys(("accuracy", "log_loss"), "{:.5f}".format)
 
 
@@ -35,14 +36,14 @@ def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
     """
     run.require_settings()
     with run.lock():
-        evaluation = evaluate(run, dataset)
-        write_json(run.cv_report_json, evaluation.report)
+        ensemble = open_ensemble(run, dataset)
+        report = evaluate(ensemble)
+        write_json(run.cv_report_json, report)
         with atomic(run.cv_report_csv) as file:
-            _table(evaluation.report).to_csv(file)
-        run.report.mkdir(exist_ok=True)
-        write_figures(evaluation)
-        write_page(evaluation)
-    return evaluation.report
+            _table(report).to_csv(file)
+        write_page(ensemble, report)
+        write_figures(ensemble, report)
+    return report
 
 
 def _table(report: dict[str, Any]) -> pd.DataFrame:

@@ -102,6 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
+        self._first_step = int(_inner_optimizer(self.model).iterations)
         self._learning_rate = float(self.model.optimizer.learning_rate)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -112,7 +113,8 @@ class Checkpoint(keras.callbacks.Callback):
                 "start again in another --output with a smaller --set learning_rate"
             )
         row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in HISTORY[1:5]}
-        self.history.append(row | {"learning_rate": self._learning_rate})
+        logs["learning_rate"] = self._mean_learning_rate()
+        self.history.append(row | {"learning_rate": logs["learning_rate"]})
         if self.kept_epoch == epoch + 1:
             self.kept_weights = self._validated.weights
         self.stopped = bool(self.model.stop_training)
@@ -120,6 +122,17 @@ class Checkpoint(keras.callbacks.Callback):
         self._save()
         self.write_history()
         self._on_epoch(self.history[-1])
+
+    def _mean_learning_rate(self) -> float:
+        """Returns the mean learning rate of the epoch's steps, of 64 of them if there are more."""
+        optimizer = _inner_optimizer(self.model)
+        schedule = optimizer._learning_rate
+        if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate
+        steps = int(optimizer.iterations) - self._first_step
+        count = max(1, min(steps, 64))
+        chosen = self._first_step + (np.arange(count) + 0.5) * steps / count
+        return float(np.mean([float(schedule(int(step))) for step in chosen]))
 
     def _save(self) -> None:
         kinds = {kind: values(variables) for kind, variables in _saved_variables(self.model).items()}
@@ -144,13 +157,18 @@ class Checkpoint(keras.callbacks.Callback):
             writer.writerows(self.history)
 
 
+def _inner_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
+    """Returns the optimizer, without the scaling of float16's loss."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 def _saved_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
     """Returns the variables that training changes, by kind.
 
     "scale" are the variables of float16's scaled loss. Another number format, in which the same training may
     continue, has none.
     """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = _inner_optimizer(model)
     inner = {id(variable) for variable in optimizer.variables}
     scale = [variable for variable in model.optimizer.variables if id(variable) not in inner]
     return {"weight": model.weights, "optimizer": optimizer.variables, "scale": scale}

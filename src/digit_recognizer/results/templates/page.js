@@ -41,6 +41,12 @@ function charts() {
       show(number, index, box.left + x * scale, box.top + y * scale);
     };
 
+    const lines = svg.querySelectorAll("g[class^=c]");
+    for (const name of svg.parentElement.querySelectorAll(".legend li")) { // the pointer on a name fades the other lines
+      const fade = (others) => lines.forEach((line) => line.classList.toggle("faded", others && !line.classList.contains(name.className)));
+      name.addEventListener("pointerenter", () => fade(true));
+      name.addEventListener("pointerleave", () => fade(false));
+    }
     svg.addEventListener("pointermove", (event) => {
       const box = svg.getBoundingClientRect();
       const scale = box.width / svg.viewBox.baseVal.width;
@@ -66,7 +72,7 @@ function charts() {
   }
 }
 
-// A click on a number of the matrix shows its errors alone; a second click, or the button, shows all again.
+// A click on a number of the matrix, or on another button with a filter, shows these errors alone; a second click, or the button, shows all again.
 function gallery() {
   const buttons = document.querySelectorAll("button[data-filter]");
   const figures = document.querySelectorAll("#errors-gallery .digit");
@@ -78,10 +84,11 @@ function gallery() {
   const filter = (pair, name) => {
     let count = 0;
     for (const figure of figures) {
-      figure.hidden = pair !== null && figure.dataset.pair !== pair;
+      figure.hidden = pair !== null && (pair === "confident" ? !("confident" in figure.dataset) : figure.dataset.pair !== pair);
       if (!figure.hidden) count += 1;
     }
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.filter === pair));
+    if (pair !== null) more("errors-gallery");
     status.textContent = pair === null ? unfiltered : `${count} of ${figures.length} errors: ${name}`;
     all.hidden = pair === null;
   };
@@ -96,6 +103,22 @@ function gallery() {
     filter(null);
     status.focus();
   });
+}
+
+// A gallery shows its first pictures, and a button the others; without this script all are shown.
+const SHOWN = matchMedia("(max-width: 36rem)").matches ? 12 : 36; // as in the style
+function more(id) {
+  const gallery = document.getElementById(id);
+  gallery.classList.remove("short");
+  gallery.nextElementSibling.hidden = true;
+}
+function shorten() {
+  for (const gallery of document.querySelectorAll(".gallery")) {
+    if (gallery.children.length <= SHOWN) continue;
+    gallery.classList.add("short");
+    gallery.nextElementSibling.hidden = false;
+    gallery.nextElementSibling.addEventListener("click", () => more(gallery.id));
+  }
 }
 
 // The matrix is one stop of the Tab key; the arrow keys go from number to number in it.
@@ -129,6 +152,7 @@ function refresh() {
 }
 
 charts();
+shorten();
 gallery();
 matrix();
 refresh();
