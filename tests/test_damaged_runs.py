@@ -99,9 +99,6 @@ class Stages:
         probabilities = load_model(self.run.folder / "fold_00/model.keras", recipe)(self.dataset.test_images[:2])
         assert probabilities.shape == (2, 10)
 
-    def show(self):
-        report.show(self.run.folder)
-
 
 @pytest.fixture
 def stages(whole, light, dataset, tmp_path, monkeypatch):
@@ -135,7 +132,6 @@ def KERAS(data):  # noqa: N802
         ("ensemble.json", JSON, 600, "report watch submit predict"),
         ("submissions.json", JSON, 500, "report submit"),
         ("submission.csv", CSV, 500, "submit"),
-        ("cv_report.json", JSON, 400, "show"),
         ("fold_00/model.keras", KERAS, 400, "load"),
     ],
 )
@@ -193,7 +189,6 @@ FOUND = {
         lambda data: data[:128] + np.full((40, 10), 1e30, np.float32).tobytes(),
         "compare",
     ),
-    "no folds": ("cv_report.json", lambda data: with_entries(data, folds=None), "show"),
 }
 
 
