@@ -95,8 +95,11 @@ def next_steps(locations: Locations, kind: str, report: dict[str, Any]) -> str:
     `kind` is that of the data set, `report` the contents of cv_report.json.
     """
     page, expected = locations.output / "report/index.html", report["expected_test_accuracy"]
+    score = f"{report['overall']['accuracy']:.5f} out of fold"
+    if expected:
+        score += f", {expected['low']:.4f} to {expected['high']:.4f} to expect on the test rows"
     if kind != "competition":
-        submit = f"not possible, {kind} data is not the competition's"
+        submit = "not possible, the data is not the competition's"
     elif paths.on_kaggle():
         submit = "the button Submit to Competition beside this notebook's output"
     else:
@@ -104,12 +107,7 @@ def next_steps(locations: Locations, kind: str, report: dict[str, Any]) -> str:
         files = [sys.executable, str(ROOT / "scripts/submit.py")]
         files = [min(path, os.path.relpath(path), key=len) for path in files]
         submit = shlex.join([*files, *data, "--output", str(locations.output)])
-    return (
-        f"page: {page if paths.on_kaggle() else page.resolve().as_uri()}\n"
-        f"score: {report['overall']['accuracy']:.5f} out of fold, "
-        f"{expected['low']:.4f} to {expected['high']:.4f} to expect of a submission\n"
-        f"submit: {submit}"
-    )
+    return f"page: {page if paths.on_kaggle() else page.resolve().as_uri()}\nscore: {score}\nsubmit: {submit}"
 
 
 def show(folder: Path | str) -> None:
