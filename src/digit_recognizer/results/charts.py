@@ -195,7 +195,8 @@ def draw_curves(charts: Sequence[Chart]) -> matplotlib.figure.Figure:
         for line in chart.series:
             style = {"linestyle": "--", "alpha": 0.5} if line.dashed else {"label": line.name.replace("$", r"\$")}
             axes.plot(line.xs, line.ys, color=PALETTE[line.color], marker="." if len(line.xs) == 1 else None, **style)
-        axes.set(title=chart.title, xlabel=chart.x.label, xlim=(chart.x.low, chart.x.high))
+        note = " (dashed: training)" if any(line.dashed for line in chart.series) else ""
+        axes.set(title=chart.title + note, xlabel=chart.x.label, xlim=(chart.x.low, chart.x.high))
         axes.set(yscale="log" if chart.y.log else "linear", ylim=(chart.y.low, chart.y.high))
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
