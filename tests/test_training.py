@@ -177,7 +177,7 @@ def test_what_the_optimizer_counts_and_averages_resumes_with_the_same_bytes(data
 
 
 def test_death_while_finishing(undisturbed, long_recipe, dataset, folds, tmp_path, monkeypatch):
-    def die(*_):
+    def die(*_, **options):
         raise Death
 
     with monkeypatch.context() as patch:
@@ -378,8 +378,8 @@ def test_rows_are_freed_after_use(small_recipe, dataset, folds, monkeypatch, tmp
     made = []
 
     def watched(kind):
-        def make(*arguments):
-            batches = kind(*arguments)
+        def make(*arguments, **options):
+            batches = kind(*arguments, **options)
             made.append(weakref.ref(batches))
             return batches
 
