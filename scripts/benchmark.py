@@ -1,8 +1,9 @@
 """Times the program beside the usual ways to do the same work: prints a table and writes benchmark.csv.
 
 The parts are train (training steps, without validation), read (reading the CSVs), predict, submission (five folds of
-`fast`, from the CSVs to submission.csv), and accuracy (training to a validation accuracy of 0.9940). The usual ways are the tutorial's network as published in Keras, PyTorch if it is
-installed (pip install -r src/digit_recognizer/benchmark/requirements.txt), and pandas.
+`fast`, from the CSVs to submission.csv), and accuracy (training to a validation accuracy of 0.9940). The usual ways
+are the tutorial's network as published in Keras, PyTorch if it is installed (pip install -r
+src/digit_recognizer/benchmark/requirements.txt), and pandas.
 """
 
 import argparse

@@ -530,11 +530,12 @@ def test_tensorboard_logs_each_epoch(light, call, tmp_path):
     assert (tmp_path / "run/fold_01/test_probabilities.npy").read_bytes() == (
         run / "fold_01/test_probabilities.npy"
     ).read_bytes()
-    (log,) = (tmp_path / "run/tensorboard/fold_01/validation").glob("events.*")
-    events = [event_pb2.Event.FromString(record.numpy()) for record in TFRecordDataset(str(log))]
-    found = [(each.step, value) for each in events for value in each.summary.value if value.tag == "epoch_loss"]
-    losses = pd.read_csv(tmp_path / "run/fold_01/history.csv")["val_loss"]
-    values = [np.frombuffer(value.tensor.tensor_content, np.float32)[0] for _, value in found]
-    assert [step for step, _ in found] == [0, 1] and values == pytest.approx(losses)
+    history = pd.read_csv(tmp_path / "run/fold_01/history.csv")
+    for kind, tag, column in (("validation", "loss", "val_loss"), ("train", "learning_rate", "learning_rate")):
+        (log,) = (tmp_path / "run/tensorboard/fold_01" / kind).glob("events.*")
+        events = [event_pb2.Event.FromString(record.numpy()) for record in TFRecordDataset(str(log))]
+        found = [(each.step, value) for each in events for value in each.summary.value if value.tag == f"epoch_{tag}"]
+        values = [np.frombuffer(value.tensor.tensor_content, np.float32)[0] for _, value in found]
+        assert [step for step, _ in found] == [0, 1] and values == pytest.approx(history[column])
     Run(tmp_path / "run").clear()
     assert not list((tmp_path / "run").rglob("*"))

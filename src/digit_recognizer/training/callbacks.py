@@ -113,7 +113,9 @@ class TimeBudget(keras.callbacks.Callback):
 
 def tensorboard_log(folder: Path) -> keras.callbacks.Callback:
     """Returns the callback that logs loss, accuracy and learning rate of each epoch for TensorBoard."""
-    return keras.callbacks.TensorBoard(folder, write_graph=False)
+    logger = keras.callbacks.TensorBoard(folder, write_graph=False)
+    logger._collect_learning_rate = lambda logs: logs  # Keras takes the rate of the last step, the checkpoint the mean
+    return logger
 
 
 class BatchBar(keras.callbacks.Callback):
