@@ -93,7 +93,7 @@ def test_numbers_are_those_of_cv_report(page, run):
 
     report = read_json(run.cv_report_json)
     overall = report["overall"]
-    assert page.text("h1") == "Digit Recognizer" and f"run {run.folder.name} of 20" in page.text("header p")
+    assert page.text("h1") == "Digit Recognizer" and f"{run.folder.name}, 20" in page.text("header p")
     lead = " ".join(page.text(".lead").split())
     assert lead.startswith(f"{overall['errors']} of 80 training rows (") and "people misread about 0.2 %" in lead
     assert lead.endswith("look first at the warning.") and "Several networks predict each row" in page.text("main")

@@ -68,11 +68,9 @@ def export(run: Run, file: Path) -> None:
         members = f"{len(models)} networks as one" if len(models) > 1 else "1 network"
         print(f"{file}: {members}, {size / 1e6:.1f} MB; computes in float32")
         print(f"largest difference from the members' mean, on {len(images)} digits: {difference:.1e}")
-        print("takes pixels, uint8 (n, 28, 28), 0 is the background; gives probabilities, float32 (n, 10)")
+        print("takes images, uint8 (n, 28, 28), 0 is the background; gives probabilities, float32 (n, 10)")
         if views:
-            print(
-                f"includes the members' {views} views of a picture: each is computed {views + 1} times, so take few at once"
-            )
+            print(f"predicts a picture and {views} views of it, as the members do, so give it few pictures at once")
         print(format.usage.format(file=str(file)))
 
 

@@ -84,7 +84,7 @@ class Progress:
                 f"{member.name} epoch {row['epoch']}/{self.recipe.epochs}: loss {row['loss']:.4f}, "
                 f"accuracy {row['accuracy']:.4f}, val_loss {row['val_loss']:.4f}, "
                 f"val_accuracy {row['val_accuracy']:.4f}, learning rate {row['learning_rate']:.2g}, "
-                f"{row['seconds']:.1f} s, at most {tqdm.format_interval(left)} left"
+                f"{row['seconds']:.1f} s, about {tqdm.format_interval(left)} left"
             )
         gap = describe_gap(row["accuracy"], row["val_accuracy"])
         if gap and member.name not in self._warned:
@@ -117,8 +117,7 @@ class Progress:
         form = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M"
         epochs = self.recipe.epochs
         line = (
-            f"{self.recipe.name}, {len(self.members)} folds of {epochs} epochs: the training ends at about {end:{form}} "
-            "at the latest"
+            f"{self.recipe.name}, {len(self.members)} folds of {epochs} epochs: the training ends at about {end:{form}}"
         )
         if seconds > _LONG:
             line += f"; for less, take --time-budget 30m, or --epochs {max(1, epochs // 4)} in another --output"
