@@ -258,6 +258,11 @@ def call(monkeypatch, capsys):
     return run
 
 
+def attend_to_ctrl_c() -> None:
+    """Undoes in a new process what a suite in the background inherits and hands on: Ctrl-C is ignored there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(name, *arguments, cwd=None, **environment) -> subprocess.Popen:
     """Starts a script as a process of its own: start("train", ...), or one of bash, start("run_all.sh", ...)."""
     is_bash = str(name).endswith(".sh")
@@ -269,8 +274,7 @@ def start(name, *arguments, cwd=None, **environment) -> subprocess.Popen:
         text=True,
         cwd=cwd,
         env=os.environ | environment,
-        # a suite that runs in the background ignores Ctrl-C, and so would what it starts
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=attend_to_ctrl_c,
     )
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS, finish, start, write_npz
+from conftest import SCRIPTS, attend_to_ctrl_c, finish, start, write_npz
 
 from digit_recognizer.data import paths
 from digit_recognizer.files import UserError
@@ -17,7 +17,8 @@ def sourced(commands, path, **environment):
     """What bash says to `commands` after setup.sh, with only that folder's programs and the system's few."""
     program = f"set -euo pipefail; source {SCRIPTS}/setup.sh; {commands}"
     environment = {"PATH": str(path), "HOME": str(path)} | environment
-    return subprocess.run(["/bin/bash", "-c", program], capture_output=True, text=True, env=environment)
+    line = ["/bin/bash", "-c", program]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, preexec_fn=attend_to_ctrl_c)
 
 
 @pytest.fixture
