@@ -41,10 +41,11 @@ class Axis:
     integer: bool = False  # whether ticks are at whole numbers only
 
     def __call__(self, value: float) -> float:
-        """Returns the position of a value; a value beyond the axis has the position of the nearest end."""
+        """Returns the position of a value; that of a value beyond the axis lies beyond the chart's area."""
         scale = math.log if self.log else float
-        ends = scale(self.low), scale(self.high)
-        return round(float(np.interp(scale(max(value, self.low)), ends, (self.start, self.end))), 1)
+        low, high = scale(self.low), scale(self.high)
+        share = (scale(max(value, self.low) if self.log else value) - low) / (high - low)
+        return round(self.start + share * (self.end - self.start), 1)
 
     def ticks(self) -> list[tuple[float, str]]:
         """Returns the position and the text of each tick."""
