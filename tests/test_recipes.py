@@ -75,7 +75,7 @@ def test_an_unknown_name_is_refused(name, message):
         ({"folds": 101}, "at least 1 and at most 100"),
         ({"folds": 2, "holdout": 0.2}, "goes with --folds 1"),
         ({"holdout": 1.5}, "holdout=1.5"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0: it must be a number, at least 1e-09"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: it must be a number, at least 1e-30"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"learning_rate": float("inf")}, "learning_rate=inf"),
         ({"epochs": 2.0}, "epochs=2.0: it must be a whole number"),

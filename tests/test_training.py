@@ -118,14 +118,14 @@ def test_a_member_predicts_with_the_views_of_its_recipe(long_recipe, dataset, fo
 def test_the_schedules_end_a_training_that_learns_nothing(dataset, folds, tmp_path):
     """So small a learning rate changes no weight, on any processor: the first epoch stays the best."""
     options = {"epochs": 6, "batch_size": 16, "folds": 2, "schedule": "plateau", "plateau_patience": 1}
-    options |= {"stopping_rule": "patience", "stopping_patience": 3, "learning_rate": 1e-9, "dropout": 0.0}
+    options |= {"stopping_rule": "patience", "stopping_patience": 3, "learning_rate": 1e-30, "dropout": 0.0}
     recipe = change(named("dropout_mlp"), options | {"min_learning_rate": 0.0, "plateau_factor": 0.5})
     with pytest.raises(Death):
         train_member(recipe, dataset, folds[0], tmp_path, [DieAt(2, "after")])
     train_member(recipe, dataset, folds[0], tmp_path)
     history, metrics = pd.read_csv(tmp_path / "history.csv"), read_json(tmp_path / "metrics.json")
     assert (metrics["epochs"], metrics["best_epoch"]) == (4, 1)
-    assert history["learning_rate"].to_numpy() == pytest.approx(np.array([4, 4, 2, 1]) * 2.5e-10, rel=1e-6, abs=0)
+    assert history["learning_rate"].to_numpy() == pytest.approx(np.array([4, 4, 2, 1]) * 2.5e-31, rel=1e-6, abs=0)
 
 
 def test_a_fold_that_dies_in_the_third_epoch_is_not_at_its_end(undisturbed, long_recipe):

@@ -65,7 +65,7 @@ class Recipe:
     optimizer: str = _choice(
         "adam", "optimizer; muon: Adam, with orthogonal steps for the filters", "sgd", "adagrad", "rmsprop", "muon"
     )
-    learning_rate: float = _number(1e-3, "learning rate at the start; of one_cycle, the peak", 1e-9)
+    learning_rate: float = _number(1e-3, "learning rate at the start; of one_cycle, the peak", 1e-30)
     momentum: float = _number(0.0, "momentum of sgd, rmsprop and muon", 0, 0.9999)
     ema_epochs: float = _number(0.0, "epochs over which the weights that predict are averaged; 0: not averaged", 0, 1)
     kept_epoch: str = _choice("best", "epoch that predicts: the first with the best val_accuracy, or the last", "last")
