@@ -86,7 +86,7 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
 @pytest.mark.parametrize(("rule", "kept"), [("best", 1), ("last", 3)])
 def test_the_recipe_says_which_epoch_is_kept(rule, kept, dataset, folds, tmp_path):
     """So small a learning rate changes no weight, on any processor: the first epoch stays the best."""
-    options = {"epochs": 3, "batch_size": 16, "folds": 2, "learning_rate": 1e-9, "kept_epoch": rule}
+    options = {"epochs": 3, "batch_size": 16, "folds": 2, "learning_rate": 1e-30, "kept_epoch": rule}
     train_member(change(named("dropout_mlp"), options), dataset, folds[0], tmp_path)
     history, metrics = pd.read_csv(tmp_path / "history.csv"), read_json(tmp_path / "metrics.json")
     assert (len(history), metrics["best_epoch"]) == (3, kept)
