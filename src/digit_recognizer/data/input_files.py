@@ -14,9 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from digit_recognizer import COMPETITION
+from digit_recognizer.data.formats import FORMATS, SAMPLE_SUBMISSION, Format, normalize, role_of
 from digit_recognizer.files import UserError, reading
-
-SAMPLE_SUBMISSION = "sample_submission.csv"  # without another file it is no data
 
 CLASS_FOLDER = re.compile("[0-9]")  # the name of a folder with pictures of that digit
 
@@ -27,10 +26,6 @@ _GZIP = b"\x1f\x8b"  # how gzip archives begin
 _PICTURE = re.compile(r".*\.(png|jpe?g|tiff?|webp|gif|bmp|heic)", re.IGNORECASE)
 _SYSTEM_FILES = ("desktop.ini", "thumbs.db", "__macosx")
 
-# The marks of a copy, such as "train (1).csv", "train - Copy.csv" and "train-1.csv".
-_COPY_MARK = re.compile(r"( ?\(\d+\)|( -)? copy( \d+)?|[ -]\d+)(?=\.|$)")
-_EXTRA_ENDING = re.compile(r"\.(gz|zip)$|(?<=\.csv)\.(csv|txt)$")
-
 # Contents that belong to no data file, by their first bytes.
 _OTHER_CONTENTS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV",
@@ -38,42 +33,6 @@ _OTHER_CONTENTS = {
     b"version https://git-lfs": "the pointer of Git LFS to a file that is not here: run git lfs pull",
     b"<": "a web page: download the file again",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Format:
-    """A form in which data comes."""
-
-    name: str
-    reader: str  # a function in digits.py; by its name, because this module must not import NumPy
-    files: dict[str, str]  # the usual name of each file -> regular expression of its names in lower case
-
-
-# To add a format, add an entry here and its reader, which takes the files in this order, to digits.py.
-FORMATS = (
-    Format(
-        "the competition's CSVs",
-        "read_competition",
-        {"train.csv": r"train\.csv", "test.csv": r"test\.csv", SAMPLE_SUBMISSION: r"sample[_ -]?submission\.csv"},
-    ),
-    Format("pictures in folders", "read_folders", {"unpacked folders train/0 to train/9 with pictures": "train/"}),
-    Format(
-        "MNIST's CSVs",
-        "read_mnist_csvs",
-        {"mnist_train.csv": r".*mnist.*train.*\.csv", "mnist_test.csv": r".*mnist.*test.*\.csv"},
-    ),
-    Format("mnist.npz", "read_npz", {"mnist.npz": r".*mnist.*\.npz"}),
-    Format(
-        "MNIST's IDX files",
-        "read_idx_files",
-        {
-            "train-images-idx3-ubyte": r".*train-images.idx3-ubyte",
-            "train-labels-idx1-ubyte": r".*train-labels.idx1-ubyte",
-            "t10k-images-idx3-ubyte": r".*(t10k|test)-images.idx3-ubyte",
-            "t10k-labels-idx1-ubyte": r".*(t10k|test)-labels.idx1-ubyte",
-        },
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -98,7 +57,7 @@ class DataFile:
     @cached_property
     def role(self) -> tuple[Format, str] | None:
         """The format that has such a file, and its usual name there; None if no format has."""
-        return _role(_normalize(self.original_name) + "/" * self.is_folder)
+        return role_of(normalize(self.original_name) + "/" * self.is_folder)
 
     def read(self) -> bytes:
         """Returns the contents, without gzip; raises UserError if they are damaged or no data."""
@@ -129,20 +88,6 @@ def _read(stream: IO[bytes] | gzip.GzipFile) -> bytes:
         return stream.read(_MAX_BYTES + 1)
 
 
-def _normalize(name: str) -> str:
-    """Returns a name in lower case, without the marks of a copy and of compression."""
-    name = _COPY_MARK.sub("", name.lower())
-    return _EXTRA_ENDING.sub("", _EXTRA_ENDING.sub("", name))
-
-
-def _role(name: str) -> tuple[Format, str] | None:
-    for format in FORMATS:
-        for usual_name, pattern in format.files.items():
-            if re.fullmatch(pattern, name):
-                return format, usual_name
-    return None
-
-
 def is_hidden(path: Path) -> bool:
     """Returns whether a file or folder is hidden, or one that an operating system makes unasked."""
     return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
@@ -162,15 +107,15 @@ def list_files(folder: Path, levels: int = _LEVELS, is_top: bool = True) -> Iter
             yield from list_files(path, levels - 1, is_top=False)
         elif path.is_file() or not path.exists():  # a broken link
             # of test/test.csv and test.csv/test.csv, the folder belongs to the file
-            role, name = _role(_normalize(path.name)), _normalize(folder.name)
-            is_wrapped = not is_top and len(paths) == 1 and role and role in (_role(name), _role(f"{name}.csv"))
+            role, name = role_of(normalize(path.name)), normalize(folder.name)
+            is_wrapped = not is_top and len(paths) == 1 and role and role in (role_of(name), role_of(f"{name}.csv"))
             yield from _expand(path, folder.parent if is_wrapped else folder)
 
 
 def _holds_classes(folder: Path) -> bool:
     """Returns whether this is a folder such as train with a folder for at least one digit."""
     try:
-        return bool(_role(_normalize(folder.name) + "/")) and any(
+        return bool(role_of(normalize(folder.name) + "/")) and any(
             CLASS_FOLDER.fullmatch(path.name) and path.is_dir() for path in folder.iterdir()
         )
     except OSError:  # `list_files` says why

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from digit_recognizer import COMPETITION
 from digit_recognizer.data import input_files
-from digit_recognizer.data.input_files import FORMATS, by_hand, data_folders, is_hidden
+from digit_recognizer.data.formats import FORMATS
+from digit_recognizer.data.input_files import by_hand, data_folders, is_hidden
 from digit_recognizer.files import ROOT, UserError
 
 KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # of a session; a rehearsal has it elsewhere

@@ -73,10 +73,10 @@ def _has_display() -> bool:
 
 
 class DrawServer(ThreadingHTTPServer):
-    """The page, and the ensemble that reads what is drawn on it once it is loaded."""
+    """Serves the drawing page and, after `load`, predicts the digits drawn on it."""
 
     def __init__(self, port: int, **values: Any):
-        """`values` are those of the page: members, run and is_sample."""
+        """Renders the page with `values`: the number of members, the run's folder, and whether it is the sample."""
         super().__init__((_ADDRESS, port), _Handler)
         self.page = render("draw.html.j2", **_ASSETS, **values, width=WIDTH, height=HEIGHT, refresh=None)
         self.is_ready = threading.Event()
@@ -84,7 +84,7 @@ class DrawServer(ThreadingHTTPServer):
 
     def load(self, models: dict[Path, float]) -> None:
         """Loads the networks and predicts once, which compiles them. Needs `backend.start`."""
-        # with Keras, which is imported once the page is there
+        # imported here because it imports Keras, which takes seconds: the page is shown first
         from digit_recognizer.training.predict import Ensemble
 
         self._ensemble = Ensemble(models)

@@ -137,7 +137,7 @@ def _view(pixels: "keras.KerasTensor", views: list[csr_array]) -> "keras.KerasTe
 
 
 def _mean_over_views(probabilities: "keras.KerasTensor", views: int) -> "keras.KerasTensor":
-    """Returns the mean over the views of a picture, and of a certain picture its own probabilities."""
+    """Returns the mean over the views of a picture, or its own probabilities if they are certain."""
     from keras import ops
 
     from digit_recognizer.training.predict import CERTAIN
@@ -153,7 +153,7 @@ def _write(network: "keras.Model", format: Format, file: Path, images: np.ndarra
     If that fails, there is no folder `file`. Raises UserError if the file cannot be written or predicts otherwise.
     """
     shutil.rmtree(file, ignore_errors=True)  # of a process that was killed
-    # the converters print, and use what is deprecated
+    # the converters print and use deprecated functions
     with redirect_stdout(io.StringIO()), backend.native_messages_dropped(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -85,7 +85,7 @@ def _top_hat(darkness: np.ndarray, side: int) -> np.ndarray:
 
 
 def _find_strokes(darkness: np.ndarray) -> tuple[float, float]:
-    """Returns how much of what is dark are strokes, and the width of the widest one as a part of the picture's side.
+    """Returns a score of the strokes in the dark regions, and the widest stroke as a part of the picture's side.
 
     Ink looks the same beside any wide paper. What looks like ink only if the paper may be narrow counts less.
     """

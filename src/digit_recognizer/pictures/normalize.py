@@ -18,7 +18,8 @@ _ENLARGED = 5  # grey values: what an enlarged picture may differ from its small
 def mnist_image(pixels: np.ndarray) -> np.ndarray | None:
     """Returns a picture, uint8 (height, width, 3), as MNIST's uint8 (28, 28) if it has that form, else None.
 
-    That is a grey digit in the middle of 28 x 28, light on black or dark on white, or such a picture enlarged.
+    The form is a grey digit, light on black or dark on white, in the middle of 28 x 28 pixels. The picture may be
+    enlarged.
     """
     image = _reduce_enlarged(pixels[..., 1])
     if image is None or np.ptp(pixels.astype(int), axis=2).max() > _PLAIN:

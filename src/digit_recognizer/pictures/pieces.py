@@ -25,7 +25,7 @@ def size_of(box: Box) -> int:
 
 
 def weighted_median(values: ArrayLike, weights: ArrayLike) -> float:
-    """Returns the middle one of the values, if each of them counts as often as its weight says."""
+    """Returns the median of the values, weighted."""
     return float(np.quantile(np.asarray(values), 0.5, weights=np.asarray(weights), method="inverted_cdf"))
 
 

@@ -240,7 +240,7 @@ def _start_ray(options: ClusterOptions, threads: int, folder: str) -> None:
     workers = options.workers or 1
     ray.init(
         num_cpus=max(backend.cores(), workers * threads),
-        num_gpus=backend.count_gpus() or None,  # None: Ray looks for those of other vendors
+        num_gpus=backend.count_gpus() or None,  # None: Ray detects accelerators of other vendors
         include_dashboard=False,
         object_store_memory=_STORE + workers * _STORE_PER_WORKER,
         _temp_dir=folder,

@@ -42,7 +42,7 @@ class Execution:
 
 
 def recorded_execution(recorded: Any) -> Execution | None:
-    """Returns the execution of which `recorded` is the JSON, if this device may have recorded it. Needs `start`."""
+    """Returns the execution recorded in recipe.json, None if another device recorded it. Needs `start`."""
     batches = (_SMALLEST_BATCH << power for power in range(4))
     ways = (Execution(scope, batch) for batch in batches for scope in get_args(XlaScope))
     return next((way for way in ways if way.to_json() == recorded), None) if recorded else None

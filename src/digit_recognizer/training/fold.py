@@ -120,7 +120,7 @@ class FoldTrainer:
         assign(self.learner.optimizer.variables, self._first_state)
 
     def _statistics_updater(self, member: Member, dataset: Dataset) -> Callable[[keras.Model], None]:
-        """Returns the function that replaces a model's statistics by those of rows that it learns from."""
+        """Returns a function that recomputes a model's batch normalisation statistics from training rows of the member."""
         if self.statistics is None:
             return lambda model: None
         random = random_numbers(self.recipe, member, 0, STATISTICS)

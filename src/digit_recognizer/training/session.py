@@ -203,7 +203,7 @@ def _begin(plan: Plan, facts: dict[str, Any], dataset: Dataset, fields: dict[str
 
 
 def _print_data(plan: Plan, dataset: Dataset) -> None:
-    """Prints what few rows make of the recipe, and what is added to them."""
+    """Prints which fields few rows change in the recipe, and how many pictures are added."""
     fitted = fit_to_rows(named_recipes.named(plan.recipe.name), dataset)
     values = [f"{name}={value}" for name, value in fitted.items() if getattr(plan.recipe, name) == value]
     if values and not dataset.is_sample:
