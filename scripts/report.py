@@ -29,8 +29,7 @@ def main() -> None:
     from digit_recognizer.data import digits, paths
     from digit_recognizer.results.compare import format_comparison
     from digit_recognizer.results.page import write_comparison
-    from digit_recognizer.results.report import format_report, next_steps, write_report
-    from digit_recognizer.results.watch import watch
+    from digit_recognizer.results.report import format_report, next_steps, watch, write_report
     from digit_recognizer.runs.directory import Run
 
     locations = paths.resolve(options.input, options.output)

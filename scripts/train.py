@@ -1,7 +1,7 @@
 """Trains the folds that are not finished yet, one network each. The same command again goes on.
 
-With several recipes, all learn from the same folds, each in a run directory of its name in --output, and a
-leaderboard compares them.
+With several recipes, all learn from the same folds, each in a run directory of its name in --output; report.py compares
+them.
 """
 
 import argparse
@@ -98,8 +98,7 @@ def main() -> None:
         return
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits
-    from digit_recognizer.results import compare
-    from digit_recognizer.runs.directory import Run, find_run
+    from digit_recognizer.runs.directory import find_run
     from digit_recognizer.training import backend, session
     from digit_recognizer.training.cluster import ClusterOptions
 
@@ -119,8 +118,7 @@ def main() -> None:
         dataset = digits.load(locations.input, options.add)
         unfinished = session.train(locations.output, dataset, options.recipe, fields, training_options)
         if len(options.recipe) > 1:
-            home = Run(locations.output)
-            print(f"{home.leaderboard}, out-of-fold:\n{compare.write_leaderboard(home, dataset)}")
+            print(f"python scripts/report.py --output {locations.output} compares them")
         if unfinished:
             names = ", ".join(str(member.folder.relative_to(locations.output)) for member in unfinished)
             print(

@@ -22,7 +22,7 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import make_members
 from digit_recognizer.training import networks
-from digit_recognizer.training.batches import ShuffledEpochs, batches_per_call, stream
+from digit_recognizer.training.batches import stream
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.optimization import schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta
@@ -39,8 +39,7 @@ def epochs(images: np.ndarray, labels: np.ndarray) -> Ways:
     member = Member(0, 0, 0, np.arange(len(images)), np.arange(0), Path())
     for recipe in (BN_CNN, FAST):
         trainer = FoldTrainer(recipe, len(images))
-        chunk = batches_per_call(trainer.xla_scope, trainer.batches)
-        shuffled = ShuffledEpochs(images, labels, recipe, member, 0, chunk)
+        shuffled = trainer.epochs(images, labels, member)
         options = {"shuffle": False, "steps_per_epoch": shuffled.chunks}
         ways[f"{recipe.name}, ours"] = partial(_fit, trainer.learner, stream(shuffled), **options)
     return ways

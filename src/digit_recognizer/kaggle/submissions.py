@@ -17,8 +17,8 @@ from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError, read_json, reading, write_json
 from digit_recognizer.kaggle.client import NotDoneError, connect, kaggle_request, poll, quoted
 from digit_recognizer.results.ensemble import read_ensemble
-from digit_recognizer.results.out_of_fold import covered_rows, load_oof
 from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.member import covered_rows, load_oof
 from digit_recognizer.runs.plan import check_data
 
 LOW_ACCURACY = 0.9  # out of fold; a run below it is sent with --yes only
@@ -94,7 +94,7 @@ def _prepare(run: Run, dataset: Dataset, competition: str, message: str | None) 
         digest = sha256(run.submission.read_bytes()).hexdigest()
     if read_json(run.ensemble_json, advice).get("submission_sha256") != digest:
         raise UserError(f"{run.submission} is not the file that scripts/ensemble.py wrote: {advice}")
-    oof = load_oof(run, len(dataset.train_labels))
+    oof = load_oof(run.oof_probabilities, len(dataset.train_labels))
     accuracy = float((oof.argmax(axis=1) == dataset.train_labels)[covered_rows(oof)].mean())
     now = datetime.now(UTC).isoformat(timespec="seconds")
     submission = Submission(now, competition, digest, message or _default_message(run, accuracy), accuracy)
@@ -104,10 +104,10 @@ def _prepare(run: Run, dataset: Dataset, competition: str, message: str | None) 
 
 def _default_message(run: Run, accuracy: float) -> str:
     """Returns the run's recipe, number of members, seed, out-of-fold accuracy and commit in words."""
-    settings, ensemble = run.require_settings(), read_ensemble(run)
-    parts = [settings["name"], f"{len(ensemble.weights)} members"]
-    if ensemble.missing:
-        parts.append(f"{len(ensemble.missing)} not finished")
+    settings, (weights, missing) = run.require_settings(), read_ensemble(run)
+    parts = [settings["name"], f"{len(weights)} members"]
+    if missing:
+        parts.append(f"{len(missing)} not finished")
     if "seed" in settings:  # not of a blend
         parts.append(f"seed {settings['seed']}")
     parts.append(f"out-of-fold accuracy {accuracy:.5f}")

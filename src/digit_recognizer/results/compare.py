@@ -16,12 +16,11 @@ import pandas as pd
 from scipy.stats import binomtest, poisson
 
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.files import atomic
 from digit_recognizer.recipes import format_value, settable_fields
 from digit_recognizer.results.ensemble import Ensemble, average_members, open_ensemble, refuse_repetition
-from digit_recognizer.results.out_of_fold import accuracy_interval, covered_rows, wrong_rows
+from digit_recognizer.results.evaluation import accuracy_interval
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import scores
+from digit_recognizer.runs.member import covered_rows, scores, wrong_rows
 
 _RESAMPLES = 2000
 _CHUNK = 50  # resamples at a time: 50 x 42,000 weights are 8 MB
@@ -72,11 +71,8 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
 
 def _differences(settings: Sequence[dict[str, Any]]) -> list[str]:
     """Returns, for the contents of several recipe.json, the fields in which not all agree, as --set takes them."""
-    table = (
-        pd.DataFrame(settings, dtype=object)
-        .reindex(columns=list(settable_fields()))
-        .map(format_value, na_action="ignore")
-    )
+    table = pd.DataFrame(settings, dtype=object).reindex(columns=list(settable_fields()))
+    table = table.map(format_value, na_action="ignore")
     table = table.loc[:, table.nunique() > 1]
     return [" ".join(f"{name}={value}" for name, value in line.dropna().items()) for _, line in table.iterrows()]
 
@@ -98,18 +94,6 @@ def _line(ensemble: Ensemble, labels: np.ndarray, common: np.ndarray) -> dict[st
         "parameters": metrics[0].get("parameters"),
         "seconds_per_member": round(float(np.mean([values["seconds"] for values in metrics])), 1),
     }
-
-
-def write_leaderboard(home: Run, dataset: Dataset) -> str:
-    """Writes leaderboard.csv, the table of the runs below `home`, and returns it as lines for a terminal.
-
-    `compare_runs` describes the columns. Raises UserError if a run is damaged or of other data.
-    """
-    runs = home.child_runs()
-    table = compare_runs(runs, dataset).runs if runs else pd.DataFrame(columns=["run"])
-    with home.lock(), atomic(home.leaderboard) as file:
-        table.to_csv(file, index=False)
-    return _format_runs(table) if runs else "no fold is finished yet"
 
 
 def _pairs(ensembles: Sequence[Ensemble], names: Sequence[str]) -> pd.DataFrame:
@@ -162,22 +146,17 @@ def _bootstrap(counted: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.percentile(np.concatenate(means), [2.5, 97.5], axis=0).T
 
 
-def _format_runs(table: pd.DataFrame) -> str:
-    """Returns the table of runs as lines for a terminal; the fields that differ follow it."""
+def format_comparison(comparison: Comparison) -> str:
+    """Returns both tables as lines for a terminal; the fields that differ follow the table of runs."""
+    table = comparison.runs
     numbers = table.drop(columns="differs_in").dropna(axis="columns", how="all")
     if (table["shared_rows"] == table["rows"]).all():
         numbers = numbers.drop(columns=["shared_rows", "shared_errors", "shared_log_loss"])
     fractions = [name for name in numbers if "accuracy" in name or "log_loss" in name]
-    formatters = dict.fromkeys(fractions, "{:.5f}".format)
-    lines = [numbers.to_string(index=False, na_rep="-", formatters=formatters)]
-    lines += [f"{line.run} differs in {line.differs_in}" for line in table.itertuples() if line.differs_in]
-    return "\n".join(lines)
-
-
-def format_comparison(comparison: Comparison) -> str:
-    """Returns both tables as lines for a terminal."""
     lines = ["Out of fold; the run with the fewest errors on the rows that all runs predicted is first:"]
-    lines += [_format_runs(comparison.runs), ""]
+    lines.append(numbers.to_string(index=False, na_rep="-", formatters=dict.fromkeys(fractions, "{:.5f}".format)))
+    lines += [f"{line.run} differs in {line.differs_in}" for line in table.itertuples() if line.differs_in]
+    lines.append("")
     for pair in comparison.pairs.itertuples():
         lines.append(f"{pair.second} against {pair.first}, {pair.rows} rows that both predicted:")
         if pair.rows:

@@ -13,9 +13,8 @@ from scipy.optimize import minimize
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, atomic, read_json, reading, write_array, write_json
-from digit_recognizer.results.out_of_fold import covered_rows, load_oof, out_of_fold, wrong_rows
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import Member
+from digit_recognizer.runs.member import Member, covered_rows, load_oof, out_of_fold, wrong_rows
 from digit_recognizer.runs.plan import open_plan, refuse_another_run
 
 _DECIMALS = 4  # of a run's weight, as many as are printed
@@ -79,33 +78,29 @@ def average_members(run: Run, dataset: Dataset, may_be_empty: bool = False) -> E
 def open_ensemble(run: Run, dataset: Dataset) -> Ensemble:
     """Returns what `ensemble.py` made of a run, or of several runs in a blend.
 
-    Raises UserError if there is no ensemble yet, if a member of it is gone, if a file is damaged, or if the run is of
-    other data.
+    Raises UserError if there is no ensemble yet, if a file is damaged or missing, or if the run is of other data.
     """
-    settings, weights = run.require_settings(), read_ensemble(run).weights
+    settings, (weights, _) = run.require_settings(), read_ensemble(run)
     if not weights:
         raise UserError(f"{run.folder} has no ensemble yet: run scripts/ensemble.py first")
     for folder in weights:
         if not (folder / "metrics.json").exists():
-            raise UserError(
-                f"{run.folder}: {folder.name} of the ensemble is not finished: run scripts/ensemble.py again"
-            )
+            problem = f"{folder.name} of the ensemble is not finished: run scripts/ensemble.py again"
+            raise UserError(f"{run.folder}: {problem}")
     sources = dict.fromkeys(folder.parent for folder in weights) if is_blend(settings) else [run.folder]
     all_members = [member for folder in sources for member in open_plan(Run(folder), dataset).members]
     members = [member for member in all_members if member.folder.resolve() in weights]
     others = [] if is_blend(settings) else [member for member in all_members if member not in members]
     weights_of_members = [weights[member.folder.resolve()] for member in members]
-    return Ensemble(run, dataset, members, weights_of_members, others, load_oof(run, len(dataset.train_labels)))
+    oof = load_oof(run.oof_probabilities, len(dataset.train_labels))
+    return Ensemble(run, dataset, members, weights_of_members, others, oof)
 
 
 def blend(run: Run, runs: Sequence[Run], dataset: Dataset, weighting: str) -> list[tuple[Ensemble, float]]:
-    """Averages the finished members of `runs` into `run`, and returns each run's ensemble and weight.
+    """Averages the finished members of `runs` into `run`, the only one of them or a directory of its own.
 
-    Args:
-        run: where the result is written: the only one of `runs`, or a directory of its own.
-        runs: whose members are averaged.
-        dataset: that the runs were trained on.
-        weighting: "equal" for each member, or "oof" for the runs' lowest out-of-fold log loss.
+    Returns each run's ensemble and weight. `weighting` is "equal" for each member, or "oof" for the runs' lowest
+    out-of-fold log loss.
 
     Raises UserError if a run has no finished member, is of other data, is a blend, or is given twice.
     """
@@ -130,13 +125,10 @@ def refuse_repetition(runs: Sequence[Run]) -> None:
 
 
 def write(run: Run, ensembles: Sequence[Ensemble], weights: np.ndarray) -> None:
-    """Writes ensemble.json, oof_probabilities.npy and, if there are test rows, submission.csv.
+    """Writes ensemble.json, oof_probabilities.npy and, if there are test rows, submission.csv; of a blend, recipe.json.
 
-    They hold the weighted mean of the ensembles.
-
-    Writes recipe.json too if `run` is not the run of the ensembles but a blend.
-    The caller holds the run's lock. `weights` has a weight for each ensemble and sums to 1; the members of an
-    ensemble share its weight equally. Out of fold, a row is the weighted mean of the ensembles that cover it.
+    They hold the weighted mean of the ensembles, out of fold of those that cover the row. `weights` has a weight for each
+    ensemble and sums to 1; the members of an ensemble share its weight equally. The caller holds the run's lock.
     """
     dataset = ensembles[0].dataset
     test = sum(weight * ensemble.test for weight, ensemble in zip(weights, ensembles, strict=True))
@@ -145,10 +137,12 @@ def write(run: Run, ensembles: Sequence[Ensemble], weights: np.ndarray) -> None:
         settings = {"name": "blend", "data": dataset.kind, "fingerprint": dataset.fingerprint}
         refuse_another_run(run, run.settings(), settings)
         write_json(run.recipe_json, settings | {"runs": [str(source.folder) for source in sources]})
+    sha256 = None
     if len(dataset.ids):
         labels = dict(zip(dataset.columns, (dataset.ids, np.asarray(test).argmax(axis=1)), strict=True))
         with atomic(run.submission) as file:
             pd.DataFrame(labels).to_csv(file, index=False, lineterminator="\n")
+        sha256 = hashlib.sha256(run.submission.read_bytes()).hexdigest()  # submit.py sends no other file
     # the members that did not predict a row have no weight there; a row that no member predicted stays NaN
     oof = np.ma.masked_invalid(np.array([ensemble.oof for ensemble in ensembles], float))
     mean = np.ma.filled(np.ma.average(oof, axis=0, weights=weights), np.nan)
@@ -159,8 +153,6 @@ def write(run: Run, ensembles: Sequence[Ensemble], weights: np.ndarray) -> None:
         for member in ensemble.members
     ]
     missing = [relpath(member.folder, run.folder) for ensemble in ensembles for member in ensemble.others]
-    # submit.py sends no other file
-    sha256 = hashlib.sha256(run.submission.read_bytes()).hexdigest() if len(dataset.ids) else None
     write_json(run.ensemble_json, {"members": members, "missing": missing, "submission_sha256": sha256})
 
 
@@ -186,18 +178,14 @@ def oof_weights(ensembles: Sequence[Ensemble], labels: np.ndarray) -> np.ndarray
     return weights / weights.sum()
 
 
-@dataclass(frozen=True)
-class EnsembleFile:
-    """The contents of ensemble.json. Both are empty if there is no such file."""
+def read_ensemble(run: Run) -> tuple[dict[Path, float], list[str]]:
+    """Returns the contents of ensemble.json, empty if there is no such file; raises UserError if it is damaged.
 
-    weights: dict[Path, float]  # of the members, by their resolved folders; those of weight 0 are left out
-    missing: list[str]  # paths, relative to the run, of the members that were not finished
-
-
-def read_ensemble(run: Run) -> EnsembleFile:
-    """Returns the contents of ensemble.json; raises UserError if it is damaged."""
+    They are the weights of the members, by their resolved folders, without those of weight 0, and the members that were
+    not finished, as paths relative to the run.
+    """
     if not run.ensemble_json.exists():
-        return EnsembleFile({}, [])
+        return {}, []
     advice = "run scripts/ensemble.py again"
     contents = read_json(run.ensemble_json, advice)
     with reading(run.ensemble_json, advice):
@@ -206,7 +194,7 @@ def read_ensemble(run: Run) -> EnsembleFile:
         if not min(weights.values()) >= 0 or not abs(sum(weights.values()) - 1) < 0.01:
             raise ValueError("the weights do not sum to 1")
         missing = [str(Path(name)) for name in contents["missing"]]
-    return EnsembleFile({folder: weight for folder, weight in weights.items() if weight > 0}, missing)
+    return {folder: weight for folder, weight in weights.items() if weight > 0}, missing
 
 
 def trained_models(run: Run) -> dict[Path, float]:
@@ -216,7 +204,7 @@ def trained_models(run: Run) -> dict[Path, float]:
     """
     run.require_settings()
     finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]
-    weights = read_ensemble(run).weights or {folder: 1 / len(finished) for folder in finished}
+    weights = read_ensemble(run)[0] or {folder: 1 / len(finished) for folder in finished}
     if not weights:
         raise UserError(f"{run.folder} has no finished fold yet: run scripts/train.py")
     models = {folder / "model.keras": weight for folder, weight in weights.items()}

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import betabinom, binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.files import read_json, reading
-from digit_recognizer.results import out_of_fold
 from digit_recognizer.results.ensemble import Ensemble, read_ensemble
-from digit_recognizer.results.out_of_fold import covered_rows
 from digit_recognizer.runs.directory import Run, is_blend
-from digit_recognizer.runs.member import METRICS, describe_gap, scores
+from digit_recognizer.runs.member import METRICS, covered_rows, describe_gap, scores
 
+_BINS = 15  # of the reliability curve
 _CONFIDENT = 0.9  # probability
 _WORST = 10  # most frequent confusions
 _LEAST_SURE = 36  # test rows
@@ -24,19 +24,11 @@ _RIGHT_ON_NEARLY_ALL = 0.995  # accuracy from which on confident errors are more
 
 def evaluate(ensemble: Ensemble) -> dict[str, Any]:
     """Returns the contents of cv_report.json, without members only some; raises UserError if a file is damaged."""
-    report = _about_run(ensemble)
-    if ensemble.members:
-        report |= _about_members(ensemble) | _about_training_rows(ensemble) | _about_test_rows(ensemble)
-        report["warnings"] = _warnings(ensemble, report)
-    return report
-
-
-def _about_run(ensemble: Ensemble) -> dict[str, Any]:
     run, dataset, settings = ensemble.run, ensemble.dataset, ensemble.run.require_settings()
     missing = [relpath(member.folder, run.folder) for member in ensemble.others]
     if is_blend(settings):
-        missing += read_ensemble(run).missing
-    return {
+        missing += read_ensemble(run)[1]
+    report = {
         "name": str(settings.get("name", "")),
         "finished": not missing,
         "missing": missing,
@@ -45,6 +37,10 @@ def _about_run(ensemble: Ensemble) -> dict[str, Any]:
         "test_rows_also_in_train_csv": len(dataset.overlap),
         "sample": dataset.is_sample,
     }
+    if ensemble.members:
+        report |= _about_members(ensemble) | _about_training_rows(ensemble) | _about_test_rows(ensemble)
+        report["warnings"] = _warnings(ensemble, report)
+    return report
 
 
 def _submissions(run: Run) -> list[dict[str, Any]]:
@@ -77,25 +73,63 @@ def _about_members(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _about_training_rows(ensemble: Ensemble) -> dict[str, Any]:
-    all_labels, covered = ensemble.dataset.train_labels, covered_rows(ensemble.oof)
-    labels, probabilities = all_labels[covered], ensemble.oof[covered]
-    predicted = probabilities.argmax(axis=1)
+    covered = covered_rows(ensemble.oof)
+    labels, probabilities = ensemble.dataset.train_labels[covered], ensemble.oof[covered]
+    predicted, overall = probabilities.argmax(axis=1), scores(labels, probabilities)
     wrong = pd.DataFrame({"label": labels, "predicted": predicted})[labels != predicted]
     confusions = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False, kind="stable")
-    overall = scores(labels, probabilities)
     errors, rows, test_rows = overall["errors"], overall["rows"], len(ensemble.dataset.ids)
+    digits = {"digit": range(CLASSES), "predicted": np.bincount(predicted, minlength=CLASSES)}
+    columns = precision_recall_fscore_support(labels, predicted, labels=range(CLASSES), zero_division=np.nan)
+    per_digit = pd.DataFrame(digits | dict(zip(("precision", "recall", "f1", "rows"), columns, strict=True)))
+    per_digit = per_digit.astype(object)
     return {
         "overall": overall | {"rows_of_train_csv": len(covered)},
-        "interval": out_of_fold.accuracy_interval(errors, rows),
-        "expected_test_accuracy": out_of_fold.expected_accuracy(errors, rows, test_rows) if test_rows else None,
+        "interval": accuracy_interval(errors, rows),
+        "expected_test_accuracy": expected_accuracy(errors, rows, test_rows) if test_rows else None,
         "confusion_matrix": confusion_matrix(labels, predicted, labels=range(CLASSES)).tolist(),
         "worst_confusions": confusions.head(_WORST).reset_index(name="rows").to_dict("records"),
-        "per_digit": _per_digit(labels, predicted),
-        "calibration": out_of_fold.calibration(labels, probabilities),
+        "per_digit": per_digit.where(per_digit.notna(), None).to_dict("records"),
+        "calibration": calibration(labels, probabilities),
         "confident_errors": confident_errors(ensemble),
         "likely_mislabelled": overall["accuracy"] >= _RIGHT_ON_NEARLY_ALL,
-        "gain": out_of_fold.gain(ensemble.members, ensemble.weights, all_labels),
     }
+
+
+def accuracy_interval(errors: int, rows: int) -> dict[str, float]:
+    """Returns the 95 % interval (Wilson) of the accuracy with `errors` in `rows`, as low and high."""
+    interval = binomtest(rows - errors, rows).proportion_ci(method="wilson")
+    return {"low": float(interval.low), "high": float(interval.high)}
+
+
+def expected_accuracy(errors: int, rows: int, new_rows: int) -> dict[str, float]:
+    """Returns the 95 % interval of the accuracy on other rows of the same kind, as low and high.
+
+    It is the beta-binomial predictive distribution for Jeffreys' prior, so it includes the chance in both samples of
+    rows. It does not include that an ensemble predicts new rows better than its members do.
+    """
+    tails = betabinom.ppf([0.975, 0.025], new_rows, errors + 0.5, rows - errors + 0.5)
+    low, high = 1 - tails / new_rows
+    return {"low": float(low), "high": float(high)}
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Returns the expected calibration error (ECE) and the bins of the reliability curve that have rows.
+
+    The rows are binned by their highest probability, in 15 bins of the same width. The ECE is the mean distance of
+    confidence and accuracy, weighted by the rows of the bins. `labels` is uint8 (rows,), `probabilities` float
+    (rows, 10). Source: Guo and others, 'On calibration of modern neural networks' (2017).
+    """
+    confidence = probabilities.max(axis=1).astype(float)
+    right = probabilities.argmax(axis=1) == labels
+    numbers = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = []
+    for number, inside in pd.DataFrame({"confidence": confidence, "accuracy": right}).groupby(numbers):
+        errors, rows = int((~inside["accuracy"]).sum()), len(inside)
+        ends = {"from": int(number) / _BINS, "to": (int(number) + 1) / _BINS, "rows": rows}
+        bins.append(ends | inside.mean().to_dict() | accuracy_interval(errors, rows))
+    distance = sum(line["rows"] * abs(line["confidence"] - line["accuracy"]) for line in bins)
+    return {"ece": distance / len(labels), "bins": bins}
 
 
 def confident_errors(ensemble: Ensemble) -> list[dict[str, Any]]:
@@ -104,16 +138,8 @@ def confident_errors(ensemble: Ensemble) -> list[dict[str, Any]]:
     probabilities, votes = ensemble.oof[rows], ensemble.votes[:, rows]
     labels, predicted = ensemble.dataset.train_labels[rows], probabilities.argmax(axis=1)
     columns = {"row": rows, "label": labels, "predicted": predicted, "probability": probabilities.max(axis=1)}
-    agree = ((votes == predicted) | (votes < 0)).all(axis=0)
-    table = pd.DataFrame(columns)
+    agree, table = ((votes == predicted) | (votes < 0)).all(axis=0), pd.DataFrame(columns)
     return table[agree & (table["probability"] >= _CONFIDENT)].to_dict("records")
-
-
-def _per_digit(labels: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:
-    digits = {"digit": range(CLASSES), "predicted": np.bincount(predicted, minlength=CLASSES)}
-    columns = precision_recall_fscore_support(labels, predicted, labels=range(CLASSES), zero_division=np.nan)
-    table = pd.DataFrame(digits | dict(zip(("precision", "recall", "f1", "rows"), columns, strict=True))).astype(object)
-    return table.where(table.notna(), None).to_dict("records")
 
 
 def _about_test_rows(ensemble: Ensemble) -> dict[str, Any]:
@@ -122,15 +148,12 @@ def _about_test_rows(ensemble: Ensemble) -> dict[str, Any]:
     votes = np.sum([probabilities.argmax(axis=1) == predicted for probabilities in ensemble.tests], axis=0)
     columns = {"id": dataset.ids, "predicted": predicted, "probability": test.max(axis=1), "votes": votes}
     table = pd.DataFrame(columns).rename_axis("row").sort_values("probability", kind="stable")
-    train, test_labels = dataset.train_labels, dataset.test_labels
+    both = {"train": dataset.train_labels, "predicted": predicted}
     return {
-        "test": None if test_labels is None else scores(test_labels, test),
+        "test": None if dataset.test_labels is None else scores(dataset.test_labels, test),
         "dissenters": np.bincount(members - votes, minlength=members + 1).tolist(),
         "least_sure": table.head(_LEAST_SURE).reset_index().to_dict("records"),
-        "labels": {
-            name: np.bincount(labels, minlength=CLASSES).tolist()
-            for name, labels in (("train", train), ("predicted", predicted))
-        },
+        "labels": {name: np.bincount(labels, minlength=CLASSES).tolist() for name, labels in both.items()},
     }
 
 

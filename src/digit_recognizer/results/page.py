@@ -22,8 +22,8 @@ from digit_recognizer.recipes import AUGMENTATION, format_value, settable_fields
 from digit_recognizer.results import charts
 from digit_recognizer.results.compare import Comparison, compare_runs
 from digit_recognizer.results.ensemble import Ensemble
-from digit_recognizer.results.out_of_fold import covered_rows, wrong_rows
 from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.member import covered_rows, wrong_rows
 from digit_recognizer.runs.plan import make_recipe
 
 _MOST_PICTURES = 2000  # in a gallery: 2 MB

@@ -25,7 +25,6 @@ CONTENTS = (
     "oof_probabilities.npy",
     "cv_report.json",
     "cv_report.csv",
-    "leaderboard.csv",
     "explore/*.png",
     "report/*.png",
     "report/index.html",
@@ -51,7 +50,6 @@ class Run:
         self.ensemble_json = self.folder / "ensemble.json"
         self.submission = self.folder / "submission.csv"
         self.submissions_json = self.folder / "submissions.json"
-        self.leaderboard = self.folder / "leaderboard.csv"
         self.explore = self.folder / "explore"
         self.report = self.folder / "report"
         self.tensorboard = self.folder / "tensorboard"

@@ -1,7 +1,8 @@
-"""A member of a run: one network, the rows it learns from and validates on, and the files it leaves."""
+"""A member of a run: one network, the rows it learns from and validates on, the files it leaves, and what they score."""
 
 import functools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import log_loss
 
 from digit_recognizer.data.digits import CLASSES
-from digit_recognizer.files import read_json, reading
+from digit_recognizer.files import UserError, read_json, reading
 
 # The files of a finished member. The last one makes it finished: it is written, and copied, after the others.
 FINISHED_FILES = (
@@ -92,15 +93,9 @@ class Member:
 
 
 def read_probabilities(path: Path, rows: int, advice: str, nan_rows: bool = False) -> np.ndarray:
-    """Returns the class probabilities in an .npy file, float (rows, 10), read-only.
+    """Returns the class probabilities in an .npy file, float (rows, 10), read-only; `nan_rows` may be NaN as a whole.
 
-    A file that has not changed is read once in a process.
-
-    Args:
-        path: of the file.
-        rows: that it has to have.
-        advice: what to do about a damaged file; a UserError ends with it.
-        nan_rows: whether rows may be NaN as a whole.
+    A file that has not changed is read once in a process. A UserError about a missing or damaged file ends with `advice`.
     """
     with reading(path, advice):
         status = path.stat()
@@ -141,25 +136,53 @@ def epochs_in(path: Path) -> int:
     return len(history) if isinstance(history, list) else 0
 
 
+def out_of_fold(members: Iterable[Member], rows: int) -> np.ndarray:
+    """Returns the mean of finished members' validation probabilities, float32 (rows, 10).
+
+    Rows that no member predicted are NaN.
+    """
+    total, count = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
+    for member in members:
+        total[member.validation_rows] += member.validation_probabilities()
+        count[member.validation_rows] += 1
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return (total / count).astype(np.float32)
+
+
+def load_oof(path: Path, rows: int) -> np.ndarray:
+    """Returns a run's oof_probabilities.npy, float32 (rows, 10).
+
+    Raises UserError if it is missing, damaged, of another number of rows, or without a predicted row.
+    """
+    advice = "run scripts/ensemble.py again"
+    oof = read_probabilities(path, rows, advice, nan_rows=True)
+    if not covered_rows(oof).any():
+        raise UserError(f"{path} has no row that a member predicted: {advice}")
+    return oof
+
+
+def covered_rows(oof: np.ndarray) -> np.ndarray:
+    """Returns bool (rows,): the rows of out-of-fold probabilities (rows, 10) that a member predicted."""
+    return np.isfinite(oof).all(axis=1)
+
+
+def wrong_rows(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns bool (rows,): the predicted rows whose most probable class is not the label."""
+    return covered_rows(oof) & (oof.argmax(axis=1) != labels)
+
+
 def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Returns rows, errors, accuracy and log loss (nats) of probabilities, float (n, 10), against labels (n,)."""
     errors = int((probabilities.argmax(axis=1) != labels).sum())
     # float64 rows that sum to 1 exactly, as scikit-learn wants them
     probabilities = probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return {
-        "rows": len(labels),
-        "errors": errors,
-        "accuracy": 1 - errors / len(labels),
-        "log_loss": float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))),
-    }
+    loss = float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1])))
+    return {"rows": len(labels), "errors": errors, "accuracy": 1 - errors / len(labels), "log_loss": loss}
 
 
 def describe_gap(trained: float, validated: float) -> str:
     """Returns a warning if the accuracy in training is far above that of rows that were not trained on, else ""."""
-    if trained - validated <= _FAR:
-        return ""
-    return (
-        f"something is wrong: the accuracy is {trained:.2f} in training and {validated:.2f} in validation: try more "
-        "--epochs, a smaller --batch-size or a lower --set learning_rate"
-    )
+    advice = "try more --epochs, a smaller --batch-size or a lower --set learning_rate"
+    text = f"the accuracy is {trained:.2f} in training and {validated:.2f} in validation"
+    return f"something is wrong: {text}: {advice}" if trained - validated > _FAR else ""

@@ -10,15 +10,13 @@ from keras import ops
 class RandomDistortion(keras.layers.Layer):
     """Rotates, zooms, shifts, slants and bends each picture with random numbers of its own, in training only.
 
-    One affine map and one smooth displacement, read by one bilinear interpolation on the model's device. It
-    is written with a gather, which every backend compiles, XLA on a GPU included. What lies outside the
-    picture is 0.
+    One affine map and one smooth displacement, read by one bilinear interpolation on the model's device. It is written
+    with a gather, which every backend compiles, XLA on a GPU included. What lies outside the picture is 0. The affine
+    map's numbers are uniform in plus or minus the argument; the displacement is a smooth field of normal vectors.
 
-    The affine map's numbers are uniform in plus or minus the argument: the numbers of Keras'
-    ImageDataGenerator, and a shear. The displacement is a smooth field of normal random vectors.
-
-    Sources: the tutorial 'Learn Computer Vision Fundamentals with the Famous MNIST Data' (rotation, zoom,
-    shift); Simard, Steinkraus and Platt, 'Best practices for convolutional neural networks' (2003) (elastic).
+    Sources: the tutorial 'Learn Computer Vision Fundamentals with the Famous MNIST Data' (rotation, zoom, shift, as
+    Keras' ImageDataGenerator has them); Simard, Steinkraus and Platt, 'Best practices for convolutional neural
+    networks' (2003) (elastic).
 
     Args:
         rotation: degrees.
@@ -32,8 +30,7 @@ class RandomDistortion(keras.layers.Layer):
 
     def __init__(self, rotation=0.0, zoom=0.0, shift=0.0, shear=0.0, elastic=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.rotation, self.zoom, self.shift, self.shear = rotation, zoom, shift, shear
-        self.elastic = elastic
+        self.rotation, self.zoom, self.shift, self.shear, self.elastic = rotation, zoom, shift, shear, elastic
         self.seed_generator = keras.random.SeedGenerator()
 
     def call(self, images, training=False):
@@ -47,30 +44,26 @@ class RandomDistortion(keras.layers.Layer):
         return self.distort(images, draw, vectors)
 
     def distort(self, images, draw, vectors=None):
-        """Returns the pictures distorted by these random numbers.
+        """Returns the pictures, float (batch, height, width, channels), distorted by these random numbers.
 
-        Args:
-            images: float (batch, height, width, channels).
-            draw: of the affine map, float32 (batch, 6, 1), from -1 to 1.
-            vectors: of the displacement, float32 (2, batch, knots), normal; None: no displacement.
+        `draw` are those of the affine map, float32 (batch, 6, 1), from -1 to 1; `vectors` those of the displacement,
+        float32 (2, batch, knots), normal, or None.
         """
-        y, x = self._affine_points(draw, *images.shape[1:3])
-        if vectors is not None:
-            weights = smooth_field_weights(*images.shape[1:3]) * np.float32(self.elastic)
-            field = ops.matmul(vectors, ops.convert_to_tensor(weights))  # pixels down, and across
-            y, x = y + field[0], x + field[1]
-        return ops.cast(read_bilinear(images, y, x), images.dtype)
-
-    def _affine_points(self, draw, height, width):
-        """The point, two float32 (batch, height * width), that each pixel takes its value from."""
-        angle = draw[:, 0] * (self.rotation * math.pi / 180)
+        height, width = images.shape[1:3]
+        # the point that each pixel takes its value from, two float32 (batch, height * width)
         y = ops.repeat(ops.arange(height, dtype="float32"), width) - (height - 1) / 2
         x = ops.tile(ops.arange(width, dtype="float32"), [height]) - (width - 1) / 2
         y = y * (1 + self.zoom * draw[:, 1]) + self.shift * height * draw[:, 3]
         x = x * (1 + self.zoom * draw[:, 2]) + self.shift * width * draw[:, 4]
         x = x + self.shear * draw[:, 5] * y
+        angle = draw[:, 0] * (self.rotation * math.pi / 180)
         sine, cosine = ops.sin(angle), ops.cos(angle)
-        return cosine * y - sine * x + (height - 1) / 2, sine * y + cosine * x + (width - 1) / 2
+        y, x = cosine * y - sine * x + (height - 1) / 2, sine * y + cosine * x + (width - 1) / 2
+        if vectors is not None:
+            weights = smooth_field_weights(height, width) * np.float32(self.elastic)
+            field = ops.matmul(vectors, ops.convert_to_tensor(weights))  # pixels down, and across
+            y, x = y + field[0], x + field[1]
+        return ops.cast(read_bilinear(images, y, x), images.dtype)
 
 
 def smooth_field_weights(height: int, width: int, spacing: float = 7.0) -> np.ndarray:
@@ -91,13 +84,9 @@ def smooth_field_weights(height: int, width: int, spacing: float = 7.0) -> np.nd
 
 
 def read_bilinear(images, y, x):
-    """Returns the pictures' values at the points (y, x), interpolated between pixels, and 0 outside.
+    """Returns the values of pictures, float (batch, height, width, channels), at the points (y, x), and 0 outside.
 
-    Args:
-        images: float (batch, height, width, channels).
-        y, x: float32 (batch, height * width), in pixels from the upper left one's middle.
-
-    Returns a tensor of the shape of `images`.
+    `y` and `x` are float32 (batch, height * width), in pixels from the upper left one's middle.
     """
     batch, (height, width, channels) = ops.shape(images)[0], images.shape[1:]
     # A margin of zeros, one pixel before and two behind, makes clipping and "0 outside" the same thing.

@@ -76,8 +76,10 @@ def start(threads: int) -> None:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     processor.keep_freed_memory()
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
-    if chosen == "jax":
-        _disable_xnnpack()
+    if chosen == "jax" and (0, 7) <= tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 10):
+        # jaxlib's XNNPACK keeps a copy of the weights and does not see that a step has replaced them in place:
+        # validation would judge the weights of the first epoch
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_xnnpack=false".strip()
     with native_messages_dropped():
         if chosen == "tensorflow":
             import tensorflow as tf
@@ -87,18 +89,6 @@ def start(threads: int) -> None:
             tf.config.threading.set_inter_op_parallelism_threads(threads)
             tf.config.list_logical_devices()  # starts the runtime, which writes messages too
         import keras  # noqa: F401
-
-
-def _disable_xnnpack() -> None:
-    """Keeps jaxlib before 0.10 from multiplying by XNNPACK on a processor.
-
-    XNNPACK keeps a copy of the weights and does not see that a step has replaced them in place, so that validation
-    judges the weights of the first epoch.
-    """
-    version = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
-    if (0, 7) <= version < (0, 10):
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_xnnpack=false".strip()
 
 
 @contextmanager
@@ -142,14 +132,9 @@ def compute_dtype(precision: str) -> str:
 def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
     """Returns which part of a training XLA compiles. Needs `start`.
 
-    On an accelerator that is the whole epoch. On a processor TensorFlow's own convolutions are faster than XLA's, but
-    a step of dense layers takes less time than Python needs to start it. XLA has no code for a processor's bfloat16
-    instructions. JAX always compiles by XLA.
-
-    Args:
-        dtype: of the computation.
-        images: of the training, all epochs counted.
-        convolutions: whether the network has convolutions.
+    On an accelerator that is the whole epoch. On a processor TensorFlow's own convolutions are faster than XLA's, but a
+    step of dense layers takes less time than Python needs to start it. XLA has no code for a processor's bfloat16
+    instructions. JAX always compiles by XLA. `images` counts those of all epochs.
     """
     if find_accelerator():
         return "epoch"
@@ -165,23 +150,23 @@ def prediction_batch_size() -> int:
 
 
 def session_facts(threads: int, precision: str) -> dict[str, Any]:
-    """Returns what recipe.json records of this session: threads, number format, backend, device, versions.
-
-    `precision` is the recipe's. Needs `start`.
-    """
+    """Returns what recipe.json records of this session, whose recipe has that `precision`. Needs `start`."""
+    versions = {"python": platform.python_version()}
+    for package in _RECORDED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     return {
         "threads": threads,
         "compute_dtype": compute_dtype(precision),
         "backend": name(),
         "device": device_name(),
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": versions,
     }
 
 
 def device_name() -> str:
     """Returns the name of the accelerator if there is one, else of the processor. Needs `start`."""
-    accelerator = find_accelerator()
-    if accelerator:
+    if accelerator := find_accelerator():
         return str(accelerator["device_name"])
     names = processor.cpuinfo("model name")
     return min(names) if names else platform.processor() or platform.machine()
@@ -197,28 +182,16 @@ def card_name() -> str:
 @functools.cache
 def find_accelerator() -> dict[str, Any] | None:
     """Returns device_name and, for a GPU, compute_capability of the accelerator, or None. Needs `start`."""
-    if name() == "jax":
-        import jax
+    if name() == "tensorflow":
+        import tensorflow as tf
 
-        devices = jax.devices()
-        if devices[0].platform == "cpu":
-            return None
-        capability = getattr(devices[0], "compute_capability", None)  # "7.5"
-        accelerator = {"device_name": devices[0].device_kind}
-        if capability:
-            accelerator["compute_capability"] = tuple(int(part) for part in str(capability).split("."))
-        return accelerator
-    import tensorflow as tf
+        gpus = tf.config.list_physical_devices("GPU")
+        return {"device_name": "GPU"} | tf.config.experimental.get_device_details(gpus[0]) if gpus else None
+    import jax
 
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
+    device = jax.devices()[0]
+    if device.platform == "cpu":
         return None
-    return {"device_name": "GPU"} | tf.config.experimental.get_device_details(gpus[0])
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _RECORDED:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
+    capability = getattr(device, "compute_capability", None)  # "7.5"
+    numbers = {"compute_capability": tuple(map(int, str(capability).split(".")))} if capability else {}
+    return {"device_name": device.device_kind} | numbers

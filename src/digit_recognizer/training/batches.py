@@ -15,10 +15,9 @@ ROWS, LAYERS, STATISTICS = 0, 1, 2  # purposes of random numbers: order of the r
 
 
 def random_numbers(recipe: Recipe, member: Member, epoch: int, purpose: int) -> np.random.Generator:
-    """Returns the generator of all randomness of a training.
+    """Returns the generator of a training's random numbers for a purpose; epochs count from 1, 0 is before the first.
 
-    It depends only on (seed, repeat, fold, epoch, purpose), so nothing random has to be saved. Epochs count from 1; 0
-    is before the first epoch.
+    It depends only on (seed, repeat, fold, epoch, purpose), so nothing random has to be saved.
     """
     return np.random.default_rng([recipe.seed, member.repeat, member.fold, epoch, purpose])
 
@@ -36,28 +35,18 @@ def rows_of_epoch(recipe: Recipe, rows: int) -> int:
 class ShuffledEpochs(keras.utils.PyDataset):
     """The training rows of a member, each epoch in its own order, all epochs in one sequence of chunks.
 
-    One item is a chunk of batches; the last chunk of an epoch may have fewer. Keras prefetches across epochs, so item i
-    depends only on i. The rows that do not fill a batch are left out, other ones in each epoch, as in the tutorial: so
-    every step has one shape and is compiled once.
+    Keras prefetches across epochs, so an item depends only on its index. The rows that do not fill a batch are left
+    out, other ones in each epoch, as in the tutorial: every step has one shape and is compiled once.
     """
 
-    def __init__(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        recipe: Recipe,
-        member: Member,
-        epochs_done: int = 0,
-        batches: int = 1,
-    ):
-        """Takes uint8 images (rows, 28, 28) and labels (rows,) of the member's training rows.
+    def __init__(self, images, labels, recipe: Recipe, member: Member, epochs_done: int = 0, batches: int = 1):
+        """Takes the member's training rows, uint8 images (rows, 28, 28) and labels (rows,).
 
-        `epochs_done` epochs are trained already; a chunk has `batches` batches.
+        `epochs_done` epochs are trained already. A chunk has `batches` batches; the last one of an epoch may have fewer.
         """
         super().__init__()
         self.images, self.labels, self.recipe, self.member = images, labels, recipe, member
-        self.epochs_done = epochs_done
-        self._rows = rows_of_epoch(recipe, len(images))
+        self.epochs_done, self._rows = epochs_done, rows_of_epoch(recipe, len(images))
         self.chunk_rows = min(self._rows, batches * recipe.batch_size)
         self.chunks = -(-self._rows // self.chunk_rows)  # of an epoch
         self._epoch, self._order = 0, np.empty(0, int)
@@ -94,10 +83,10 @@ class Batches(keras.utils.PyDataset):
 
 
 def stream(batches: keras.utils.PyDataset):
-    """Returns `batches` as `fit`, `evaluate` and `predict` have to take them.
+    """Returns `batches` as `fit`, `evaluate` and `predict` have to take them: on TensorFlow, as a tf.data pipeline.
 
-    On TensorFlow that is a tf.data pipeline without autotuning. Keras' own pipeline tunes itself, and in TensorFlow 2.20
-    and 2.21 its end often waits up to a minute for the sleeping tuning thread.
+    It has no autotuning. Keras' own pipeline tunes itself, and in TensorFlow 2.20 and 2.21 its end often waits up to a
+    minute for the sleeping tuning thread.
     """
     if keras.config.backend() != "tensorflow":
         return batches
@@ -139,30 +128,20 @@ class LoopModel(keras.Model):
 
     def train_step(self, *arguments):
         """Trains on a chunk: (state, data) -> (logs, state) on JAX, else (data) -> logs."""
-        *state, data = arguments
-        batches = [
-            keras.ops.reshape(part, (-1, self.batch_size, *part.shape[1:]))
-            for part in data[:2]  # images and labels: there are no sample weights
-        ]
-        return self._scan(state[0], batches) if state else self._loop(batches)
+        *state, (images, labels, *_) = arguments
+        parts = [keras.ops.reshape(part, (-1, self.batch_size, *part.shape[1:])) for part in (images, labels)]
+        train_step = super().train_step
+        if state:
+            import jax
 
-    def _scan(self, state, batches):
-        import jax
-
-        def step(state, batch):
-            logs, state = super(LoopModel, self).train_step(state, batch)
-            return state, logs
-
-        state, logs = jax.lax.scan(step, state, tuple(batches))
-        return {name: values[-1] for name, values in logs.items()}, state
-
-    def _loop(self, batches):
+            final, logs = jax.lax.scan(lambda state, batch: train_step(state, batch)[::-1], state[0], tuple(parts))
+            return {name: values[-1] for name, values in logs.items()}, final
         import tensorflow as tf
 
         def step(number):
-            super(LoopModel, self).train_step(tuple(part[number] for part in batches))
+            train_step(tuple(part[number] for part in parts))
             return number + 1
 
-        count = tf.shape(batches[0])[0]
-        tf.while_loop(lambda number: number < count, step, [tf.constant(0)], parallel_iterations=1)
+        steps = tf.shape(parts[0])[0]
+        tf.while_loop(lambda number: number < steps, step, [tf.constant(0)], parallel_iterations=1)
         return self.get_metrics_result()

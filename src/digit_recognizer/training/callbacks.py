@@ -24,6 +24,13 @@ def assign(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
         variable.assign(array)
 
 
+def seed_layers(model: keras.Model, random: np.random.Generator) -> None:
+    """Gives new seeds to the layers that draw random numbers, augmentation and dropout."""
+    for layer in model.layers:
+        if hasattr(layer, "seed_generator"):
+            layer.seed_generator.state.assign(random.integers(2**31, size=2))
+
+
 class Reseed(keras.callbacks.Callback):
     """Begins each epoch with seeds of augmentation and dropout that depend only on seed, member and epoch.
 
@@ -35,10 +42,7 @@ class Reseed(keras.callbacks.Callback):
         self.recipe, self.member = recipe, member
 
     def on_epoch_begin(self, epoch, logs=None):
-        seeds = random_numbers(self.recipe, self.member, epoch + 1, LAYERS)
-        for layer in self.model.layers:
-            if hasattr(layer, "seed_generator"):
-                layer.seed_generator.state.assign(seeds.integers(2**31, size=2))
+        seed_layers(self.model, random_numbers(self.recipe, self.member, epoch + 1, LAYERS))
 
 
 class ValidationWeights(keras.callbacks.Callback):
@@ -59,10 +63,11 @@ class ValidationWeights(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         """Puts the weights that predict in place, between the last step of an epoch and its validation."""
-        self._last = values(self.model.trainable_variables)
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        variables = self.model.trainable_variables
+        self._last = values(variables)
+        self.model.optimizer.finalize_variable_values(variables)
         # on JAX they are now the optimizer's own arrays, and validation deletes what it is given
-        assign(self.model.trainable_variables, values(self.model.trainable_variables))
+        assign(variables, values(variables))
         self._update_statistics(self.model)
 
     def on_test_end(self, logs=None):
@@ -78,8 +83,7 @@ class OutOfTimeError(Exception):
 class TimeBudget(keras.callbacks.Callback):
     """Stops the training before an epoch that would not end in time, judged by the longest epoch so far.
 
-    A member's last epoch is followed by its predictions, which take about as long as an epoch; how long they took the
-    last time is measured.
+    A member's last epoch is followed by its predictions, which take about as long as an epoch until they are measured.
     """
 
     _MARGIN = 1.5  # multiple of the measured time: a busy machine
@@ -104,11 +108,11 @@ class TimeBudget(keras.callbacks.Callback):
         self.check(is_last=epoch + 1 == self.params["epochs"])
         self._began = time.monotonic()
 
-    def on_train_end(self, logs=None):
-        self._trained = time.monotonic()
-
     def on_epoch_end(self, epoch, logs=None):
         self.longest = max(self.longest, time.monotonic() - self._began)
+
+    def on_train_end(self, logs=None):
+        self._trained = time.monotonic()
 
 
 def tensorboard_log(folder: Path) -> keras.callbacks.Callback:
@@ -127,13 +131,11 @@ class BatchBar(keras.callbacks.Callback):
         self.name, self.batches = name, batches
 
     def on_epoch_begin(self, epoch, logs=None):
-        name = f"{self.name} epoch {epoch + 1}"
-        self._bar = tqdm(total=self.batches, desc=name, unit="batch", leave=False)
+        self._bar = tqdm(total=self.batches, desc=f"{self.name} epoch {epoch + 1}", unit="batch", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar. One call of the training function takes several batches."""
-        calls = self.params["steps"]
-        self._bar.update(min(-(-self.batches // calls), self.batches - self._bar.n))
+        self._bar.update(min(-(-self.batches // self.params["steps"]), self.batches - self._bar.n))
 
     def on_epoch_end(self, epoch, logs=None):
         self._bar.close()

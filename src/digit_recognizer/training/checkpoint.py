@@ -67,6 +67,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Puts the saved state into `model`. If the state is damaged, prints that, and the member starts over."""
         if not self.path.exists():
             return
+        variables = _saved_variables(model)
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 facts = json.loads(str(arrays["facts"]))
@@ -74,31 +75,27 @@ class Checkpoint(keras.callbacks.Callback):
                     kind: [arrays[f"{kind}_{number}"] for number in range(count)]
                     for kind, count in facts["counts"].items()
                 }
-            variables = _saved_variables(model)
             # float16's scale is restored only if the saved epochs and the coming ones both have one
             if not (saved.get("scale") and variables["scale"]):
                 saved["scale"] = variables["scale"] = []
-            for kind, those in variables.items():
-                _check_arrays(those, saved[kind])
-            _check_arrays(model.weights, saved["kept"])
-            history = _checked_history(facts["history"])
+            for kind, of_kind in (variables | {"kept": model.weights}).items():
+                _check_arrays(of_kind, saved[kind])
+            history, stopped = _checked_history(facts["history"]), bool(facts["stopped"])
             states = [{name: state[name] for name in self._STATE if name in state} for state in facts["rules"]]
-            stopped = bool(facts["stopped"])
         except Exception as error:  # a damaged file can raise nearly anything
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             print(f"{self.path} is damaged ({reason}): this fold starts over", flush=True)
             self.path.unlink()
             return
-        for kind, those in variables.items():
-            assign(those, saved[kind])
-        self.history, self.stopped, self._restored_states = history, stopped, states
-        self.kept_weights = saved["kept"]
+        for kind, of_kind in variables.items():
+            assign(of_kind, saved[kind])
+        self.history, self.stopped, self.kept_weights = history, stopped, saved["kept"]
+        self._restored_states = states
 
     def on_train_begin(self, logs=None):
         """Restores the state of the schedule callbacks, after they have reset themselves."""
         for callback, state in zip(self._schedule, self._restored_states, strict=False):
-            for name, value in state.items():
-                setattr(callback, name, value)
+            vars(callback).update(state)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
@@ -137,15 +134,13 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self) -> None:
         kinds = {kind: values(variables) for kind, variables in _saved_variables(self.model).items()}
         kinds["kept"] = self.kept_weights
+        states = [{name: vars(callback).get(name) for name in self._STATE} for callback in self._schedule]
         facts = {
             "identity": self.identity,
             "counts": {kind: len(arrays) for kind, arrays in kinds.items()},
             "history": self.history,
             "stopped": self.stopped,
-            "rules": [
-                {name: getattr(callback, name) for name in self._STATE if hasattr(callback, name)}
-                for callback in self._schedule
-            ],
+            "rules": [{name: value for name, value in state.items() if value is not None} for state in states],
         }
         numbered = {f"{kind}_{number}": array for kind, arrays in kinds.items() for number, array in enumerate(arrays)}
         write_array(self.path, facts=json.dumps(facts), **numbered)
@@ -165,8 +160,7 @@ def _inner_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
 def _saved_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
     """Returns the variables that training changes, by kind.
 
-    "scale" are the variables of float16's scaled loss. Another number format, in which the same training may
-    continue, has none.
+    "scale" are those of float16's scaled loss. Another number format, in which a training may continue, has none.
     """
     optimizer = _inner_optimizer(model)
     inner = {id(variable) for variable in optimizer.variables}

@@ -67,13 +67,8 @@ class RayExecutor:
     ):
         """Prepares the context; entering it starts Ray or connects to it.
 
-        Args:
-            options: where to train.
-            dataset: to train on.
-            threads: of each member; None: a share of the cores.
-            at_once: members that can be trained at once, at most.
-            deadline: seconds of time.monotonic; no epoch begins that would not end by then.
-            tensorboard: whether to log each epoch for TensorBoard.
+        `threads` are those of each member (None: a share of the cores); `at_once` members can be trained at once, at
+        most. `deadline` is in seconds of time.monotonic: no epoch begins that would not end by then.
         """
         self.options, self.dataset, self.threads = options, dataset, threads or 0
         self.at_once = max(1, min(options.workers or at_once, at_once))
@@ -89,11 +84,10 @@ class RayExecutor:
             raise UserError("training folds at once needs Ray: pip install 'ray>=2.40'") from None
         with ExitStack() as stack:
             # a short path: names of sockets have 107 characters at most
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="digits_", dir="/tmp", ignore_cleanup_errors=True)
-            )
+            folder = tempfile.TemporaryDirectory(prefix="digits_", dir="/tmp", ignore_cleanup_errors=True)
+            stack.callback(folder.cleanup)
             stack.callback(ray.shutdown)
-            _start_ray(self.options, self.threads or 1, folder)
+            _start_ray(self.options, self.threads or 1, folder.name)
             self._share_out()
             self._data = ray.put(self.dataset)
             self._stack = stack.pop_all()
@@ -111,8 +105,7 @@ class RayExecutor:
         workers = self.options.workers
         self.threads = self.threads or max(1, min(min(cores), sum(cores) // (workers or len(cores))))
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        shared = 1 / math.ceil((workers or gpus) / gpus) if gpus else 0
-        share = self.options.gpus_per_fold or shared
+        share = self.options.gpus_per_fold or (1 / math.ceil((workers or gpus) / gpus) if gpus else 0)
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["KERAS_BACKEND"] = backend.choose()
         if share == 0:
@@ -138,7 +131,7 @@ class RayExecutor:
         task = ray.remote(start_worker).options(**self.task_options)
         pending, began, is_announced = task.remote(self.threads, precision), time.monotonic(), False
         while not ray.wait([pending], timeout=_POLL)[0]:
-            if self._seconds_left() < 0:
+            if self._is_too_late():
                 ray.cancel(pending)
                 raise TimeoutError
             if time.monotonic() - began > _PATIENCE and not is_announced:
@@ -161,7 +154,8 @@ class RayExecutor:
 
         # auto is the same number format on all machines, whatever each has instructions for
         dtype = self._compute_dtype if plan.recipe.precision == "auto" else plan.recipe.precision
-        recipe, keeper = replace(plan.recipe, precision=dtype), start_keeper(plan.run.folder, self.deadline)
+        job = Job(replace(plan.recipe, precision=dtype), plan.identity, self.threads, self.tensorboard)
+        keeper = start_keeper(plan.run.folder, self.deadline)
         task = ray.remote(train_member).options(**self.task_options)
         progress, waiting = Progress(plan.recipe, members, self.at_once, plan.finished), list(members)
         running: dict[Any, Member] = {}
@@ -170,11 +164,10 @@ class RayExecutor:
             while running or (waiting and in_time):
                 while in_time and waiting and len(running) < self.at_once:
                     member = waiting.pop(0)
-                    job = Job(recipe, plan.identity, self.threads, self.tensorboard)
                     running[task.remote(keeper, job, member, self._data)] = member
                 finished, _ = ray.wait(list(running), timeout=_POLL)
                 started = _show_news(keeper, progress, members)
-                if self._seconds_left() < 0:
+                if self._is_too_late():
                     in_time = False
                     for reference, member in running.items():
                         if member.name not in started:  # it waits for a free worker
@@ -197,8 +190,8 @@ class RayExecutor:
             raise UserError(f"{failures[0]}; every finished epoch is kept")
         return in_time
 
-    def _seconds_left(self) -> float:
-        return self.deadline - time.monotonic()
+    def _is_too_late(self) -> bool:
+        return time.monotonic() > self.deadline
 
 
 def _show_news(keeper: Any, progress: Progress, members: Sequence[Member]) -> set[str]:
@@ -232,10 +225,8 @@ def _start_ray(options: ClusterOptions, threads: int, folder: str) -> None:
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=options.address, **quiet)
         except Exception as error:  # Ray's exceptions have no common class
-            raise UserError(
-                f"--address {options.address}: no Ray cluster answers there ({_last_words(error)}): start one with "
-                "`ray start --head`"
-            ) from None
+            reason = f"no Ray cluster answers there ({_last_words(error)}): start one with `ray start --head`"
+            raise UserError(f"--address {options.address}: {reason}") from None
         return
     workers = options.workers or 1
     ray.init(

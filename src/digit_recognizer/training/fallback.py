@@ -1,6 +1,8 @@
-"""Trains members one after the other; on an accelerator that fails, in a simpler way."""
+"""Trains members one after the other; if an accelerator fails, in a simpler way."""
 
+import re
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from digit_recognizer.data.digits import Dataset
@@ -8,10 +10,40 @@ from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.training import backend
+from digit_recognizer.training.backend import XlaScope
 from digit_recognizer.training.callbacks import OutOfTimeError
-from digit_recognizer.training.execution import Execution, recorded_execution
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.progress import print_line
+
+_SMALLEST_BATCH = 256  # rows of a batch in prediction
+_COMPILED = {"epoch": "an epoch in one XLA call", "step": "a step in one XLA call", "none": "no XLA"}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a device trains and predicts: the entry `fallback` of recipe.json."""
+
+    device: str
+    xla_scope: XlaScope
+    prediction_batch: int  # rows
+
+    def simpler(self, error: Exception) -> "Execution | None":
+        """Returns the next simpler way after `error`, or None. Needs `backend.start`.
+
+        If memory is short, that is half the prediction batch. Otherwise XLA compiles a step instead of an epoch, then
+        nothing; JAX always compiles. A processor has no simpler way.
+        """
+        if backend.find_accelerator() is None:
+            return None
+        is_memory = re.search("resource_?exhausted|out of memory|MemoryError", f"{type(error).__name__}: {error}", re.I)
+        if is_memory and self.prediction_batch > _SMALLEST_BATCH:
+            return replace(self, prediction_batch=self.prediction_batch // 2)
+        if self.xla_scope == "epoch":
+            return replace(self, xla_scope="step")
+        return replace(self, xla_scope="none") if (self.xla_scope, backend.name()) == ("step", "tensorflow") else None
+
+    def __str__(self) -> str:
+        return f"{_COMPILED[self.xla_scope]} and predictions of {self.prediction_batch} rows"
 
 
 class FallbackTrainer:
@@ -21,16 +53,14 @@ class FallbackTrainer:
     starts again with the next simpler `Execution`, and the members after it begin with that.
     """
 
-    def __init__(self, recipe: Recipe, recorded: Any, record: Callable[[dict[str, Any]], None]):
-        """Builds nothing yet.
+    def __init__(self, recipe: Recipe, recorded: dict[str, Any] | None, record: Callable[[dict[str, Any]], None]):
+        """Takes the entry `fallback` of the run's recipe.json, which counts on the same device only.
 
-        Args:
-            recipe: of the members.
-            recorded: the entry `fallback` of the run's recipe.json, or None.
-            record: called with a new entry.
+        `record` is called with a new entry.
         """
+        execution = Execution(**recorded) if recorded else None
+        self._execution = execution if execution and execution.device == backend.device_name() else None
         self.recipe, self._record = recipe, record
-        self._execution = recorded_execution(recorded)
         self._trainer: FoldTrainer | None = None
 
     def train(self, member: Member, dataset: Dataset, *arguments: Any) -> dict[str, Any]:
@@ -41,20 +71,22 @@ class FallbackTrainer:
             except (UserError, OutOfTimeError, OSError):
                 raise
             except Exception as error:  # TensorFlow's and JAX's have no common class
-                execution = self._execution or Execution("epoch", backend.prediction_batch_size())
+                quickest = Execution(backend.device_name(), "epoch", backend.prediction_batch_size())
+                execution = self._execution or quickest
                 simpler = execution.simpler(error)
                 if simpler is None:
                     raise
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 print_line(f"{member.name}: {backend.card_name()} fails with {execution} ({reason}): now {simpler}")
             self._execution = simpler
-            self._record(simpler.to_json())
+            self._record(asdict(simpler))
 
     def _train(self, member: Member, dataset: Dataset, *arguments: Any) -> dict[str, Any]:
         trainer, self._trainer = self._trainer, None  # after an exception a trainer cannot be used again
         rows = len(member.train_rows) + dataset.added_rows
         if trainer is None or not trainer.fits(rows):
-            trainer = FoldTrainer(self.recipe, rows, self._execution)
+            way = (self._execution.xla_scope, self._execution.prediction_batch) if self._execution else ()
+            trainer = FoldTrainer(self.recipe, rows, *way)
         metrics = trainer.train(member, dataset, *arguments)
         self._trainer = trainer
         return metrics

@@ -16,22 +16,10 @@ from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.files import atomic, write_array, write_json
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member, scores
-from digit_recognizer.training import backend, networks, statistics
-from digit_recognizer.training.batches import (
-    LAYERS,
-    STATISTICS,
-    Batches,
-    LoopModel,
-    ShuffledEpochs,
-    batches_per_call,
-    random_numbers,
-    rows_of_epoch,
-    steps_of_epoch,
-    stream,
-)
+from digit_recognizer.training import backend, batches, networks, statistics
+from digit_recognizer.training.backend import XlaScope
 from digit_recognizer.training.callbacks import Reseed, ValidationWeights, assign, values
 from digit_recognizer.training.checkpoint import MONITOR, Checkpoint, Row
-from digit_recognizer.training.execution import Execution
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta, views_of
 
@@ -40,41 +28,46 @@ class FoldTrainer:
     """Trains members, one after the other, with one compiled network.
 
     Each member begins with its own weights and optimizer state, and does not depend on the members before it. They
-    share the network because a process never frees the memory of tracing and compiling.
-
-    After an exception in `train` make a new trainer: JAX may have taken its variables.
+    share the network because a process never frees the memory of tracing and compiling. After an exception in `train`
+    make a new trainer: JAX may have taken its variables.
 
     Attributes:
-        network: the network of Keras' own layers that is saved and predicts; float32.
-        learner: the network that learns, with layers and a number format that train fast.
-        batches: training steps of an epoch.
+        network: of Keras' own layers, float32: it is saved and predicts.
+        learner: with layers and a number format that train fast.
+        rows, steps: training rows and training steps of an epoch.
     """
 
-    def __init__(self, recipe: Recipe, train_rows: int, execution: Execution | None = None):
-        """Builds the networks for members with this number of training rows; `execution` None is the quickest.
+    def __init__(
+        self, recipe: Recipe, train_rows: int, xla_scope: XlaScope | None = None, prediction_batch: int | None = None
+    ):
+        """Builds the networks for members with this number of training rows, and clears Keras' session.
 
-        This clears Keras' session, so that layers have the same names in every process.
+        None is the quickest way on this device: the part of the training that XLA compiles, the rows of a batch in
+        prediction.
         """
-        keras.utils.clear_session()
-        self.recipe, self.rows = recipe, rows_of_epoch(recipe, train_rows)
-        self.batches = steps_of_epoch(recipe, self.rows)
-        self.compute_dtype = backend.compute_dtype(recipe.precision)
-        quickest = backend.xla_scope(self.compute_dtype, recipe.epochs * self.rows, recipe.has_convolutions)
-        self.execution = execution or Execution(quickest, backend.prediction_batch_size())
-        self.xla_scope = self.execution.xla_scope
+        keras.utils.clear_session()  # layers have the same names in every process
+        self.recipe, self.rows = recipe, batches.rows_of_epoch(recipe, train_rows)
+        self.steps = batches.steps_of_epoch(recipe, self.rows)
+        dtype = backend.compute_dtype(recipe.precision)
+        quickest = backend.xla_scope(dtype, recipe.epochs * self.rows, recipe.has_convolutions)
+        self.xla_scope = xla_scope or quickest
+        self.prediction_batch = prediction_batch or backend.prediction_batch_size()
         self.network = networks.build(recipe)
         self.network.jit_compile = self.xla_scope != "none"
-        self.learner = make_learner(recipe, self.rows, self.xla_scope, self.compute_dtype)
+        self.learner = make_learner(recipe, self.rows, self.xla_scope, dtype)
         self.statistics = None
         if recipe.batchnorm_statistics == "recomputed":
-            self.statistics = statistics.BatchStatistics(
-                recipe, networks.layer_set_of(self.xla_scope), self.compute_dtype
-            )
+            self.statistics = statistics.BatchStatistics(recipe, networks.layer_set_of(self.xla_scope), dtype)
         self._first_state = values(self.learner.optimizer.variables)
+
+    def epochs(self, images, labels, member: Member, epochs_done: int = 0) -> batches.ShuffledEpochs:
+        """Returns what the learner's `fit` takes, of training rows uint8 (rows, 28, 28) and their labels uint8 (rows,)."""
+        chunk = batches.batches_per_call(self.xla_scope, self.steps)
+        return batches.ShuffledEpochs(images, labels, self.recipe, member, epochs_done, chunk)
 
     def fits(self, train_rows: int) -> bool:
         """Returns whether an epoch of members with this number of training rows has the same steps."""
-        return rows_of_epoch(self.recipe, train_rows) == self.rows
+        return batches.rows_of_epoch(self.recipe, train_rows) == self.rows
 
     def train(
         self,
@@ -86,17 +79,15 @@ class FoldTrainer:
     ) -> dict[str, Any]:
         """Trains a member from where it stopped, and returns its metrics.
 
-        Afterwards the member's folder holds model.keras (the weights of the recipe's `kept_epoch`), history.csv,
-        the probabilities of the validation rows and of the test rows (float32 (n, 10)) and, written last,
-        metrics.json.
+        Afterwards the member's folder holds model.keras (the weights of the recipe's `kept_epoch`), history.csv, the
+        probabilities of the validation rows and of the test rows (float32 (n, 10)) and, written last, metrics.json.
 
         Args:
-            member: which rows train and which validate, and its folder.
-            dataset: that they are rows of.
+            member: which rows of the data set train and which validate, and its folder.
+            dataset: of the run.
             identity: of the run, recorded with the state and the metrics.
             callbacks: further ones.
-            on_epoch: called after each epoch, once it is saved, with its row of history.csv; called with None before
-                the predictions.
+            on_epoch: called with the row of history.csv of each saved epoch, and with None before the predictions.
 
         Raises UserError if the loss stops being a number.
         """
@@ -115,39 +106,31 @@ class FoldTrainer:
 
     def _initialize(self, member: Member) -> None:
         """Gives the learner the member's initial weights and the optimizer its first state."""
-        keras.utils.set_random_seed(int(random_numbers(self.recipe, member, 0, LAYERS).integers(2**31)))
+        random = batches.random_numbers(self.recipe, member, 0, batches.LAYERS)
+        keras.utils.set_random_seed(int(random.integers(2**31)))
         assign(self.learner.weights, values(networks.build(self.recipe).weights))
         assign(self.learner.optimizer.variables, self._first_state)
 
     def _statistics_updater(self, member: Member, dataset: Dataset) -> Callable[[keras.Model], None]:
-        """Returns a function that recomputes a model's batch normalisation statistics from training rows of the member."""
+        """Returns a function that recomputes a model's statistics of batch normalisation from the member's rows."""
         if self.statistics is None:
             return lambda model: None
-        random = random_numbers(self.recipe, member, 0, STATISTICS)
+        random = batches.random_numbers(self.recipe, member, 0, batches.STATISTICS)
         images, _ = dataset.training_data(member.train_rows)
         images = images[random.permutation(len(images))[: statistics.ROWS]]
         return partial(self.statistics.update, images=images, seed=int(random.integers(2**31)))
 
-    def _fit(
-        self, member: Member, dataset: Dataset, epochs_done: int, callbacks: list[keras.callbacks.Callback]
-    ) -> None:
-        images, labels = dataset.train_images, dataset.train_labels
-        epochs = ShuffledEpochs(
-            *dataset.training_data(member.train_rows),
-            self.recipe,
-            member,
-            epochs_done,
-            batches_per_call(self.xla_scope, self.batches),
-        )
+    def _fit(self, member: Member, dataset: Dataset, epochs_done: int, callbacks: list) -> None:
+        epochs = self.epochs(*dataset.training_data(member.train_rows), member, epochs_done)
         rows = member.validation_rows
-        validation = Batches(images[rows], labels[rows], self.execution.prediction_batch)
+        validation = batches.Batches(dataset.train_images[rows], dataset.train_labels[rows], self.prediction_batch)
         self.learner.fit(
-            stream(epochs),
+            batches.stream(epochs),
             shuffle=False,  # it would shuffle batches across epochs
             steps_per_epoch=epochs.chunks,
             epochs=self.recipe.epochs,
             initial_epoch=epochs_done,
-            validation_data=stream(validation),
+            validation_data=batches.stream(validation),
             callbacks=callbacks,
             verbose=0,
         )
@@ -157,7 +140,7 @@ class FoldTrainer:
         began, folder = time.perf_counter(), member.folder
         with atomic(folder / "model.keras") as file:
             self.network.save(file)
-        predict = partial(predict_with_tta, views=views_of(self.recipe), batch=self.execution.prediction_batch)
+        predict = partial(predict_with_tta, views=views_of(self.recipe), batch=self.prediction_batch)
         probabilities = predict(self.network, dataset.train_images[member.validation_rows])
         write_array(folder / "validation_probabilities.npy", probabilities)
         write_array(folder / "test_probabilities.npy", predict(self.network, dataset.test_images))
@@ -178,16 +161,12 @@ class FoldTrainer:
         return metrics
 
 
-def make_learner(recipe: Recipe, rows: int, xla_scope: backend.XlaScope, compute_dtype: str) -> keras.Model:
-    """Returns the recipe's network compiled for training on this number of rows an epoch.
-
-    `fit` takes chunks of `batches_per_call` batches with it.
-    """
+def make_learner(recipe: Recipe, rows: int, xla_scope: XlaScope, compute_dtype: str) -> keras.Model:
+    """Returns the compiled network for epochs of this number of rows; `fit` takes chunks of `batches_per_call` batches."""
     model = networks.build(recipe, networks.layer_set_of(xla_scope), compute_dtype)
-    batch_size = min(recipe.batch_size, rows)
     if xla_scope != "step":
-        model = LoopModel(model, batch_size)
-    compile_model(model, recipe, rows // batch_size, jit_compile=xla_scope != "none")
+        model = batches.LoopModel(model, min(recipe.batch_size, rows))
+    compile_model(model, recipe, batches.steps_of_epoch(recipe, rows), jit_compile=xla_scope != "none")
     model.optimizer.build(model.trainable_variables)
     # the metrics create their variables on first use; in a step TensorFlow would trace it twice
     model.compute_metrics(None, keras.ops.zeros(1, "uint8"), keras.ops.ones((1, CLASSES)))

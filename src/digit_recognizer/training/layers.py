@@ -10,20 +10,16 @@ from keras import ops
 
 from digit_recognizer.training import processor
 
-
-def _has_xla() -> bool:
-    return sys.platform != "darwin"  # TensorFlow is built without it for macOS
+_SMALL = 8  # pixels of height
 
 
 class QuickConv2D(keras.layers.Conv2D):
     """Conv2D of stride 1 whose filters' gradient goes the quickest way on this processor.
 
-    TensorFlow's kernel for that gradient is slow in half precision where the pictures are small: there a product
-    of matrices is quicker. In float32, without AVX-512, XLA's code is quicker where there is more than one input
-    channel. Elsewhere, and on JAX, this is Keras' Conv2D.
+    TensorFlow's kernel for that gradient is slow in half precision where the pictures are small: there a product of
+    matrices is quicker. In float32, without AVX-512, XLA's code is quicker where there is more than one input channel.
+    Elsewhere, and on JAX, this is Keras' Conv2D.
     """
-
-    _SMALL = 8  # pixels of height
 
     def convolution_op(self, inputs, kernel):
         """Called by Keras: float (batch, height, width, channels) -> the same with other channels."""
@@ -51,9 +47,9 @@ class QuickConv2D(keras.layers.Conv2D):
         if keras.backend.backend() != "tensorflow":
             return None
         if inputs.dtype != "float32":
-            return multiplied_gradient if inputs.shape[1] <= self._SMALL else None
-        slow = inputs.shape[-1] > 1 and not processor.has_avx512()
-        return compiled_gradient if _has_xla() and slow else None
+            return multiplied_gradient if inputs.shape[1] <= _SMALL else None
+        has_xla = sys.platform != "darwin"  # TensorFlow is built without it for macOS
+        return compiled_gradient if has_xla and inputs.shape[-1] > 1 and not processor.has_avx512() else None
 
 
 def multiplied_gradient(pictures, slopes, shape, padding: str):
@@ -62,10 +58,8 @@ def multiplied_gradient(pictures, slopes, shape, padding: str):
     Args:
         pictures: (batch, height, width, channels), the convolution's input.
         slopes: (batch, height, width, filters), the gradient of its output, with the output's height and width.
-        shape: shape of the filters: odd height and width, channels, filters.
+        shape: of the filters and of the result: odd height and width, channels, filters.
         padding: SAME or VALID.
-
-    Returns a tensor of that shape.
     """
     rows, columns, channels, filters = shape
     height, width = slopes.shape[1:3]
@@ -77,14 +71,14 @@ def multiplied_gradient(pictures, slopes, shape, padding: str):
 
 
 def compiled_gradient(pictures, slopes, shape, padding: str):
-    """Returns the gradient of a convolution's filters, by XLA. See `multiplied_gradient`."""
+    """Returns the gradient of a convolution's filters, by XLA; the arguments are those of `multiplied_gradient`."""
     import tensorflow as tf
+
+    options = {"filter_sizes": shape, "strides": [1, 1, 1, 1], "padding": padding}
 
     @tf.function(jit_compile=True)
     def of_filters(pictures, slopes):
-        return tf.raw_ops.Conv2DBackpropFilter(
-            input=pictures, filter_sizes=shape, out_backprop=slopes, strides=[1, 1, 1, 1], padding=padding
-        )
+        return tf.raw_ops.Conv2DBackpropFilter(input=pictures, out_backprop=slopes, **options)
 
     return of_filters(pictures, slopes)
 
@@ -92,8 +86,8 @@ def compiled_gradient(pictures, slopes, shape, padding: str):
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """BatchNormalization of pictures by TensorFlow's fused kernel, for a training step that XLA does not compile.
 
-    Keras writes it as a dozen element-wise operations, each of which reads and writes all pictures.
-    Statistics are float32 whatever the inputs are. On JAX, and at prediction, this is Keras' own.
+    Keras writes it as a dozen element-wise operations, each of which reads and writes all pictures. Statistics are
+    float32 whatever the inputs are. On JAX, and at prediction, this is Keras' own.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -102,15 +96,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        pictures = ops.cast(inputs, self.compute_dtype)
+        pictures, none = ops.cast(inputs, self.compute_dtype), tf.zeros(0)
+        options = {"mean": none, "variance": none, "epsilon": self.epsilon, "is_training": True}
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=pictures,
-            scale=self.gamma,
-            offset=self.beta,
-            mean=tf.zeros(0),
-            variance=tf.zeros(0),
-            epsilon=self.epsilon,
-            is_training=True,
+            x=pictures, scale=self.gamma, offset=self.beta, **options
         )
         # the kernel's variance is that of a sample, Keras averages that of the batch
         count = tf.cast(tf.size(pictures) / pictures.shape[-1], "float32")
@@ -122,8 +111,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 class PhiloxDropout(keras.layers.Dropout):
     """Dropout with the Philox generator, for a training step that XLA compiles.
 
-    Keras leaves the choice of the generator to TensorFlow, and the one that XLA then takes on a processor is
-    many times slower than Philox, which TensorFlow takes without XLA.
+    Keras leaves the choice to TensorFlow, and the generator that XLA then takes on a processor is many times slower.
     """
 
     def call(self, inputs, training=False):

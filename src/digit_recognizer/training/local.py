@@ -15,13 +15,9 @@ class LocalExecutor:
     """Trains members one after the other in this process. `RayExecutor` has the same methods."""
 
     def __init__(self, dataset: Dataset, threads: int, deadline: float, tensorboard: bool):
-        """Starts the backend.
+        """Starts the backend with this number of threads.
 
-        Args:
-            dataset: to train on.
-            threads: of the backend.
-            deadline: seconds of time.monotonic; no epoch begins that would not end by then.
-            tensorboard: whether to log each epoch for TensorBoard.
+        `deadline` is in seconds of time.monotonic: no epoch begins that would not end by then.
         """
         backend.start(threads)
         from digit_recognizer.training.callbacks import TimeBudget  # with Keras

@@ -47,10 +47,9 @@ def layer_set_of(xla_scope: XlaScope) -> LayerSet:
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:
     """Returns the recipe's network, with random weights and not compiled.
 
-    It maps uint8 (n, 28, 28) to float32 (n, 10), probabilities that sum to 1. Scaling and augmentation are
-    layers of it, so that a saved model needs nothing but pixels. With a `compute_dtype` of bfloat16 or
-    float16, weights, statistics, augmentation and probabilities stay float32. Raises UserError for a network
-    that is not there, which a recipe.json may name.
+    It maps uint8 (n, 28, 28) to float32 (n, 10), probabilities that sum to 1. Scaling and augmentation are layers of it:
+    a saved model needs nothing but pixels. With a `compute_dtype` of bfloat16 or float16, weights, statistics,
+    augmentation and probabilities stay float32. Raises UserError for an unknown network, which a recipe.json may name.
     """
     if recipe.network not in NETWORKS:
         raise UserError(f"recipe.json: network={recipe.network}: it must be one of: {', '.join(NETWORKS)}")
@@ -84,10 +83,7 @@ def lenet(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
 
 
 def bn_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
-    """The tutorial's augmented BN-CNN.
-
-    Source: 'Learn Computer Vision Fundamentals with the Famous MNIST Data', layer by layer as published.
-    """
+    """The BN-CNN of 'Learn Computer Vision Fundamentals with the Famous MNIST Data', layer by layer as published."""
     pixels, x = scaled_pixels(recipe, layer_set)
     for filters, normalised in zip(recipe.filters, (True, True, False), strict=True):
         x = layer_set.convolution(filters, 3, padding="same")(x)
@@ -100,11 +96,10 @@ def bn_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
 
 
 def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
-    """A BN-CNN of our own.
+    """A BN-CNN of our own, with five convolutions where the tutorial's network has three.
 
-    It has five convolutions where the tutorial's network has three. A digit lies in the middle 20 x 20
-    pixels, so three of them need no padding, which saves time for more filters. Pooling comes before the
-    normalisation, which then has a quarter of the pixels.
+    A digit lies in the middle 20 x 20 pixels, so three of them need no padding, which saves time for more filters.
+    Pooling comes before the normalisation, which then has a quarter of the pixels.
     """
     pixels, x = scaled_pixels(recipe, layer_set)
     layouts = (  # padding, whether pooling follows; the height and width after both
@@ -126,11 +121,9 @@ def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
 def residual_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     """A residual CNN whose first convolutions see all 28 x 28 pixels.
 
-    R is y + ReLU(convolution(y)) of y = normalised x. A 5 x 5 convolution, then R and pooling; for each
-    further number of filters R, a wider convolution and pooling; then R and the mean over the picture.
-
-    Source: He et al., 'Deep residual learning for image recognition' (2015), in the form of published systems
-    for MNIST, which have 128, 256 and 512 filters.
+    R is y + ReLU(convolution(y)) of y = normalised x. A 5 x 5 convolution, then R and pooling; for each further number of
+    filters R, a wider convolution and pooling; then R and the mean over the picture. Source: He et al., 'Deep residual
+    learning for image recognition' (2015), in the form of published systems for MNIST, with 128, 256 and 512 filters.
     """
     first, *wider = recipe.filters
 
@@ -173,12 +166,10 @@ def classifier(recipe: Recipe, layer_set: LayerSet, pixels, x, normalised=False)
         x = layer_set.dropout(recipe.conv_dropout)(x)
     x = layers.Flatten()(x)
     for units in recipe.hidden:
+        x = layers.Dense(units, activation=None if normalised else _activation(recipe))(x)
         if normalised:
-            x = layers.Dense(units)(x)
             x = layers.BatchNormalization(momentum=recipe.batchnorm_momentum)(x)
             x = layers.Activation(_activation(recipe))(x)
-        else:
-            x = layers.Dense(units, activation=_activation(recipe))(x)
         if recipe.dropout:
             x = layer_set.dropout(recipe.dropout)(x)
     probabilities = layers.Dense(CLASSES, activation="softmax", dtype="float32")(x)

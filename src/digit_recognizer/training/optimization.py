@@ -10,21 +10,8 @@ from digit_recognizer.recipes import Recipe
 
 
 def compile_model(model: keras.Model, recipe: Recipe, steps: int, jit_compile: bool = False) -> None:
-    """Compiles `model` as the recipe says.
-
-    Args:
-        model: the network to train.
-        recipe: the recipe.
-        steps: training steps of an epoch.
-        jit_compile: whether XLA compiles a training step.
-    """
+    """Compiles `model` as the recipe says; an epoch has this many `steps`; `jit_compile`: XLA compiles a step."""
     loss = squared_error if recipe.loss == "squared_error" else "sparse_categorical_crossentropy"
-    optimizer = make_optimizer(recipe, steps)
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
-
-
-def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    """Returns the recipe's optimizer; an epoch has this many `steps`."""
     kinds = {
         "adam": QuickAdam,
         "sgd": keras.optimizers.SGD,
@@ -32,22 +19,14 @@ def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
         "rmsprop": keras.optimizers.RMSprop,
         "muon": Muon,
     }
-    has_momentum = recipe.optimizer in ("sgd", "rmsprop", "muon")
-    return kinds[recipe.optimizer](
-        learning_rate(recipe, steps),
-        use_ema=recipe.ema_epochs > 0,
-        ema_momentum=1 - 1 / max(1, recipe.ema_epochs * steps),
-        **({"momentum": recipe.momentum} if has_momentum else {}),
-    )
+    options = {"momentum": recipe.momentum} if recipe.optimizer in ("sgd", "rmsprop", "muon") else {}
+    options |= {"use_ema": recipe.ema_epochs > 0, "ema_momentum": 1 - 1 / max(1, recipe.ema_epochs * steps)}
+    optimizer = kinds[recipe.optimizer](learning_rate(recipe, steps), **options)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
 
 
 def squared_error(labels, probabilities):
-    """Returns the mean over the ten classes of (probability - 1 or 0)²: float (n,).
-
-    Args:
-        labels: int (n,) or (n, 1).
-        probabilities: float (n, 10).
-    """
+    """Returns the mean over the ten classes of (probability - 1 or 0)²: int (n,) or (n, 1), float (n, 10) -> float (n,)."""
     return ops.mean(ops.square(probabilities - ops.one_hot(ops.reshape(labels, (-1,)), CLASSES)), axis=-1)
 
 
@@ -74,27 +53,15 @@ def learning_rate(recipe: Recipe, steps: int) -> float | keras.optimizers.schedu
 
 def schedule_callbacks(recipe: Recipe, monitor: str) -> list[keras.callbacks.Callback]:
     """Returns the callbacks that lower the learning rate, judged by `monitor`, and that stop training."""
-    chosen = []
+    chosen, stopping = [], recipe.stopping_monitor
     if recipe.schedule == "plateau":
-        chosen.append(
-            keras.callbacks.ReduceLROnPlateau(
-                monitor=monitor,
-                factor=recipe.plateau_factor,
-                patience=recipe.plateau_patience,
-                min_lr=recipe.min_learning_rate,
-            )
-        )
+        factor, patience, lowest = recipe.plateau_factor, recipe.plateau_patience, recipe.min_learning_rate
+        chosen.append(keras.callbacks.ReduceLROnPlateau(monitor, factor, patience, min_lr=lowest))
     if recipe.stopping_rule == "fall":
-        chosen.append(StopAtFall(recipe.stopping_monitor))
+        chosen.append(StopAtFall(stopping))
     elif recipe.stopping_patience:
-        chosen.append(
-            keras.callbacks.EarlyStopping(
-                monitor=recipe.stopping_monitor,
-                mode="max" if recipe.stopping_monitor.endswith("accuracy") else "min",
-                min_delta=1e-10,
-                patience=recipe.stopping_patience,
-            )
-        )
+        mode = "max" if stopping.endswith("accuracy") else "min"
+        chosen.append(keras.callbacks.EarlyStopping(stopping, 1e-10, recipe.stopping_patience, mode=mode))
     return chosen
 
 
@@ -131,10 +98,10 @@ class QuickAdam(keras.optimizers.Adam):
         import tensorflow as tf
 
         index, step = self._get_variable_index(variable), ops.cast(self.iterations + 1, "float32")
-        moments = self._momentums[index], self._velocities[index]
         tf.raw_ops.ResourceApplyAdam(
-            **{name: each.value.handle for name, each in zip(("m", "v"), moments, strict=True)},
             var=variable.value.handle if isinstance(variable, keras.Variable) else variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
             beta1_power=self.beta_1**step,
             beta2_power=self.beta_2**step,
             lr=ops.cast(learning_rate, "float32"),
@@ -148,15 +115,11 @@ class QuickAdam(keras.optimizers.Adam):
 class Muon(QuickAdam):
     """Moves each convolution's filters by an orthogonal matrix near their momentum, and all else as Adam.
 
-    A gradient has a few large singular values, which would otherwise decide the step alone; with all of them
-    near 1 the network learns in fewer epochs. Filters of one input channel are too small a matrix for that and
-    stay with Adam. Keras' own Muon takes the kernels of dense layers alone.
+    A gradient has a few large singular values, which would otherwise decide the step alone; with all of them near 1 the
+    network learns in fewer epochs. Filters of one input channel are too small a matrix for that and stay with Adam.
+    Keras' own Muon takes the kernels of dense layers alone. The filters move `filter_rate` times as fast as the rest.
 
     Source: Jordan et al., 'Muon: an optimizer for hidden layers in neural networks' (2024).
-
-    Args:
-        learning_rate: Adam's; the filters move `filter_rate` times as fast.
-        momentum: of the filters' gradients.
     """
 
     filter_rate = 10.0
@@ -179,10 +142,9 @@ class Muon(QuickAdam):
 def orthogonalize(matrix):
     """Returns the float matrix (rows, columns) with its singular values brought to between 0.7 and 1.2.
 
-    Five rounds of a Newton-Schulz iteration with a polynomial that rises as fast as can be from 0; very
-    small singular values stay below. Each round multiplies the matrix by a polynomial of its square, which
-    has few columns, and these polynomials commute. So the rounds go over the squares alone, and the matrix,
-    of many rows, is multiplied twice instead of ten times.
+    Five rounds of a Newton-Schulz iteration with a polynomial that rises as fast as can be from 0; very small singular
+    values stay below. Each round multiplies the matrix by a polynomial of its square, which has few columns, and these
+    polynomials commute: the rounds go over the squares alone, and the matrix is multiplied twice instead of ten times.
 
     Source of the coefficients: Jordan et al. (2024).
     """

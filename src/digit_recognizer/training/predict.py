@@ -42,23 +42,21 @@ def apply(view: csr_array, images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _distorted(number: int, *distortion: tuple[str, float]) -> list[csr_array]:
-    """Returns views in pairs of opposite random numbers, so that they lie evenly around the picture."""
+    """Returns views in pairs of opposite random numbers, so that they lie evenly around the picture.
+
+    A view's matrix is what the distortion makes of each picture with one bright pixel.
+    """
     layer, random = RandomDistortion(**dict(distortion)), np.random.default_rng(_VIEWS_SEED)
-    knots = len(smooth_field_weights(SIDE, SIDE))
+    knots, pictures = len(smooth_field_weights(SIDE, SIDE)), np.eye(PIXELS, dtype=np.float32)
     views: list[csr_array] = []
     while len(views) < number:
         draw, vectors = VIEW_RANGE * random.uniform(-1, 1, 6), VIEW_RANGE * random.normal(size=(2, knots))
-        views += [_matrix(layer, sign * draw, sign * vectors) for sign in (1, -1)]
+        for sign in (1, -1):
+            affine = np.tile((sign * draw).astype(np.float32)[:, None], (PIXELS, 1, 1))
+            field = np.tile((sign * vectors).astype(np.float32)[:, None], (1, PIXELS, 1))
+            images = np.asarray(layer.distort(pictures.reshape(-1, SIDE, SIDE, 1), affine, field))
+            views.append(csr_array(images.reshape(PIXELS, PIXELS).T))
     return views[:number]
-
-
-def _matrix(layer: RandomDistortion, draw: np.ndarray, vectors: np.ndarray | None = None) -> csr_array:
-    """Returns the distortion by `layer` as a matrix: what it makes of each picture with one bright pixel."""
-    pictures = np.eye(PIXELS, dtype=np.float32).reshape(-1, SIDE, SIDE, 1)
-    draw = np.tile(draw.astype(np.float32)[:, None], (PIXELS, 1, 1))
-    if vectors is not None:
-        vectors = np.tile(vectors.astype(np.float32)[:, None], (1, PIXELS, 1))
-    return csr_array(np.asarray(layer.distort(pictures, draw, vectors)).reshape(PIXELS, PIXELS).T)
 
 
 def predict_with_tta(
@@ -90,7 +88,7 @@ def predict_with_tta(
 def _predict(model: keras.Model, images: np.ndarray, batch: int, whole_batches: bool) -> np.ndarray:
     """Predicts whole batches, the last one filled up with empty pictures: code is compiled for one shape.
 
-    Without `whole_batches` fewer pictures than half a batch are filled up to a power of two, so that there are few shapes.
+    Without `whole_batches` fewer pictures than half a batch are filled up to a power of two: there are few shapes.
     """
     is_small = not whole_batches and len(images) <= batch // 2
     if is_small:
@@ -105,14 +103,10 @@ class Ensemble:
     """Saved networks in memory, whose weighted mean is the prediction. Needs `backend.start`."""
 
     def __init__(self, models: dict[Path, float]):
-        """Takes paths of model.keras in run directories, with weights that sum to 1.
-
-        Raises UserError if a model cannot be loaded.
-        """
-        self.weights = np.array([*models.values()])
-        self._members = []
+        """Takes paths of model.keras with weights that sum to 1; raises UserError as `load_model`."""
+        self.weights, self._members = np.array([*models.values()]), []
         for path in models:
-            recipe = recipes.from_json(Run(path.parents[1]).require_settings())
+            recipe = recipe_of(path)
             self._members.append((load_model(path, recipe), views_of(recipe)))
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,10 +114,13 @@ class Ensemble:
 
         `images` are uint8 (n, 28, 28).
         """
-        members = np.array(
-            [predict_with_tta(model, images, views, whole_batches=False) for model, views in self._members]
-        )
-        return np.tensordot(self.weights, members, axes=1), members
+        members = [predict_with_tta(model, images, views, whole_batches=False) for model, views in self._members]
+        return np.tensordot(self.weights, np.array(members), axes=1), np.array(members)
+
+
+def recipe_of(path: Path) -> Recipe:
+    """Returns the recipe of the run that has the network `path`, a model.keras."""
+    return recipes.from_json(Run(path.parents[1]).require_settings())
 
 
 def load_model(path: Path, recipe: Recipe) -> keras.Model:

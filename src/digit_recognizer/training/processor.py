@@ -22,12 +22,7 @@ def has_bfloat16() -> bool:
 
 
 def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
-    """Returns whether TensorFlow's oneDNN may and can use certain instructions of this processor.
-
-    Args:
-        names: parts of oneDNN's names for the instruction sets that have them (ONEDNN_MAX_CPU_ISA).
-        flags: Linux' names for them; /proc/cpuinfo has to have one.
-    """
+    """Returns whether ONEDNN_MAX_CPU_ISA allows one of the `names`, and /proc/cpuinfo has one of the `flags`."""
     allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return False
@@ -39,20 +34,19 @@ def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
 def cpuinfo(name: str) -> set[str]:
     """Returns the words of `flags`, or the values of another line, in Linux' /proc/cpuinfo; nothing elsewhere."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    values = {line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name}
+    lines = [line.partition(":") for line in path.read_text().splitlines()] if path.exists() else []
+    values = {value.strip() for key, _, value in lines if key.strip() == name}
     return {word for value in values for word in value.split()} if name == "flags" else values
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep freed memory.
+    """Makes glibc keep freed memory; other C libraries have no `mallopt`.
 
     By default it returns the large blocks of every training step to the system and requests them again for the next
     step, which costs page faults. Threads with an arena of their own do so whatever the threshold is, so all threads
-    share the first arena. Other C libraries have no `mallopt`.
+    share the first arena.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_ARENA_MAX, 1)

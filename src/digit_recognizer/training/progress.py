@@ -35,14 +35,7 @@ class Progress:
     """Shows the training of a run's members, one after the other or several at once."""
 
     def __init__(self, recipe: Recipe, members: Sequence[Member], at_once: int = 1, finished: int = 0):
-        """Shows where the training continues.
-
-        Args:
-            recipe: of the run.
-            members: the ones to train.
-            at_once: how many of them train at the same time.
-            finished: members that were finished before.
-        """
+        """Shows where the training of `members` continues; others are `finished`; `at_once` train at the same time."""
         self.recipe, self.members = recipe, members
         self.at_once = max(1, min(at_once, len(members)))
         self.on_terminal = paths.on_terminal()
@@ -52,40 +45,32 @@ class Progress:
         self._predictions: list[float] = []  # seconds of the members that ended in this session
         self._warned: set[str] = set()  # names of members
         self._all_epochs = (finished + len(members)) * recipe.epochs
-        self._bar = tqdm(
-            total=self._all_epochs,
-            initial=self._all_epochs - sum(self._epochs_left.values()),
-            desc="all folds",
-            unit="epoch",
-            disable=not self.on_terminal,
-        )
+        done = self._all_epochs - sum(self._epochs_left.values())
+        options = {"total": self._all_epochs, "initial": done, "unit": "epoch", "disable": not self.on_terminal}
+        self._bar = tqdm(desc="all folds", **options)
         for member in members:
             if (left := self._epochs_left[member.name]) < recipe.epochs:
                 print_line(f"{member.name} continues after epoch {recipe.epochs - left} of {recipe.epochs}")
 
     def show(self, member: Member, row: dict[str, Any] | None) -> None:
-        """Shows that an epoch has ended, or if `row` is None, that the member predicts."""
-        if row is None:
-            self.begin_prediction(member)
-        else:
-            self.end_epoch(member, row)
+        """Shows that an epoch has ended, with this `row` of history.csv, or if it is None, that the member predicts."""
+        self._epochs_left[member.name] = self.recipe.epochs - row["epoch"] if row else 0
+        self._val_accuracies[member.name] = f"{row['val_accuracy']:.4f}" if row else "predicts"
+        self._update_bar()
+        if row:
+            self._end_epoch(member, row)
+        elif not self.on_terminal:
+            print_line(f"{member.name} predicts the validation rows and the test rows")
 
-    def end_epoch(self, member: Member, row: dict[str, Any]) -> None:
-        """Shows that an epoch has ended; `row` is its row of history.csv."""
+    def _end_epoch(self, member: Member, row: dict[str, Any]) -> None:
         self._epochs += 1
         self._seconds += row["seconds"]
-        self._epochs_left[member.name] = self.recipe.epochs - row["epoch"]
         left = self._seconds_left()
-        if self.on_terminal:
-            self._val_accuracies[member.name] = f"{row['val_accuracy']:.4f}"
-            self._update_bar()
-        else:
-            print_line(
-                f"{member.name} epoch {row['epoch']}/{self.recipe.epochs}: loss {row['loss']:.4f}, "
-                f"accuracy {row['accuracy']:.4f}, val_loss {row['val_loss']:.4f}, "
-                f"val_accuracy {row['val_accuracy']:.4f}, learning rate {row['learning_rate']:.2g}, "
-                f"{row['seconds']:.1f} s, about {tqdm.format_interval(left)} left"
-            )
+        if not self.on_terminal:
+            numbers = [f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
+            numbers += [f"learning rate {row['learning_rate']:.2g}", f"{row['seconds']:.1f} s"]
+            numbers += [f"about {tqdm.format_interval(left)} left"]
+            print_line(f"{member.name} epoch {row['epoch']}/{self.recipe.epochs}: {', '.join(numbers)}")
         gap = describe_gap(row["accuracy"], row["val_accuracy"])
         if gap and member.name not in self._warned:
             self._warned.add(member.name)
@@ -103,25 +88,13 @@ class Progress:
         members = len(self.members) - len(self._predictions)
         return (sum(self._epochs_left.values()) * epoch + members * prediction) / self.at_once
 
-    def begin_prediction(self, member: Member) -> None:
-        """Shows that a member is trained and predicts."""
-        self._epochs_left[member.name] = 0
-        self._val_accuracies[member.name] = "predicts"
-        self._update_bar()
-        if not self.on_terminal:
-            print_line(f"{member.name} predicts the validation rows and the test rows")
-
     def _expected_end(self, seconds: float) -> str:
         """Returns a line with the time at which a training ends that takes this many seconds more."""
         end = datetime.now() + timedelta(seconds=seconds)
-        form = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M"
-        epochs = self.recipe.epochs
-        line = (
-            f"{self.recipe.name}, {len(self.members)} folds of {epochs} epochs: the training ends at about {end:{form}}"
-        )
-        if seconds > _LONG:
-            line += f"; for less, take --time-budget 30m, or --epochs {max(1, epochs // 4)} in another --output"
-        return line
+        form, epochs = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M", self.recipe.epochs
+        what = f"{self.recipe.name}, {len(self.members)} folds of {epochs} epochs"
+        advice = f"; for less, take --time-budget 30m, or --epochs {max(1, epochs // 4)} in another --output"
+        return f"{what}: the training ends at about {end:{form}}" + advice * (seconds > _LONG)
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:
         """Shows the score of a member that has just ended; `metrics` are the contents of metrics.json."""

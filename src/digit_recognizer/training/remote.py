@@ -20,6 +20,8 @@ from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import FINISHED_FILES, Member
 from digit_recognizer.training import backend
 
+_METRICS = FINISHED_FILES[-1]  # the file that makes a member finished
+
 
 @dataclass(frozen=True)
 class Job:
@@ -44,13 +46,7 @@ class Keeper:
     """The actor that reads and writes the run directory for the tasks."""
 
     def __init__(self, folder: str, owner: int, deadline: float):
-        """Writes nothing yet.
-
-        Args:
-            folder: the run directory.
-            owner: the process that holds its lock.
-            deadline: seconds of time.monotonic on this machine; no epoch begins that would not end by then.
-        """
+        """Takes the run directory, the process that holds its lock, and when to end, in this machine's time.monotonic."""
         self.folder, self.owner, self.deadline = Path(folder), owner, deadline
         self.results: list[EpochResult] = []
         self.started: set[str] = set()  # names of members
@@ -61,7 +57,7 @@ class Keeper:
         metrics.json is among them if the member was finished by a worker that was lost right after that.
         """
         self.started.add(name)
-        files = [self.folder / name / file for file in ("state.npz", "history.csv", FINISHED_FILES[-1])]
+        files = [self.folder / name / file for file in ("state.npz", "history.csv", _METRICS)]
         contents = {path.name: path.read_bytes() for path in files if path.exists()}
         return contents, self.deadline - time.monotonic(), Run(self.folder).fallback()
 
@@ -73,12 +69,12 @@ class Keeper:
     def save(self, result: EpochResult, files: dict[str, bytes]) -> None:
         """Writes files, by their paths in the run directory; metrics.json is written last and ends the state."""
         os.kill(self.owner, 0)  # raises ProcessLookupError if another process may have the lock
-        for name in sorted(files, key=lambda name: name.endswith(FINISHED_FILES[-1])):
+        for name in sorted(files, key=lambda name: name.endswith(_METRICS)):
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as file:
                 file.write_bytes(files[name])
-            if path.name == FINISHED_FILES[-1]:
+            if path.name == _METRICS:
                 path.with_name("state.npz").unlink(missing_ok=True)
         self.results.append(result)
 
@@ -93,18 +89,20 @@ class _Sender:
 
     def __init__(self, keeper: Any, name: str, run: Path, printed: io.StringIO):
         self.keeper, self.name, self.run, self.printed = keeper, name, run, printed
-        self.sent = _modification_times(run)
+        self.sent = self._times()
+
+    def _times(self) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in self.run.rglob("*") if path.is_file()}
 
     def __call__(self, row: dict[str, Any] | None) -> None:
         import ray
 
-        now = _modification_times(self.run)
-        changed = [path for path in now if now[path] != self.sent.get(path)]
+        before, self.sent = self.sent, self._times()
+        changed = [path for path, time in self.sent.items() if time != before.get(path)]
         files = {str(path.relative_to(self.run)): path.read_bytes() for path in changed}
         text = self.printed.getvalue().replace(f"{self.run}/", "").strip()
         self.printed.seek(0)
         self.printed.truncate()
-        self.sent = now
         ray.get(self.keeper.save.remote(EpochResult(self.name, row, text), files))
 
 
@@ -125,8 +123,8 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
     from digit_recognizer.training.fallback import FallbackTrainer
 
     files, seconds, fallback = ray.get(keeper.start.remote(member.name))
-    if FINISHED_FILES[-1] in files:
-        return json.loads(files[FINISHED_FILES[-1]])
+    if _METRICS in files:
+        return json.loads(files[_METRICS])
     budget = TimeBudget(time.monotonic() + seconds)
     with tempfile.TemporaryDirectory() as name, redirect_stdout(io.StringIO()) as printed:
         run = Path(name)
@@ -136,9 +134,7 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
             (member.folder / file).write_bytes(contents)
         send = _Sender(keeper, member.name, run, printed)
         if _trainer is None or _trainer.recipe != job.recipe:
-            _trainer = FallbackTrainer(
-                job.recipe, fallback, lambda entry: ray.get(keeper.record_fallback.remote(entry))
-            )
+            _trainer = FallbackTrainer(job.recipe, fallback, lambda new: ray.get(keeper.record_fallback.remote(new)))
         callbacks = [budget]
         if job.tensorboard:
             callbacks.append(tensorboard_log(run / "tensorboard" / member.name))
@@ -151,10 +147,6 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
             return UserError(str(error).replace(f"{run}/", ""))
         send({})
     return metrics
-
-
-def _modification_times(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def _start_backend(threads: int) -> None:

@@ -54,8 +54,8 @@ def train(
         fields: fields of the recipes that were asked for.
         options: how to train.
 
-    Raises UserError for what cannot be done: for options and data before Keras is imported, for the cluster before
-    anything is removed. Also raises UserError if a loss is not a number.
+    Raises UserError for what cannot be done, before Keras is imported and anything is removed, and if a loss is not a
+    number.
     """
     missing = [name for name in ("tensorboard", "tensorflow") if not importlib.util.find_spec(name)]
     if options.tensorboard and missing:
@@ -65,13 +65,12 @@ def train(
         split = _common_split(home, dataset, fields, options)
         unfinished: list[Member] = []
         for name in names:
-            run = Run(home.folder / named_recipes.named(str(name)).name)
+            run = Run(home.folder / str(name))
             print(f"{run.folder}, on the folds of {home.folds_csv}", flush=True)
             unfinished += _train_run(run, dataset, name, fields, options, split)
         return unfinished
     children = (Run(home.folder / name) for name in named_recipes.RECIPES)
-    several = home.leaderboard.exists() or any(child.recipe_json.exists() for child in children)
-    if several and not home.holds_one_recipe():
+    if any(child.recipe_json.exists() for child in children) and not home.holds_one_recipe():
         raise UserError(f"{home.folder} holds several recipes' runs: give the directory of one as --output")
     return _train_run(home, dataset, names[0], fields, options)
 
@@ -99,7 +98,7 @@ def _train_run(
     options: TrainingOptions,
     split: np.ndarray | None = None,
 ) -> list[Member]:
-    """Trains the members of a run; returns those for which there was no time. `split` are folds to train on.
+    """Trains the members of a run, on the folds `split` if given; returns those for which there was no time.
 
     If everything is finished, neither Keras nor Ray is started.
     """
@@ -122,7 +121,7 @@ def _train_run(
                 return members
             if overwrite:
                 run.clear()
-            _begin(plan, facts, dataset, fields if split is None else None)
+            _begin(plan, facts, dataset, is_shared=split is not None)
             _print_finished(members)
             executor.train(plan, [member for member in members if not member.is_finished])
         return [member for member in members if not member.is_finished]
@@ -174,49 +173,32 @@ def _open_executor(plan: Plan, at_once: int, dataset: Dataset, options: Training
     cluster, threads = options.cluster, options.threads or (plan.recorded or {}).get("threads")
     share = max(1, backend.cores() // ((cluster.workers if cluster else 1) or 1))
     if threads not in (None, options.threads, share) and not (cluster and cluster.address):
-        print(
-            f"the run was started with {threads} threads a fold; --threads {share} would use this machine's share",
-            flush=True,
-        )
+        advice = f"--threads {share} would use this machine's share"
+        print(f"the run was started with {threads} threads a fold; {advice}", flush=True)
     if cluster in (None, ClusterOptions(workers=1)):
         return LocalExecutor(dataset, threads or share, options.deadline, options.tensorboard)
     return RayExecutor(cluster, dataset, threads, at_once, options.deadline, options.tensorboard)
 
 
-def _begin(plan: Plan, facts: dict[str, Any], dataset: Dataset, fields: dict[str, Any] | None) -> None:
+def _begin(plan: Plan, facts: dict[str, Any], dataset: Dataset, is_shared: bool) -> None:
     """Writes recipe.json, with the facts of this session, and folds.csv: a run holds them before its members.
 
-    `fields` were asked for; None if several recipes share their folds.
+    Prints what the user may not expect. `is_shared`: several recipes have the same folds.
     """
-    run = plan.run
-    if fields is not None and plan.recorded is None and (difference := _other_folds(plan, dataset, fields)):
-        print(f"{run.folds_csv} is used as it is: {difference}", flush=True)
+    run, recipe, recorded = plan.run, plan.recipe, plan.recorded or {}
+    if not recorded and not is_shared and run.folds_csv.exists():
+        values = ", ".join(f"{name}={getattr(recipe, name)}" for name in folds.FIELDS[:-1])
+        print(f"{run.folds_csv} is used as it is: {values}", flush=True)
     if not run.recipe_json.exists():
-        _print_data(plan, dataset)
+        fitted = fit_to_rows(named_recipes.named(recipe.name), dataset)
+        values = ", ".join(f"{name}={value}" for name, value in fitted.items() if getattr(recipe, name) == value)
+        if values and not dataset.is_sample:
+            print(f"{len(dataset.train_labels)} training rows: {values}; --set takes other values", flush=True)
+        if dataset.added:
+            print(f"{dataset.added_rows} pictures of {dataset.added.folder} join the training rows", flush=True)
         write_json(run.recipe_json, plan.settings | facts)
-    recorded = plan.recorded or {}  # recipe.json keeps the facts of the first session
-    changed = [name for name in facts if name in recorded and recorded[name] != facts[name]]
-    if changed:
+    # recipe.json keeps the facts of the first session
+    if changed := [name for name in facts if name in recorded and recorded[name] != facts[name]]:
         print(f"{run.recipe_json} was started with other {', '.join(changed)}: results may differ a little")
     if not run.folds_csv.exists():
         write_folds(run, plan.split, dataset)
-
-
-def _print_data(plan: Plan, dataset: Dataset) -> None:
-    """Prints which fields few rows change in the recipe, and how many pictures are added."""
-    fitted = fit_to_rows(named_recipes.named(plan.recipe.name), dataset)
-    values = [f"{name}={value}" for name, value in fitted.items() if getattr(plan.recipe, name) == value]
-    if values and not dataset.is_sample:
-        print(f"{len(dataset.train_labels)} training rows: {', '.join(values)}; --set takes other values", flush=True)
-    if dataset.added:
-        print(f"{dataset.added_rows} pictures of {dataset.added.folder} are added to the training rows", flush=True)
-
-
-def _other_folds(plan: Plan, dataset: Dataset, fields: dict[str, Any]) -> str:
-    """Returns in words how folds.csv differs from what recipe and options ask for; empty if it does not."""
-    wanted = make_recipe(None, plan.recipe.name, fields, dataset)
-    values = [(name, getattr(plan.recipe, name), getattr(wanted, name)) for name in folds.FIELDS]
-    differences = [f"{name} {own}, not {other} as in {wanted.name}" for name, own, other in values if own != other]
-    if not differences and not folds.are_of(plan.split, dataset.train_labels, wanted):
-        differences = [f"seed {wanted.seed} makes other folds"]
-    return ", ".join(differences)

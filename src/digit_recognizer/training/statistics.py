@@ -15,6 +15,7 @@ import numpy as np
 
 from digit_recognizer.recipes import AUGMENTATION, Recipe
 from digit_recognizer.training import networks
+from digit_recognizer.training.callbacks import assign, seed_layers, values
 from digit_recognizer.training.predict import VIEW_RANGE
 
 ROWS, _BATCH = 4096, 512  # training rows that the statistics are computed from, and those of a batch
@@ -24,10 +25,9 @@ class BatchStatistics:
     """Computes the moving means and variances of a network from pictures."""
 
     def __init__(self, recipe: Recipe, layer_set: networks.LayerSet, compute_dtype: str):
-        """Builds a network whose normalisation keeps the statistics of its last batch.
+        """Builds a network without dropout whose normalisation keeps the statistics of its last batch.
 
-        It has no dropout. It distorts the pictures as the recipe's views are distorted, and not at all if the recipe
-        has no views.
+        It distorts the pictures as the recipe's views are distorted, and not at all if the recipe has no views.
         """
         share = VIEW_RANGE if recipe.tta_views else 0.0
         changes = {name: share * getattr(recipe, name) for name in AUGMENTATION}
@@ -35,33 +35,28 @@ class BatchStatistics:
         self._network = networks.build(dataclasses.replace(recipe, **changes), layer_set, compute_dtype)
 
     def update(self, model: keras.Model, images: np.ndarray, seed: int) -> None:
-        """Replaces the statistics of `model`, a network of the same recipe.
+        """Replaces the statistics of `model`, a network of the same recipe, by those of its weights.
 
-        Args:
-            model: has the weights to compute with.
-            images: uint8 (n, 28, 28); the first ROWS of them are used.
-            seed: of the distortion.
+        They are computed from the first ROWS of `images`, uint8 (n, 28, 28); `seed` is that of the distortion.
         """
-        pairs = list(zip(_normalisations(self._network), _normalisations(model), strict=True))
-        if not pairs:
+        moving, computed = _moving_statistics(model), _moving_statistics(self._network)
+        if not moving:
             return
-        for own, other in zip(self._network.trainable_variables, model.trainable_variables, strict=True):
-            own.assign(other)
-        for layer in self._network.layers:
-            if hasattr(layer, "seed_generator"):
-                layer.seed_generator.state.assign(np.random.default_rng(seed).integers(2**31, size=2))
-        batches = np.array_split(images[:ROWS], max(1, len(images[:ROWS]) // _BATCH))
-        means, variances = [], []  # of each batch, for each layer
-        for batch in batches:
+        assign(self._network.trainable_variables, values(model.trainable_variables))
+        seed_layers(self._network, np.random.default_rng(seed))
+        of_batches = []
+        for batch in np.array_split(images[:ROWS], max(1, len(images[:ROWS]) // _BATCH)):
             self._network(batch, training=True)
-            means.append([keras.ops.convert_to_numpy(own.moving_mean) for own, _ in pairs])
-            variances.append([keras.ops.convert_to_numpy(own.moving_variance) for own, _ in pairs])
-        for number, (_, layer) in enumerate(pairs):
-            mean = np.array([of_batch[number] for of_batch in means], np.float64)
-            variance = np.array([of_batch[number] for of_batch in variances], np.float64)
-            layer.moving_mean.assign(mean.mean(axis=0).astype(np.float32))
-            layer.moving_variance.assign((variance.mean(axis=0) + mean.var(axis=0)).astype(np.float32))
+            of_batches.append([np.float64(array) for array in values(computed)])
+        # means and variances of each normalisation, (batches, channels), in turns
+        arrays = [np.array(lines) for lines in zip(*of_batches, strict=True)]
+        for number in range(0, len(arrays), 2):
+            means, variances = arrays[number : number + 2]
+            moving[number].assign(means.mean(axis=0).astype(np.float32))
+            moving[number + 1].assign((variances.mean(axis=0) + means.var(axis=0)).astype(np.float32))
 
 
-def _normalisations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+def _moving_statistics(model: keras.Model) -> list[keras.Variable]:
+    """Returns the moving mean and the moving variance of each batch normalisation, in turns."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
