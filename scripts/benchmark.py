@@ -11,9 +11,10 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer.benchmark import PARTS, SLOW
+from digit_recognizer.benchmark import PARTS, SLOW, run_benchmark
 from digit_recognizer.files import UserError
 from digit_recognizer.recipes import check_value, did_you_mean, settable_fields
+from digit_recognizer.training import backend
 
 
 def parse() -> argparse.Namespace:
@@ -58,10 +59,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.benchmark.run import run_benchmark
-    from digit_recognizer.training import backend
-
     threads = options.threads or backend.cores()
     run_benchmark(options.input, options.output, options.parts, options.seeds, threads, options.quick)
 

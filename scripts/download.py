@@ -3,7 +3,7 @@
 from _src import cli
 
 from digit_recognizer.data import paths
-from digit_recognizer.kaggle.download import download
+from digit_recognizer.kaggle.client import download
 
 
 def main() -> None:

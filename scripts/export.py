@@ -22,7 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.inference.export import export
-    from digit_recognizer.inference.recognize import find_trained_run
+    from digit_recognizer.runs.directory import find_trained_run
 
     export(find_trained_run(options.output), options.file)
 

@@ -16,7 +16,8 @@ def main() -> None:
     add("--json", action="store_true", help="the same as JSON on standard output; no picture without --save")
     options = parser.parse_args()
     # imported once the options are known to be good: --help and a mistake are answered at once
-    from digit_recognizer.inference.recognize import find_trained_run, print_predictions
+    from digit_recognizer.inference.recognize import print_predictions
+    from digit_recognizer.runs.directory import find_trained_run
     from digit_recognizer.training import backend
 
     backend.choose()

@@ -35,10 +35,7 @@ class Table:
     first_line: int  # number of the first row's line in the file
 
     def check_rows(self) -> None:
-        """Raises UserError if there are no rows, or for the first one with more or fewer cells than the header.
-
-        pandas drops or adds some cells.
-        """
+        """Raises UserError without rows, and for the first with too many or too few cells: pandas drops or adds some."""
         if not self.body:
             raise UserError(f"{self.file} has a header and no rows: download it again")
         separator, columns = self.separator.encode(), len(self.names)
@@ -58,10 +55,8 @@ class Table:
     def numbers(self, greatest: dict[int, int]) -> np.ndarray:
         """Returns columns of whole numbers, uint8 (rows, columns).
 
-        Args:
-            greatest: the columns from left to right, each with its greatest possible value, 255 or less.
-
-        Raises UserError for the first cell that is not a whole number from 0 to that value.
+        `greatest` has the columns from left to right, each with its greatest possible value, 255 or less. Raises UserError
+        for the first cell that is not a whole number from 0 to that value.
         """
         columns, limits = list(greatest), list(greatest.values())
         # pandas also takes signs and cuts cells at a zero byte: it parses only plain digits itself
@@ -162,9 +157,9 @@ def _describe(cell: str, greatest: int) -> str:
 
 
 def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
-    """Returns the names of the id and label columns, and the ids; the labels in the file are placeholders.
+    """Returns the names of the id and label columns, and the ids; raises UserError without both or if an id occurs twice.
 
-    Raises UserError if it is no table of two columns, or if an id occurs twice.
+    The labels in the file are placeholders.
     """
     table = open_table(file)
     columns = [column for column, name in enumerate(table.names) if name]
@@ -220,10 +215,8 @@ def _sort_columns(table: Table, id_name: str, label_name: str) -> dict[str, list
         if kind != "pixel":
             continue
         if not match:
-            raise UserError(
-                f"{table.file}: its first line is {table.quoted_header()}, not the header label,pixel0,...,"
-                f"pixel{PIXELS - 1}: column {column + 1} is {quoted(name)}"
-            )
+            problem = f"not the header label,pixel0,...,pixel{PIXELS - 1}: column {column + 1} is {quoted(name)}"
+            raise UserError(f"{table.file}: its first line is {table.quoted_header()}, {problem}")
         positions.append((name, match[2], int(match[1] or 0) * SIDE + int(match[3])))
     if len(positions) != PIXELS or len(columns["id"]) > 1 or len(columns["label"]) > 1:
         counts = ", ".join(f"{len(columns[kind])} {kind}" for kind in columns)

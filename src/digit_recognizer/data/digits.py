@@ -82,8 +82,7 @@ class Dataset:
 def load(input: Path | None, add: Path | None = None) -> Dataset:
     """Returns the data in `input`, a folder or one of its files, or the built-in sample if `input` is None.
 
-    `add` is a folder of labelled pictures that every member learns from too. Raises UserError, naming file, row and
-    column, if data is missing or not of one of the formats.
+    Every member learns from the labelled pictures in the folder `add`, too. Raises UserError, naming file, row and column.
     """
     added = image_folder.read_added(add) if add else None
     if input is None:
@@ -127,10 +126,7 @@ def read_idx_files(*files: DataFile) -> Dataset:
 
 
 def read_folders(train: DataFile) -> Dataset:
-    """Reads the pictures in the folders 0 to 9 of a folder train, and those in the folder test beside it, if any.
-
-    The ids are the file names.
-    """
+    """Reads the pictures in train/0 to train/9 and those in the folder test beside it, if any; ids are the file names."""
     home = train.path.parent
     test = next((path for path in sorted(home.iterdir()) if path.name.lower() == "test"), home / "test")
     train_files, test_files = image_folder.list_classes(train.path), image_folder.list_test_pictures(test)
@@ -149,16 +145,13 @@ def read_folders(train: DataFile) -> Dataset:
 
 
 def _mnist(arrays: list[tuple[str, np.ndarray]]) -> Dataset:
-    """Returns data with labelled test rows and the ids 1 to n.
-
-    `arrays` are the training pictures, their labels, the test pictures and their labels, each after its name.
-    """
-    train, test = (
-        (images := mnist_files.to_images(*arrays[i]), mnist_files.to_labels(*arrays[i + 1], len(images)))
-        for i in (0, 2)
-    )
-    _check_several(arrays[1][0], train[1])
-    return Dataset(*train, *test, np.arange(1, len(test[1]) + 1).astype(str), kind="mnist")
+    """Returns data with the ids 1 to n of training pictures, their labels, test pictures, their labels, after their names."""
+    images, test_images = mnist_files.to_images(*arrays[0]), mnist_files.to_images(*arrays[2])
+    labels = mnist_files.to_labels(*arrays[1], len(images))
+    test_labels = mnist_files.to_labels(*arrays[3], len(test_images))
+    _check_several(arrays[1][0], labels)
+    ids = np.arange(1, len(test_labels) + 1).astype(str)
+    return Dataset(images, labels, test_images, test_labels, ids, kind="mnist")
 
 
 def _check_several(name: str, labels: np.ndarray) -> None:
@@ -168,9 +161,9 @@ def _check_several(name: str, labels: np.ndarray) -> None:
 
 
 def sample() -> Dataset:
-    """Returns the built-in sample: scikit-learn's 1,797 handwritten digits of 8 x 8, drawn as MNIST's are.
+    """Returns the built-in sample: scikit-learn's 1,797 handwritten digits, 1,300 of them training rows.
 
-    Each is scaled into 20 x 20 pixels in the middle of 28 x 28. 1,300 are training rows, 497 test rows.
+    Each of 8 x 8 pixels is scaled into 20 x 20 in the middle of 28 x 28, as MNIST's are.
     """
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits

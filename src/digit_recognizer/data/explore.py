@@ -30,48 +30,38 @@ def describe(dataset: Dataset) -> str:
     """Returns shapes, types, value ranges, label counts, duplicates, and the test rows that are training rows."""
     train, test = dataset.train_images, dataset.test_images
     blank = [np.count_nonzero(~images.any(axis=(1, 2))) for images in (train, test)]
+    unused = PIXELS - np.count_nonzero(train.any(axis=0))
     names, test_names = dataset.train_names, dataset.ids if dataset.kind == "folder" else None
     pairs = [[(test_names, row), (names, other)] for row, other in dataset.overlap]
+    arrays = {
+        "training pictures": train,
+        "training labels": dataset.train_labels,
+        "test pictures": test,
+        "test labels": dataset.test_labels,
+    }
+    columns = ["", "shape", "type", "least", "greatest", "mean"]
+    shapes = [
+        (name, " x ".join(map(str, array.shape)), array.dtype, array.min(), array.max(), round(array.mean(), 2))
+        for name, array in arrays.items()
+        if array is not None and array.size
+    ]
+    counts = pd.DataFrame(index=pd.Index(range(CLASSES), name="label"))
+    for name, labels in (("training", dataset.train_labels), ("test", dataset.test_labels)):
+        if labels is not None:
+            counts[f"{name} rows"] = rows = np.bincount(labels, minlength=CLASSES)
+            counts[f"{name} %"] = (100 * rows / rows.sum()).round(2)
     return "\n".join(
         [
-            _arrays(dataset).to_string(),
+            pd.DataFrame(shapes, columns=columns).set_index("").to_string(),
             "missing values: none (reading refuses them, with file, row and column)",
             f"pictures without ink: {blank[0]} training, {blank[1]} test; pixels without ink in every training "
-            f"picture: {PIXELS - np.count_nonzero(train.any(axis=0))} of {PIXELS}",
-            "",
-            _label_counts(dataset).to_string(na_rep=""),
-            "",
+            f"picture: {unused} of {PIXELS}\n",
+            f"{counts.to_string(na_rep='')}\n",
             _duplicates("training", train, dataset.train_labels, names),
             _duplicates("test", test, dataset.test_labels, test_names),
             f"test rows that are training rows too: {len(pairs)} of {len(test)}{_listed(pairs)}",
         ]
     )
-
-
-def _arrays(dataset: Dataset) -> pd.DataFrame:
-    arrays = {
-        "training pictures": dataset.train_images,
-        "training labels": dataset.train_labels,
-        "test pictures": dataset.test_images,
-        "test labels": dataset.test_labels,
-    }
-    lines = [
-        (name, " x ".join(map(str, array.shape)), array.dtype, array.min(), array.max(), round(array.mean(), 2))
-        for name, array in arrays.items()
-        if array is not None and array.size
-    ]
-    return pd.DataFrame(lines, columns=["", "shape", "type", "least", "greatest", "mean"]).set_index("")
-
-
-def _label_counts(dataset: Dataset) -> pd.DataFrame:
-    """Returns the count and the percentage of each label, in the training rows and in labelled test rows."""
-    table = pd.DataFrame(index=pd.Index(range(CLASSES), name="label"))
-    for name, labels in (("training", dataset.train_labels), ("test", dataset.test_labels)):
-        if labels is not None:
-            counts = np.bincount(labels, minlength=CLASSES)
-            table[f"{name} rows"] = counts
-            table[f"{name} %"] = (100 * counts / counts.sum()).round(2)
-    return table
 
 
 def _duplicates(name: str, images: np.ndarray, labels: np.ndarray | None, names: np.ndarray | None) -> str:
@@ -97,10 +87,7 @@ def _listed(groups: list[list[tuple[np.ndarray | None, int]]]) -> str:
 
 
 def draw_pictures(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> matplotlib.figure.Figure:
-    """Returns a sheet of the pictures in `rows`, int (n,), counted from 0, with their labels and row numbers.
-
-    `images` and `labels` are uint8 (m, 28, 28) and (m,).
-    """
+    """Returns a sheet of the pictures, uint8 (m, 28, 28), in `rows`, int (n,), with their labels and row numbers."""
     titles = [f"{labels[row]}  (row {row})" for row in rows]
     return _draw_grid(images[rows], titles, "training rows drawn at random")
 

@@ -18,35 +18,25 @@ FIELDS = ("folds", "repeats", "holdout", "holdout_rows", "seed")  # of a recipe,
 def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Returns the fold in which each row is validated: int8 (rows, repeats), -1 for never (holdout).
 
-    Each fold holds each class in about the proportion that all rows have (scikit-learn's stratified splitters); a
-    holdout of the first rows is not stratified. Prints which classes have no row.
-
-    Args:
-        labels: uint8 (rows,).
-        recipe: whose folds, repeats, holdout, holdout_rows and seed are used.
+    `labels` are uint8 (rows,). Each fold holds each class in about the proportion that all rows have (scikit-learn's
+    stratified splitters); a holdout of the first rows is not stratified. Prints which classes have no row.
 
     Raises UserError if a class has fewer rows than there are folds, or if all of its rows would be held out.
     """
-    missing = sorted(set(range(CLASSES)) - set(labels.tolist()))
-    if missing:
+    if missing := sorted(set(range(CLASSES)) - set(labels.tolist())):
         print(f"no training row has the label {', '.join(map(str, missing))}: no network will predict it")
-    return _split(labels, recipe)
-
-
-def _split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     classes, counts = np.unique(labels, return_counts=True)
     needed = max(recipe.folds, 2)
     if counts.min() < needed:
-        raise UserError(
-            f"the training rows: label {classes[counts.argmin()]} has {counts.min()} row(s), fewer than the "
-            f"{needed} that this split needs: take fewer --folds, or more data"
+        rare = (
+            f"label {classes[counts.argmin()]} has {counts.min()} row(s), fewer than the {needed} that this split needs"
         )
+        raise UserError(f"the training rows: {rare}: take fewer --folds, or more data")
     if recipe.holdout and recipe.holdout_rows == "first":
         is_validated = np.arange(len(labels)) < max(1, round(recipe.holdout * len(labels)))
         if missing := sorted(set(labels.tolist()) - set(labels[~is_validated].tolist())):
-            raise UserError(
-                f"the first rows are held out, and no other has the label {missing[0]}: add --set holdout_rows=random"
-            )
+            problem = f"the first rows are held out, and no other has the label {missing[0]}"
+            raise UserError(f"{problem}: add --set holdout_rows=random")
         return np.repeat(np.where(is_validated, 0, -1).astype(np.int8)[:, None], recipe.repeats, axis=1)
     if recipe.holdout:
         splitter = StratifiedShuffleSplit(recipe.repeats, test_size=recipe.holdout, random_state=recipe.seed)
@@ -65,14 +55,6 @@ def fingerprint(table: np.ndarray) -> str:
     return hashlib.sha256(table.tobytes()).hexdigest()
 
 
-def are_of(table: np.ndarray, labels: np.ndarray, recipe: Recipe) -> bool:
-    """Returns whether `table` is the split that `split` makes of these labels for this recipe."""
-    try:
-        return np.array_equal(table, _split(labels, recipe))
-    except UserError:  # a split that the user made, not the recipe
-        return False
-
-
 def adopt(recipe: Recipe, table: np.ndarray, options: Collection[str]) -> Recipe:
     """Returns the recipe with the folds, repeats, holdout and holdout_rows of an existing split.
 
@@ -87,10 +69,8 @@ def adopt(recipe: Recipe, table: np.ndarray, options: Collection[str]) -> Recipe
         shape |= {"holdout": share, "holdout_rows": "first" if rows[-1] == len(rows) - 1 else "random"}
     for name, value in shape.items():
         if name in options and getattr(recipe, name) != value:
-            raise UserError(
-                f"folds.csv has {name}={value}, not {getattr(recipe, name)}: leave that option out, take another "
-                "--output, or run scripts/split.py again"
-            )
+            advice = "leave that option out, take another --output, or run scripts/split.py again"
+            raise UserError(f"folds.csv has {name}={value}, not {getattr(recipe, name)}: {advice}")
     return change(recipe, shape)
 
 

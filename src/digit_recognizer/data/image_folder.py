@@ -45,10 +45,7 @@ class LabelledPictures:
 
 
 def list_classes(folder: Path) -> list[PictureFile]:
-    """Returns the files in the folders 0 to 9 of a folder; raises UserError for anything else in it.
-
-    A digit may have no folder, but no folder may be empty.
-    """
+    """Returns the files in the folders 0 to 9 of a folder; raises UserError for anything else in it and empty ones."""
     files = []
     for path in _visible(folder):
         if not path.is_dir() or not CLASS_FOLDER.fullmatch(path.name):
@@ -79,10 +76,7 @@ def _text(path: Path) -> str:
 
 
 def read_added(folder: Path) -> LabelledPictures:
-    """Returns the digits in the folders 0 to 9 of a folder of --add, or of the folder train in it.
-
-    Raises UserError as `list_classes` and `read_digits` do.
-    """
+    """Returns the digits in the folders 0 to 9 of a folder of --add, or of train in it; raises UserError."""
     if not folder.is_dir():
         raise UserError(f"--add {folder} is no folder: name one that holds pictures in folders 0 to 9")
     files = list_classes(folder / "train" if (folder / "train").is_dir() else folder)
@@ -97,10 +91,9 @@ def labels_of(files: Sequence[PictureFile]) -> np.ndarray:
 
 
 def read_digits(folder: Path, files: Sequence[PictureFile]) -> np.ndarray:
-    """Returns the digit in each file, uint8 (n, 28, 28).
+    """Returns the digit in each file, uint8 (n, 28, 28); a picture in MNIST's form is taken as it is.
 
-    A picture of 28 x 28 in MNIST's form is taken as it is; any other has to show one digit. Raises one UserError for all
-    files that cannot be read or do not show one digit; `folder` is where the message says they are.
+    Raises one UserError for all files that cannot be read or do not show one digit; it says that they are in `folder`.
     """
     # scikit-image takes a second to import, and other data does not need it
     from digit_recognizer.pictures.load import picture_warnings
@@ -109,17 +102,13 @@ def read_digits(folder: Path, files: Sequence[PictureFile]) -> np.ndarray:
         in_order = threads.map(_read_digit, [file.path for file in files])
         bar = tqdm(in_order, "pictures", len(files), leave=False, delay=1, disable=not paths.on_terminal())
         results = list(bar)
-    refused = [
-        f"{_text(file.path.relative_to(folder))} {result}"
-        for file, result in zip(files, results, strict=True)
-        if isinstance(result, str)
-    ]
+    pairs = zip(files, results, strict=True)
+    refused = [f"{_text(file.path.relative_to(folder))} {reason}" for file, reason in pairs if isinstance(reason, str)]
     if refused:
-        more = f"; and {len(refused) - _MAX_NAMES} others" if len(refused) > _MAX_NAMES else ""
-        raise UserError(
-            f"{folder}: {len(refused)} of {len(files)} pictures do not show one digit: "
-            f"{'; '.join(refused[:_MAX_NAMES])}{more}: replace or remove them"
-        )
+        reasons = "; ".join(refused[:_MAX_NAMES])
+        reasons += f"; and {len(refused) - _MAX_NAMES} others" * (len(refused) > _MAX_NAMES)
+        count = f"{len(refused)} of {len(files)} pictures do not show one digit"
+        raise UserError(f"{folder}: {count}: {reasons}: replace or remove them")
     return np.array(results, np.uint8).reshape(-1, SIDE, SIDE)
 
 

@@ -1,4 +1,4 @@
-"""Finds the data files in a folder: plain, gzipped or in zip archives, in folders below it, under any usual name.
+"""The formats of the data, and their files in a folder: plain or in archives, in folders below, under any usual name.
 
 Only the standard library is used: `run_all.sh` runs this module before anything is installed.
 """
@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from digit_recognizer import COMPETITION
-from digit_recognizer.data.formats import FORMATS, SAMPLE_SUBMISSION, Format, normalize, role_of
 from digit_recognizer.files import UserError, reading
 
+SAMPLE_SUBMISSION = "sample_submission.csv"  # without another file it is no data
 CLASS_FOLDER = re.compile("[0-9]")  # the name of a folder with pictures of that digit
 
 _LEVELS = 2  # of folders below the input folder, as in MNIST/raw
@@ -26,13 +25,62 @@ _GZIP = b"\x1f\x8b"  # how gzip archives begin
 _PICTURE = re.compile(r".*\.(png|jpe?g|tiff?|webp|gif|bmp|heic)", re.IGNORECASE)
 _SYSTEM_FILES = ("desktop.ini", "thumbs.db", "__macosx")
 
-# Contents that belong to no data file, by their first bytes.
-_OTHER_CONTENTS = {
+_COPY_MARK = re.compile(r"( ?\(\d+\)|( -)? copy( \d+)?|[ -]\d+)(?=\.|$)")  # such as " (1)", " - Copy" and "-1"
+_EXTRA_ENDING = re.compile(r"\.(gz|zip)$|(?<=\.csv)\.(csv|txt)$")
+
+_OTHER_CONTENTS = {  # that belong to no data file, by their first bytes
     b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV",
     _GZIP: "a gzip archive inside a gzip archive: unpack it",
     b"version https://git-lfs": "the pointer of Git LFS to a file that is not here: run git lfs pull",
     b"<": "a web page: download the file again",
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Format:
+    """A form in which data comes."""
+
+    name: str
+    reader: str  # a function in digits.py; by its name, because this module must not import NumPy
+    files: dict[str, str]  # the usual name of each file -> regular expression of its names in lower case
+
+
+# To add a format, add an entry here and its reader, which takes the files in this order, to digits.py.
+FORMATS = (
+    Format(
+        "the competition's CSVs",
+        "read_competition",
+        {"train.csv": r"train\.csv", "test.csv": r"test\.csv", SAMPLE_SUBMISSION: r"sample[_ -]?submission\.csv"},
+    ),
+    Format("pictures in folders", "read_folders", {"unpacked folders train/0 to train/9 with pictures": "train/"}),
+    Format(
+        "MNIST's CSVs",
+        "read_mnist_csvs",
+        {"mnist_train.csv": r".*mnist.*train.*\.csv", "mnist_test.csv": r".*mnist.*test.*\.csv"},
+    ),
+    Format("mnist.npz", "read_npz", {"mnist.npz": r".*mnist.*\.npz"}),
+    Format(
+        "MNIST's IDX files",
+        "read_idx_files",
+        {
+            "train-images-idx3-ubyte": r".*train-images.idx3-ubyte",
+            "train-labels-idx1-ubyte": r".*train-labels.idx1-ubyte",
+            "t10k-images-idx3-ubyte": r".*(t10k|test)-images.idx3-ubyte",
+            "t10k-labels-idx1-ubyte": r".*(t10k|test)-labels.idx1-ubyte",
+        },
+    ),
+)
+
+
+def _role_of(name: str, ending: str = "") -> tuple[Format, str] | None:
+    """Returns the format that has a file of this name, with `ending` appended, and its usual name; None if none has.
+
+    Small and capital letters, and the marks of a copy and of compression, do not count.
+    """
+    name = _COPY_MARK.sub("", name.lower())
+    name = _EXTRA_ENDING.sub("", _EXTRA_ENDING.sub("", name)) + ending
+    roles = ((format, usual_name, pattern) for format in FORMATS for usual_name, pattern in format.files.items())
+    return next(((format, usual) for format, usual, pattern in roles if re.fullmatch(pattern, name)), None)
 
 
 @dataclass(frozen=True)
@@ -57,21 +105,22 @@ class DataFile:
     @cached_property
     def role(self) -> tuple[Format, str] | None:
         """The format that has such a file, and its usual name there; None if no format has."""
-        return role_of(normalize(self.original_name) + "/" * self.is_folder)
+        return _role_of(self.original_name, "/" * self.is_folder)
 
     def read(self) -> bytes:
         """Returns the contents, without gzip; raises UserError if they are damaged or no data."""
         with reading(Path(str(self)), "get the file again"):
-            if not self.member:
-                data = _read(self.path.open("rb"))
-            else:
+            if self.member:
                 with zipfile.ZipFile(self.path) as archive:
                     try:
-                        data = _read(archive.open(self.member))
+                        data = archive.open(self.member).read(_MAX_BYTES + 1)
                     except RuntimeError as error:  # a password, or a compression that Python does not know
                         raise UserError(f"{self}: {error}: unpack it by hand") from None
+            else:
+                with self.path.open("rb") as file:
+                    data = file.read(_MAX_BYTES + 1)
             if data[:2] == _GZIP:
-                data = _read(gzip.GzipFile(fileobj=io.BytesIO(data)))
+                data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise UserError(f"{self} holds more than {_MAX_BYTES / 1e9:g} GB: it is not a file of digits")
         if not data or data.isspace():
@@ -80,12 +129,6 @@ class DataFile:
             if data[:100].lstrip().startswith(start) and not self.original_name.lower().endswith(".npz"):
                 raise UserError(f"{self} is {what}")
         return data
-
-
-def _read(stream: IO[bytes] | gzip.GzipFile) -> bytes:
-    """Returns the contents of a stream, or their beginning if they are too long, and closes it."""
-    with stream:
-        return stream.read(_MAX_BYTES + 1)
 
 
 def is_hidden(path: Path) -> bool:
@@ -107,17 +150,16 @@ def list_files(folder: Path, levels: int = _LEVELS, is_top: bool = True) -> Iter
             yield from list_files(path, levels - 1, is_top=False)
         elif path.is_file() or not path.exists():  # a broken link
             # of test/test.csv and test.csv/test.csv, the folder belongs to the file
-            role, name = role_of(normalize(path.name)), normalize(folder.name)
-            is_wrapped = not is_top and len(paths) == 1 and role and role in (role_of(name), role_of(f"{name}.csv"))
+            roles = _role_of(folder.name), _role_of(folder.name, ".csv")
+            is_wrapped = not is_top and len(paths) == 1 and _role_of(path.name) and _role_of(path.name) in roles
             yield from _expand(path, folder.parent if is_wrapped else folder)
 
 
 def _holds_classes(folder: Path) -> bool:
     """Returns whether this is a folder such as train with a folder for at least one digit."""
     try:
-        return bool(role_of(normalize(folder.name) + "/")) and any(
-            CLASS_FOLDER.fullmatch(path.name) and path.is_dir() for path in folder.iterdir()
-        )
+        classes = (path for path in folder.iterdir() if CLASS_FOLDER.fullmatch(path.name) and path.is_dir())
+        return bool(_role_of(folder.name, "/")) and any(classes)
     except OSError:  # `list_files` says why
         return False
 
@@ -167,9 +209,8 @@ def find_files(input: Path) -> tuple[Format, list[DataFile]]:
     files = given or list(list_files(input))
     # unpacked files go before archives, unless an archive of another format is further up
     sets = _nearest(file for file in files if not file.member)
-    for folder, format in _nearest(file for file in files if file.member):
-        if all(folder in other.parents and format != other_format for other, other_format in sets):
-            sets.append((folder, format))
+    zipped = _nearest(file for file in files if file.member)
+    sets += [(top, form) for top, form in zipped if all(top in at.parents and form != other for at, other in sets)]
     if not sets:
         raise _missing(f"{input} holds no data", FORMATS, files, input if not given else input.parent)
     if len(sets) > 1:
@@ -183,14 +224,13 @@ def find_files(input: Path) -> tuple[Format, list[DataFile]]:
 
 def _choose(format: Format, usual_name: str, files: list[DataFile], given: list[DataFile]) -> DataFile:
     """Returns the file with this role: one that was given, else an unpacked one, else one with the usual name."""
-    ranks: dict[tuple[bool, int, bool], set[DataFile]] = {}
-    for file in files:
-        if file.role == (format, usual_name) and not file.problem:
-            rank = file not in given, len(Path(file.member).parts), file.original_name != usual_name
-            ranks.setdefault(rank, set()).add(file)
-    if not ranks:
+    candidates = {file for file in files if file.role == (format, usual_name) and not file.problem}
+    if not candidates:
         raise _missing(f"{files[0].folder / usual_name} is missing", (format,), files, files[0].folder)
-    best, *others = sorted(ranks[min(ranks)], key=str)
+    ranks = {
+        file: (file not in given, len(Path(file.member).parts), file.original_name != usual_name) for file in candidates
+    }
+    best, *others = sorted((file for file in ranks if ranks[file] == min(ranks.values())), key=str)
     if others:
         raise UserError(f"{best} and {others[0]} could both be {usual_name}: move one of them away")
     return best
@@ -198,9 +238,8 @@ def _choose(format: Format, usual_name: str, files: list[DataFile], given: list[
 
 def _missing(what: str, formats: Iterable[Format], files: list[DataFile], folder: Path) -> UserError:
     """Returns the error for missing data: a file that cannot be read, else the files that are there."""
-    for file in files:
-        if file.problem:
-            return UserError(f"{file} {file.problem}")
+    if problems := [file for file in files if file.problem]:
+        return UserError(f"{problems[0]} {problems[0].problem}")
     if files and all(_PICTURE.fullmatch(file.original_name) for file in files):
         formats = [format for format in formats if format.reader == "read_folders"] or formats
     wanted = "; or ".join(", ".join(format.files) for format in formats)

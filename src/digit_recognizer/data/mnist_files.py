@@ -13,10 +13,9 @@ _UNSIGNED_BYTES = 0x0800  # in a magic number, to which the number of dimensions
 
 
 def read_idx(file: DataFile) -> np.ndarray:
-    """Returns the uint8 array of an IDX file.
+    """Returns the uint8 array of an IDX file; raises UserError if the file is anything else.
 
-    The format, http://yann.lecun.com/exdb/mnist: a magic number and the size of each dimension as big-endian int32,
-    then the bytes. Raises UserError if the file is anything else.
+    Source: http://yann.lecun.com/exdb/mnist: a magic number and each dimension as big-endian int32, then the bytes.
     """
     data = file.read()
     dimensions = int.from_bytes(data[:4]) - _UNSIGNED_BYTES
@@ -32,10 +31,7 @@ def read_idx(file: DataFile) -> np.ndarray:
 
 
 def read_npz(file: DataFile) -> list[tuple[str, np.ndarray]]:
-    """Returns the arrays x_train, y_train, x_test and y_test of an npz file, each after its name for messages.
-
-    Raises UserError if an array is missing, damaged or pickled.
-    """
+    """Returns x_train, y_train, x_test and y_test of an npz file, each after its name; raises UserError if damaged."""
     data, arrays = file.read(), []
     try:
         archive = np.load(io.BytesIO(data), allow_pickle=False)
@@ -59,7 +55,7 @@ def read_npz(file: DataFile) -> list[tuple[str, np.ndarray]]:
 def to_images(name: str, array: np.ndarray) -> np.ndarray:
     """Returns pictures, flat or not, of whole numbers from 0 to 255 or numbers from 0 to 1, as uint8 (n, 28, 28).
 
-    `name` is for the UserError that is raised for anything else.
+    Raises UserError, which begins with `name`, for anything else.
     """
     shapes = ((SIDE, SIDE), (SIDE, SIDE, 1), (1, SIDE, SIDE), (PIXELS,))
     if array.size == 0 or array.shape[1:] not in shapes:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from digit_recognizer import COMPETITION
 from digit_recognizer.data import input_files
-from digit_recognizer.data.formats import FORMATS
-from digit_recognizer.data.input_files import by_hand, data_folders, is_hidden
+from digit_recognizer.data.input_files import FORMATS, by_hand, data_folders, is_hidden
 from digit_recognizer.files import ROOT, UserError
 
 KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # of a session; a rehearsal has it elsewhere
@@ -61,10 +60,8 @@ def resolve(input: Path | None, output: Path | None) -> Locations:
     """
     folder = input_folder(input)
     if needs_download(input):
-        raise UserError(
-            f"{folder} holds no data: run python scripts/download.py, or {by_hand(COMPETITION, folder)} (the sample "
-            "runs only without Kaggle credentials)"
-        )
+        advice = f"run python scripts/download.py, or {by_hand(COMPETITION, folder)}"
+        raise UserError(f"{folder} holds no data: {advice} (the sample runs only without Kaggle credentials)")
     is_sample = input is None and _is_empty(folder)
     return Locations(None if is_sample else folder, output_folder(output, "sample" if is_sample else "run"))
 
@@ -94,14 +91,10 @@ def output_folder(output: Path | None, name: str = "run") -> Path:
     return output or (KAGGLE / "working" if on_kaggle() else Path(os.path.relpath(ROOT / "output" / name)))
 
 
-def in_notebook() -> bool:
-    """Returns whether this runs in a notebook's cell, also by `!`, which gives the command a terminal of its own."""
-    return "JPY_PARENT_PID" in os.environ  # set by Jupyter for its kernels
-
-
 def on_terminal() -> bool:
     """Returns whether a bar on stderr moves; elsewhere each of its steps would be a line."""
-    return sys.stderr.isatty() and not in_notebook()
+    # Jupyter sets the variable for its kernels; `!` in a notebook's cell gives a command a terminal of its own
+    return sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ
 
 
 def on_kaggle() -> bool:
@@ -138,10 +131,8 @@ def _mounted_data() -> Path:
             return folder
     folders = data_folders(input_files.list_files(mounted, levels=_KAGGLE_LEVELS))
     if not folders:
-        raise UserError(
-            f"{mounted} holds no data: attach the competition {COMPETITION} to the notebook (Add Input), or give "
-            "--input DIR"
-        )
+        advice = f"attach the competition {COMPETITION} to the notebook (Add Input), or give --input DIR"
+        raise UserError(f"{mounted} holds no data: {advice}")
     return min(folders, key=lambda folder: (FORMATS[0] not in folders[folder], folder))
 
 

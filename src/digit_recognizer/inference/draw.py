@@ -15,7 +15,7 @@ import numpy as np
 from digit_recognizer.data.digits import SIDE
 from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError
-from digit_recognizer.inference.show import PictureResult
+from digit_recognizer.inference.recognize import PictureResult
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.results.ensemble import trained_models
 from digit_recognizer.results.page import content_policy, render
@@ -40,10 +40,7 @@ _HEADERS = {
 
 
 def serve(run: Run, port: int = 0) -> None:
-    """Serves the page on `port` of this machine, 0 for a free one, until the process is interrupted.
-
-    Raises UserError if there is no such port or it is taken, or if a network cannot be loaded.
-    """
+    """Serves the page on `port` of this machine, 0 for a free one, until the process is interrupted; raises UserError."""
     models, settings = trained_models(run), run.require_settings()
     is_sample = settings.get("data") == "sample"
     try:
@@ -56,7 +53,8 @@ def serve(run: Run, port: int = 0) -> None:
     try:
         address = f"http://{_ADDRESS}:{server.server_port}/"
         print(f"{address} is the page to draw on; Ctrl-C ends it", flush=True)
-        if _has_display():
+        # without a display, Python may start a browser of the terminal's
+        if sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ:
             webbrowser.open(address)
         backend.start(settings.get("threads") or backend.cores())
         server.load(models)
@@ -65,11 +63,6 @@ def serve(run: Run, port: int = 0) -> None:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def _has_display() -> bool:
-    """Returns whether a browser can open a window; without a display, Python may start one of the terminal's."""
-    return sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
 
 
 class DrawServer(ThreadingHTTPServer):
@@ -149,7 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
         refusal = self._refusal(length)
         if refusal:
-            self._discard(length or 0)
+            # the body is read up to a limit: a browser that is still sending does not see the answer
+            left = min(length or 0, 10 * MOST_BYTES)
+            while left > 0 and (part := self.rfile.read(min(left, 2**16))):
+                left -= len(part)
             self._answer(*refusal)
             return
         body = self.rfile.read(length)
@@ -178,12 +174,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_host_allowed(self) -> bool:
         """Returns whether the page is addressed as this machine: a stranger's name may lead here, too."""
         return self.headers.get("Host", "").rpartition(":")[0] in _NAMES
-
-    def _discard(self, length: int) -> None:
-        """Reads a body up to a limit: a browser that is still sending does not see the answer."""
-        left = min(length, 10 * MOST_BYTES)
-        while left > 0 and (part := self.rfile.read(min(left, 2**16))):
-            left -= len(part)
 
     def _answer(self, status: HTTPStatus, text: str, kind: str = "plain") -> None:
         body = text.encode()

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_array, eye_array, vstack
 
-from digit_recognizer import recipes
 from digit_recognizer.data import digits
 from digit_recognizer.data.digits import CLASSES, PIXELS, SIDE
 from digit_recognizer.files import UserError, atomic, check_target
-from digit_recognizer.inference.recognize import announced
 from digit_recognizer.results.ensemble import trained_models
-from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.directory import Run, announced
 from digit_recognizer.training import backend
 
 if TYPE_CHECKING:
@@ -47,11 +45,11 @@ class Format:
 def export(run: Run, file: Path) -> None:
     """Writes the ensemble of `run` to `file` in the format of its ending, checks it, and prints how to use it.
 
-    The network maps uint8 (n, 28, 28) to float32 (n, 10), what predict.py predicts. It computes in float32. The
-    file is written whole, or not at all if its predictions differ from the members' mean.
+    The network maps uint8 (n, 28, 28) to float32 (n, 10), what predict.py predicts. It computes in float32. The file is
+    written whole, or not at all if its predictions differ from the members' mean.
 
-    Raises UserError for an unknown ending, if a package is not installed, if the file cannot be written, if the run
-    is not trained or if one of its networks is damaged.
+    Raises UserError for an unknown ending, if a package is not installed, if the file cannot be written, if the run is not
+    trained or if one of its networks is damaged.
     """
     format = _format_of(file)
     models, settings = trained_models(run), run.require_settings()
@@ -93,30 +91,32 @@ def _format_of(file: Path) -> Format:
 def build_network(models: dict[Path, float]) -> tuple["keras.Model", int]:
     """Returns the ensemble as one network of Keras' own layers, and the largest number of views of a member.
 
-    It computes what `Ensemble` predicts, but every view of every picture. `models` are paths of model.keras in
-    run directories, with weights that sum to 1. Needs `backend.start`.
+    It computes what `Ensemble` predicts, but every view of every picture. `models` are paths of model.keras in run
+    directories, with weights that sum to 1. Needs `backend.start`.
     """
-    from keras import Input, Model, layers, utils
+    from keras import Input, Model, layers, ops, utils
 
-    from digit_recognizer.training.predict import load_model, views_of
+    from digit_recognizer.training.predict import CERTAIN, load_model, recipe_of, views_of
 
     utils.clear_session()  # layers have the same names in every process
     pixels = Input((SIDE, SIDE), dtype="uint8", name="pixels")
-    inputs: dict[tuple, Any] = {(): pixels}  # by their views, which members share
+    inputs: dict[tuple, Any] = {}  # by their views, which members share
     weighted = []
     for number, (path, weight) in enumerate(models.items(), start=1):
-        recipe = recipes.from_json(Run(path.parents[1]).require_settings())
-        member = load_model(path, recipe)
+        recipe = recipe_of(path)
+        member, views = load_model(path, recipe), recipe.tta_views
         member.name = f"member_{number}"
-        key = (recipe.tta_views, *recipe.augmentation.values()) if recipe.tta_views else ()
-        if key not in inputs:
+        key = (views, *recipe.augmentation.values())
+        if views and key not in inputs:
             inputs[key] = _view(pixels, views_of(recipe))
-        probabilities = member(inputs[key])
-        if recipe.tta_views:
-            probabilities = _mean_over_views(probabilities, recipe.tta_views)
+        probabilities = member(inputs[key] if views else pixels)
+        if views:  # the mean over them, unless the picture itself is certain
+            probabilities = ops.reshape(probabilities, (-1, 1 + views, CLASSES))
+            plain, mean = probabilities[:, 0], ops.mean(probabilities[:, 1:], axis=1)
+            probabilities = ops.where(ops.max(plain, axis=-1, keepdims=True) < CERTAIN, mean, plain)
         weighted.append(layers.Rescaling(weight, name=f"weighted_{number}")(probabilities))
     mean = layers.Add(name="probabilities")(weighted) if len(weighted) > 1 else weighted[0]
-    return Model(pixels, mean, name="ensemble"), max(key[0] if key else 0 for key in inputs)
+    return Model(pixels, mean, name="ensemble"), max((key[0] for key in inputs), default=0)
 
 
 def _view(pixels: "keras.KerasTensor", views: list[csr_array]) -> "keras.KerasTensor":
@@ -134,17 +134,6 @@ def _view(pixels: "keras.KerasTensor", views: list[csr_array]) -> "keras.KerasTe
     flat = ops.cast(ops.reshape(pixels, (-1, PIXELS)), "float32")
     read = ops.reshape(ops.take(flat, sources.ravel(), axis=1), (-1, *sources.shape))
     return ops.cast(ops.reshape(ops.round(ops.sum(read * weights, axis=-1)), (-1, SIDE, SIDE)), "uint8")
-
-
-def _mean_over_views(probabilities: "keras.KerasTensor", views: int) -> "keras.KerasTensor":
-    """Returns the mean over the views of a picture, or its own probabilities if they are certain."""
-    from keras import ops
-
-    from digit_recognizer.training.predict import CERTAIN
-
-    probabilities = ops.reshape(probabilities, (-1, 1 + views, CLASSES))
-    plain, mean = probabilities[:, 0], ops.mean(probabilities[:, 1:], axis=1)
-    return ops.where(ops.max(plain, axis=-1, keepdims=True) < CERTAIN, mean, plain)
 
 
 def _write(network: "keras.Model", format: Format, file: Path, images: np.ndarray, expected: np.ndarray) -> float:
@@ -173,9 +162,8 @@ def _write(network: "keras.Model", format: Format, file: Path, images: np.ndarra
             if isinstance(error, OSError) or not isinstance(error, Exception):
                 raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__  # a converter can raise nearly anything
-            raise UserError(
-                f"{file.name[1:]} cannot be written ({reason}): take another format, such as .keras"
-            ) from None
+            problem = f"{file.name[1:]} cannot be written ({reason})"
+            raise UserError(f"{problem}: take another format, such as .keras") from None
 
 
 def _load_keras(file: Path) -> Predict:

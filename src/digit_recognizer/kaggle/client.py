@@ -1,4 +1,4 @@
-"""The kaggle client, version 2.0 or later: authenticated, silent, and with errors that say what to do.
+"""The kaggle client, version 2.0 or later, and the download: silent, and with errors that say what to do.
 
 It is imported only when it is needed: its import authenticates, and version 2.0 then exits if that fails.
 """
@@ -10,17 +10,22 @@ import json
 import math
 import os
 import re
+import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 from digit_recognizer.data import paths
-from digit_recognizer.files import UserError, reading
+from digit_recognizer.data.input_files import by_hand
+from digit_recognizer.data.paths import FILES
+from digit_recognizer.files import UserError, atomic, reading
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two requests of `poll`
 BACK_OFF = 1.5  # factor from one pause to the next
+_STAGING = ".download"  # in the input folder: the archive, until its files are unpacked
 
 _SETTINGS = "https://www.kaggle.com/settings/api"
 _NEW_TOKEN = f"make a new token at {_SETTINGS} and put it there, as UTF-8 without BOM"
@@ -32,10 +37,7 @@ _FAULTS = {
     ("InvalidSchema", "SOCKS"): "the proxy is a SOCKS proxy, which needs PySocks: pip install pysocks",
     ("InvalidURL", ""): "HTTPS_PROXY is not the address of a proxy, such as http://HOST:PORT",
     ("ValueError", "Invalid header value"): f"the Kaggle token contains a line break: {_NEW_TOKEN}",
-    (
-        "SSLError",
-        "",
-    ): "no trusted TLS connection: set REQUESTS_CA_BUNDLE to your company's certificate, check HTTPS_PROXY",
+    ("SSLError", ""): "no trusted TLS connection: set REQUESTS_CA_BUNDLE to a company's certificate, check HTTPS_PROXY",
     ("OSError", "CA certificate bundle"): "REQUESTS_CA_BUNDLE names a file that does not exist: correct it",
     ("ProxyError", " 407 "): _PASSWORD,
     ("ConnectionError", "Max retries exceeded"): "no connection to Kaggle: check the network and HTTPS_PROXY",
@@ -67,11 +69,11 @@ def connect() -> Any:
     """
     place = paths.credentials_place()
     if place is None:
-        raise UserError(
-            f'no Kaggle credentials: make a token at {_SETTINGS} ("Generate New Token") and put it into '
-            "~/.kaggle/access_token or the variable KAGGLE_API_TOKEN; KAGGLE_USERNAME and KAGGLE_KEY, kaggle.json and "
-            "`kaggle auth login` work too"
+        advice = (
+            f'make a token at {_SETTINGS} ("Generate New Token") and put it into ~/.kaggle/access_token or the variable'
         )
+        others = "KAGGLE_USERNAME and KAGGLE_KEY, kaggle.json and `kaggle auth login` work too"
+        raise UserError(f"no Kaggle credentials: {advice} KAGGLE_API_TOKEN; {others}")
     version = importlib.metadata.version("kaggle")
     if int(version.partition(".")[0]) < 2:
         raise UserError(f"kaggle {version} is too old, 2.0 is needed: pip install --upgrade kaggle")
@@ -117,11 +119,9 @@ def quoted(text: str | None) -> str:
 
 @contextmanager
 def kaggle_request(name: str) -> Iterator[io.StringIO]:
-    """Runs a block that calls the client, hides what it prints, and turns its errors into UserErrors.
+    """Runs a block that calls the client, hides and yields what it prints, and turns its errors into UserErrors.
 
-    Its output and its errors may contain an address with its signature. `name` is the competition, or OWNER/KERNEL, for
-    the message. Yields what the client prints.
-
+    Its output and its errors may contain an address with its signature. `name` is the competition, or OWNER/KERNEL.
     Raises NotDoneError if Kaggle refuses the request, OSError if the client cannot write a file, else UserError.
     """
     output = io.StringIO()
@@ -164,10 +164,10 @@ def _explain_answer(response: Any, name: str) -> str:
 
 
 def poll(look: Callable[[], tuple[str, bool]], what: str, seconds: float = math.inf) -> None:
-    """Calls `look` with growing pauses until it reports the last state or the time is up; prints each new state.
+    """Calls `look` with growing pauses until it reports the last state, or `seconds` are over; prints each new state.
 
     `look` returns a state in words, and whether it is the last one. If a later look raises UserError, that is a state
-    too: the connection may come back. `what` is waited for, `seconds` at most; 0 calls `look` once.
+    too: the connection may come back.
     """
     began, pause, last_state = time.monotonic(), FIRST_PAUSE, ""
     while True:
@@ -185,3 +185,57 @@ def poll(look: Callable[[], tuple[str, bool]], what: str, seconds: float = math.
             return
         time.sleep(min(pause, seconds - elapsed))
         pause = min(pause * BACK_OFF, LONGEST_PAUSE)
+
+
+def download(competition: str, folder: Path) -> None:
+    """Puts the competition's files into `folder`, unless they are there, and prints their names and sizes.
+
+    An archive COMPETITION.zip in `folder` is unpacked instead of a download. An interrupted download is continued.
+    Raises UserError if this fails; no file is half written.
+    """
+    archive = folder / f"{competition}.zip"
+    if all((folder / name).is_file() for name in FILES):
+        print(f"{folder} has {', '.join(FILES)} already: nothing is downloaded")
+    else:
+        unpack(archive if archive.exists() else _fetch(competition, folder), folder)
+    if (folder / _STAGING).exists():
+        shutil.rmtree(folder / _STAGING)
+    print("\n".join(f"{folder / name}: {(folder / name).stat().st_size:,} bytes" for name in FILES))
+
+
+def _fetch(competition: str, folder: Path) -> Path:
+    """Downloads the archive, or the rest of it, and returns its path."""
+    archive = folder / _STAGING / f"{competition}.zip"
+    try:
+        api = connect()
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        part = f" ({archive.stat().st_size:,} bytes have arrived before)" if archive.exists() else ""
+        print(f"downloading {archive}{part}", flush=True)
+        with kaggle_request(competition):
+            api.competition_download_files(competition, path=str(archive.parent), quiet=True)
+        if not archive.exists():
+            raise UserError(f"no zip archive of {competition} has arrived: check --competition and the network")
+    except UserError as error:
+        with suppress(OSError):  # something has arrived
+            archive.parent.rmdir()
+        raise UserError(f"{error}; or {by_hand(competition, folder)}") from None
+    return archive
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Writes the competition's files, and nothing else, from `archive` into `folder`.
+
+    Raises UserError, and writes nothing, if the archive is damaged or lacks a file, or if `folder` has a file of the
+    same name with other contents.
+    """
+    print(f"unpacking {archive}", flush=True)
+    with reading(archive, "remove it, and run the same command again"), zipfile.ZipFile(archive) as file:
+        if missing := [name for name in FILES if name not in file.namelist()]:
+            raise UserError(f"{archive} has no {missing[0]}: remove it, and take another --competition")
+        contents = {folder / name: file.read(name) for name in FILES}
+    for path, content in contents.items():
+        if path.exists() and path.read_bytes() != content:
+            raise UserError(f"{path} differs from that in {archive}: move it away, or take another --input")
+    for path, content in contents.items():
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)

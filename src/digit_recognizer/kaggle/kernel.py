@@ -30,8 +30,8 @@ def make_metadata(
 ) -> dict[str, Any]:
     """Returns the contents of kernel-metadata.json; raises UserError for a title that Kaggle refuses.
 
-    `owner` is a user's name at Kaggle, or None for the name that the client knows. `accelerator` is a key of
-    ACCELERATORS. `previous` is OWNER/KERNEL whose output is mounted too, or None.
+    `owner` None is the name that the client knows. `accelerator` is a key of ACCELERATORS. The output of the kernel
+    `previous`, OWNER/KERNEL, is mounted too.
     """
     from slugify import slugify  # which the kaggle client uses too
 
@@ -54,10 +54,10 @@ def make_metadata(
 
 
 def pack(folder: Path, metadata: dict[str, Any], options: list[str]) -> None:
-    """Writes the notebook and kernel-metadata.json into `folder`.
+    """Writes the notebook, which trains with `options` of train.py, and kernel-metadata.json into `folder`.
 
-    The kernel trains with `options` of train.py. By default it has a time budget and continues from the output of the
-    previous kernel. The same project with the same options gives the same bytes.
+    By default it has a time budget and continues from the output of the previous kernel. The same project with the same
+    options gives the same bytes.
     """
     given = {option.partition("=")[0] for option in options}
     if "--time-budget" not in given:
@@ -106,10 +106,7 @@ def next_steps(folder: Path, name: str) -> str:
 
 
 def push(folder: Path, name: str) -> None:
-    """Pushes the kernel OWNER/KERNEL that `pack` wrote to `folder`, which starts it.
-
-    Raises UserError if Kaggle refuses it.
-    """
+    """Pushes the kernel OWNER/KERNEL in `folder`, which starts it; raises UserError if Kaggle refuses it."""
     api = connect()
     with kaggle_request(name):
         answer = api.kernels_push(str(folder))
@@ -123,7 +120,6 @@ def push(folder: Path, name: str) -> None:
 def wait_and_fetch(folder: Path, name: str) -> None:
     """Waits for the end of the kernel OWNER/KERNEL and downloads its output to `folder`/output, whole or not at all.
 
-    An interruption ends the waiting only: the kernel goes on at Kaggle.
     Raises UserError if the kernel ends with an error, or if it cannot be followed or its output cannot be fetched.
     """
     api = connect()

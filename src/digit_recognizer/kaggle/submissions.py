@@ -4,6 +4,7 @@ The message of a submission ends with a key: the first eight digits of the SHA-2
 submissions is searched for it, so the same bytes are recognized even if Kaggle's answer or our record was lost.
 """
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from digit_recognizer.data import digits
+from digit_recognizer.data import digits, paths
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError, read_json, reading, write_json
@@ -21,7 +22,7 @@ from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import covered_rows, load_oof
 from digit_recognizer.runs.plan import check_data
 
-LOW_ACCURACY = 0.9  # out of fold; a run below it is sent with --yes only
+LOW_ACCURACY = 0.9  # out of fold; submit.py asks before it sends a run below it
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ def submit(
     yes: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Checks a run's submission.csv, sends it, waits for its score and prints it.
+    """Checks the submission.csv of the run of `locations`, sends it, waits for its score and prints it.
 
-    The run is that of `locations`, trained on their data. `message` is what Kaggle shows; None: made of the run.
-    `seconds` are waited for the score at most. `yes` sends in spite of doubts, `dry_run` does everything but send.
+    `message` is what Kaggle shows; None: made of the run. `seconds` are waited for the score at most. If there are doubts,
+    a person is asked on a terminal; `yes` sends all the same, `dry_run` does everything but send.
 
     Raises UserError if the file is not the run's, the run is not of this data, there are doubts, or Kaggle refuses it
     or cannot score it.
@@ -88,40 +89,39 @@ def _prepare(run: Run, dataset: Dataset, competition: str, message: str | None) 
     """Checks that submission.csv is the run's and of this data, and returns its entry for submissions.json."""
     if dataset.kind != "competition":
         raise UserError(f"{dataset.kind} data is never sent: run scripts/download.py, or give the run's --input")
-    check_data(run, dataset)
-    advice = "run python scripts/ensemble.py again"
+    settings, advice = check_data(run, dataset), "run python scripts/ensemble.py again"
     with reading(run.submission, advice):
         digest = sha256(run.submission.read_bytes()).hexdigest()
     if read_json(run.ensemble_json, advice).get("submission_sha256") != digest:
         raise UserError(f"{run.submission} is not the file that scripts/ensemble.py wrote: {advice}")
     oof = load_oof(run.oof_probabilities, len(dataset.train_labels))
     accuracy = float((oof.argmax(axis=1) == dataset.train_labels)[covered_rows(oof)].mean())
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    submission = Submission(now, competition, digest, message or _default_message(run, accuracy), accuracy)
+    weights, missing = read_ensemble(run)
+    parts = [settings["name"], f"{len(weights)} members"]
+    parts += [f"{len(missing)} not finished"] if missing else []
+    parts += [f"seed {settings['seed']}"] if "seed" in settings else []  # a blend has none
+    parts += [f"out-of-fold accuracy {accuracy:.5f}"]
+    parts += [f"commit {settings['commit']}"] if settings.get("commit") else []
     print(f"{run.submission}: {len(dataset.ids)} rows, as scripts/ensemble.py wrote them for this data")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    submission = Submission(now, competition, digest, message or ", ".join(parts), accuracy)
     return replace(submission, message=f"{submission.message} {submission.key}")
 
 
-def _default_message(run: Run, accuracy: float) -> str:
-    """Returns the run's recipe, number of members, seed, out-of-fold accuracy and commit in words."""
-    settings, (weights, missing) = run.require_settings(), read_ensemble(run)
-    parts = [settings["name"], f"{len(weights)} members"]
-    if missing:
-        parts.append(f"{len(missing)} not finished")
-    if "seed" in settings:  # not of a blend
-        parts.append(f"seed {settings['seed']}")
-    parts.append(f"out-of-fold accuracy {accuracy:.5f}")
-    if settings.get("commit"):
-        parts.append(f"commit {settings['commit']}")
-    return ", ".join(parts)
-
-
 def _doubts(submission: Submission, earlier: Sequence[Submission]) -> list[str]:
-    """Returns why only --yes should send it: a low accuracy, or earlier submissions of the same bytes."""
+    """Returns why a person should decide: a low accuracy, or earlier submissions of the same bytes."""
     accuracy, same = submission.out_of_fold_accuracy, (submission.sha256, submission.competition)
     sent = [entry for entry in earlier if (entry.sha256, entry.competition) == same]
     doubts = [f"the out-of-fold accuracy is only {accuracy:.5f}"] if accuracy < LOW_ACCURACY else []
     return doubts + [f"the same bytes were sent to {entry.competition} at {entry.time}: {entry}" for entry in sent]
+
+
+def _ask(question: str) -> bool:
+    """Returns whether a person answers yes; without a terminal nobody does."""
+    if not sys.stdin.isatty() or not paths.on_terminal():
+        return False
+    print(f"{question} [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _send(run: Run, submission: Submission, yes: bool) -> None:
@@ -138,9 +138,9 @@ def _send(run: Run, submission: Submission, yes: bool) -> None:
             earlier.append(_updated(replace(submission, time=f"{item.date} UTC"), {competition: [item]}))
     if earlier:
         write_submissions(run, earlier)
-    doubts = _doubts(submission, earlier)
-    if doubts and not yes:
-        raise UserError(f"{run.submission} is not sent, because {'; '.join(doubts)}: --yes sends it all the same")
+    doubts = "; ".join(_doubts(submission, earlier))
+    if doubts and not yes and not _ask(f"{doubts}: send {run.submission} all the same?"):
+        raise UserError(f"{run.submission} is not sent, because {doubts}: --yes sends it all the same")
     write_submissions(run, [*earlier, submission])
     try:
         with kaggle_request(competition):

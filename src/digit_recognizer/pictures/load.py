@@ -38,10 +38,7 @@ class Picture:
 
 @contextmanager
 def picture_warnings() -> Iterator[None]:
-    """Makes an error of Pillow's warning of a huge picture, and hides its others, of odd metadata.
-
-    All threads of a process share that: enter it before several threads read pictures.
-    """
+    """Makes an error of Pillow's warning of a huge picture, and hides others; enter it before threads, which share it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -49,10 +46,7 @@ def picture_warnings() -> Iterator[None]:
 
 
 def read_picture(path: Path) -> Picture:
-    """Returns the picture in a file; raises UserError for anything but a whole picture.
-
-    A transparent picture lies on a ground that shows its ink.
-    """
+    """Returns the picture in a file, on a ground that shows its ink; raises UserError unless it is a whole picture."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a picture in it")
     with reading(path, "copy or save it again"):
@@ -105,10 +99,9 @@ def _reduce(file: Image.Image) -> Image.Image:
 
 
 def _eight_bits(file: Image.Image) -> Image.Image:
-    """Returns a picture of 16 bits or more as 8 bits, from its lowest to its highest value.
+    """Returns a picture of 16 bits or more as 8 bits, from its lowest to its highest value: not all bits may be used.
 
-    Not all of the bits may be used. Blocks of pixels are averaged first: a copy of all pixels in a wider
-    number format would take gigabytes.
+    Blocks of pixels are averaged first: a copy of all pixels in a wider number format would take gigabytes.
     """
     values = np.asarray(file)
     step = max(1, max(values.shape) // WORK_SIDE)

@@ -18,8 +18,7 @@ _ENLARGED = 5  # grey values: what an enlarged picture may differ from its small
 def mnist_image(pixels: np.ndarray) -> np.ndarray | None:
     """Returns a picture, uint8 (height, width, 3), as MNIST's uint8 (28, 28) if it has that form, else None.
 
-    The form is a grey digit, light on black or dark on white, in the middle of 28 x 28 pixels. The picture may be
-    enlarged.
+    That is a grey digit, light on black or dark on white, in the middle of 28 x 28 pixels, which may be enlarged.
     """
     image = _reduce_enlarged(pixels[..., 1])
     if image is None or np.ptp(pixels.astype(int), axis=2).max() > _PLAIN:
@@ -48,11 +47,8 @@ def _reduce_enlarged(grey: np.ndarray) -> np.ndarray | None:
 def normalize_digit(contrast: np.ndarray, least: float, points: np.ndarray, margin: int) -> np.ndarray:
     """Returns the digit as MNIST has it, uint8 (28, 28): in a box of 20 x 20, its mass in the middle.
 
-    Args:
-        contrast: float (height, width), how much each pixel of the picture is ink.
-        least: contrast of the faintest ink.
-        points: int (n, 2), rows and columns of the digit's pixels.
-        margin: pixels from the digit's border to paper.
+    `contrast` is float (height, width), how much each pixel of the picture is ink, and `least` that of the faintest ink.
+    `points` are rows and columns, int (n, 2), of the digit's pixels. `margin` pixels lie from its border to paper.
     """
     # the threshold cut off the strokes' soft edges: the margin has them
     (top, left), (bottom, right) = points.min(axis=0), points.max(axis=0) + 1

@@ -2,11 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from digit_recognizer import recipes
+from digit_recognizer.data import paths
+from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError, atomic, file_lock, read_json, write_json
 from digit_recognizer.runs.member import FINISHED_FILES, epochs_in
 
@@ -178,6 +180,29 @@ def find_run(folder: Path) -> Run:
             f"{folder} has to hold one run (a recipe.json); found: {', '.join(map(str, folders)) or 'none'}"
         )
     return Run(folders[0])
+
+
+def find_trained_run(output: Path | None) -> Run:
+    """Returns the run in the folder `output`; if that is None, the default run, else the sample's; needs no data.
+
+    Raises UserError if the folder holds no run, or several that are not blended.
+    """
+    run = Run(output or paths.output_folder(None))
+    if output is None and run.settings() is None:
+        sample = Run(paths.output_folder(None, "sample"))
+        run = sample if sample.settings() else run
+    if run.settings() is None and run.child_runs():
+        names = ", ".join(child.folder.name for child in run.child_runs())
+        advice = f"give one of them as --output, or run scripts/ensemble.py --output {run.folder} first"
+        raise UserError(f"{run.folder} holds several runs ({names}): {advice}")
+    run.require_settings()
+    return run
+
+
+def announced(run: Run) -> AbstractContextManager:
+    """Returns a context that begins and ends with the notice of the sample if `run` was trained on it."""
+    is_sample = run.require_settings().get("data") == "sample"
+    return Locations(None if is_sample else run.folder, run.folder).announced()
 
 
 def _copy(source: Path, target: Path, replace: bool = False) -> None:

@@ -1,5 +1,6 @@
 """Keras' backend on this machine: its name, threads, device and number format, and what XLA compiles."""
 
+import ctypes
 import functools
 import importlib.metadata
 import importlib.util
@@ -10,12 +11,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import joblib
 
 from digit_recognizer.files import UserError
-from digit_recognizer.training import processor
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -25,6 +26,12 @@ XlaScope = Literal["none", "step", "epoch"]  # the part of a training that XLA c
 _WORTH_COMPILING = 50_000
 
 _RECORDED = ("keras", "tensorflow", "jax", "numpy", "scikit-learn")
+
+# Parts of oneDNN's names for instruction sets, and Linux' names for them.
+_BFLOAT16 = ("BF16", "FP16", "AMX", "AVX10"), {"amx_bf16", "avx512_bf16"}
+_AVX512 = ("AVX512", "AVX10"), {"avx512f"}
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
 def choose() -> str:
@@ -74,7 +81,7 @@ def start(threads: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if platform.machine() in ("x86_64", "AMD64"):  # TensorFlow enables oneDNN on the newest processors only
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    processor.keep_freed_memory()
+    keep_freed_memory()
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)  # JAX's CPU client reads them
     if chosen == "jax" and (0, 7) <= tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 10):
         # jaxlib's XNNPACK keeps a copy of the weights and does not see that a step has replaced them in place:
@@ -124,7 +131,7 @@ def compute_dtype(precision: str) -> str:
         return precision
     accelerator = find_accelerator()
     if accelerator is None:  # JAX has no code for a processor's bfloat16 instructions
-        return "bfloat16" if name() == "tensorflow" and processor.has_bfloat16() else "float32"
+        return "bfloat16" if name() == "tensorflow" and has_bfloat16() else "float32"
     # NVIDIA's GPUs have bfloat16 from compute capability 8 on; TPUs have no such number, and bfloat16
     return "float16" if accelerator.get("compute_capability", (8, 0)) < (8, 0) else "bfloat16"
 
@@ -168,7 +175,7 @@ def device_name() -> str:
     """Returns the name of the accelerator if there is one, else of the processor. Needs `start`."""
     if accelerator := find_accelerator():
         return str(accelerator["device_name"])
-    names = processor.cpuinfo("model name")
+    names = cpuinfo("model name")
     return min(names) if names else platform.processor() or platform.machine()
 
 
@@ -195,3 +202,44 @@ def find_accelerator() -> dict[str, Any] | None:
     capability = getattr(device, "compute_capability", None)  # "7.5"
     numbers = {"compute_capability": tuple(map(int, str(capability).split(".")))} if capability else {}
     return {"device_name": device.device_kind} | numbers
+
+
+def has_avx512() -> bool:
+    """Returns whether TensorFlow may and can use AVX-512."""
+    return _onednn_has(*_AVX512)
+
+
+def has_bfloat16() -> bool:
+    """Returns whether TensorFlow may and can use instructions for bfloat16."""
+    return _onednn_has(*_BFLOAT16)
+
+
+def _onednn_has(names: tuple[str, ...], flags: set[str]) -> bool:
+    """Returns whether ONEDNN_MAX_CPU_ISA allows one of the `names`, and /proc/cpuinfo has one of the `flags`."""
+    allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return False
+    if allowed not in ("DEFAULT", "ALL") and not any(name in allowed for name in names):
+        return False
+    return bool(cpuinfo("flags") & flags)
+
+
+def cpuinfo(name: str) -> set[str]:
+    """Returns the words of `flags`, or the values of another line, in Linux' /proc/cpuinfo; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = [line.partition(":") for line in path.read_text().splitlines()] if path.exists() else []
+    values = {value.strip() for key, _, value in lines if key.strip() == name}
+    return {word for value in values for word in value.split()} if name == "flags" else values
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep freed memory; other C libraries have no `mallopt`.
+
+    By default it returns the large blocks of every training step to the system and requests them again for the next
+    step, which costs page faults. Threads with an arena of their own do so whatever the threshold is, so all threads
+    share the first arena.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_ARENA_MAX, 1)

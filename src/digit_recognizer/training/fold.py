@@ -16,9 +16,16 @@ from digit_recognizer.data.digits import CLASSES, Dataset
 from digit_recognizer.files import atomic, write_array, write_json
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member, scores
-from digit_recognizer.training import backend, batches, networks, statistics
+from digit_recognizer.training import backend, batches, networks
 from digit_recognizer.training.backend import XlaScope
-from digit_recognizer.training.callbacks import Reseed, ValidationWeights, assign, values
+from digit_recognizer.training.callbacks import (
+    STATISTICS_ROWS,
+    BatchStatistics,
+    Reseed,
+    ValidationWeights,
+    assign,
+    values,
+)
 from digit_recognizer.training.checkpoint import MONITOR, Checkpoint, Row
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta, views_of
@@ -57,7 +64,7 @@ class FoldTrainer:
         self.learner = make_learner(recipe, self.rows, self.xla_scope, dtype)
         self.statistics = None
         if recipe.batchnorm_statistics == "recomputed":
-            self.statistics = statistics.BatchStatistics(recipe, networks.layer_set_of(self.xla_scope), dtype)
+            self.statistics = BatchStatistics(recipe, networks.layer_set_of(self.xla_scope), dtype)
         self._first_state = values(self.learner.optimizer.variables)
 
     def epochs(self, images, labels, member: Member, epochs_done: int = 0) -> batches.ShuffledEpochs:
@@ -117,7 +124,7 @@ class FoldTrainer:
             return lambda model: None
         random = batches.random_numbers(self.recipe, member, 0, batches.STATISTICS)
         images, _ = dataset.training_data(member.train_rows)
-        images = images[random.permutation(len(images))[: statistics.ROWS]]
+        images = images[random.permutation(len(images))[:STATISTICS_ROWS]]
         return partial(self.statistics.update, images=images, seed=int(random.integers(2**31)))
 
     def _fit(self, member: Member, dataset: Dataset, epochs_done: int, callbacks: list) -> None:

@@ -10,9 +10,8 @@ from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training import backend
-from digit_recognizer.training.augmentation import RandomDistortion
 from digit_recognizer.training.backend import XlaScope
-from digit_recognizer.training.layers import FusedBatchNormalization, PhiloxDropout, QuickConv2D
+from digit_recognizer.training.layers import FusedBatchNormalization, PhiloxDropout, QuickConv2D, RandomDistortion
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from digit_recognizer.files import reading
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, networks
-from digit_recognizer.training.augmentation import RandomDistortion, smooth_field_weights
 from digit_recognizer.training.batches import Batches, stream
+from digit_recognizer.training.layers import RandomDistortion, smooth_field_weights
 
 # A picture predicted with this probability skips test-time augmentation: it would not change the answer.
 CERTAIN = 0.999

@@ -120,7 +120,7 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
 
     _start_backend(job.threads)
     from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, tensorboard_log
-    from digit_recognizer.training.fallback import FallbackTrainer
+    from digit_recognizer.training.local import FallbackTrainer
 
     files, seconds, fallback = ray.get(keeper.start.remote(member.name))
     if _METRICS in files:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import Plan, fit_to_rows, make_plan, make_recipe, write_folds
 from digit_recognizer.training import backend
 from digit_recognizer.training.cluster import ClusterOptions, RayExecutor
-from digit_recognizer.training.local import LocalExecutor
 from digit_recognizer.training.progress import describe
+
+if TYPE_CHECKING:
+    from digit_recognizer.training.local import LocalExecutor
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _print_finished(members: list[Member]) -> None:
 
 def _start_executor(
     stack: ExitStack, plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions
-) -> LocalExecutor | RayExecutor:
+) -> "LocalExecutor | RayExecutor":
     """Enters the executor; `at_once` is the largest number of members that can train at once.
 
     By default each of several GPUs trains a member, on Ray. If Ray does not start, a line says why.
@@ -168,7 +170,9 @@ def _start_executor(
     return stack.enter_context(_open_executor(plan, at_once, dataset, options))
 
 
-def _open_executor(plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions) -> LocalExecutor | RayExecutor:
+def _open_executor(
+    plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions
+) -> "LocalExecutor | RayExecutor":
     """Returns the executor as a context; `at_once` is the largest number of members that can train at once."""
     cluster, threads = options.cluster, options.threads or (plan.recorded or {}).get("threads")
     share = max(1, backend.cores() // ((cluster.workers if cluster else 1) or 1))
@@ -176,6 +180,9 @@ def _open_executor(plan: Plan, at_once: int, dataset: Dataset, options: Training
         advice = f"--threads {share} would use this machine's share"
         print(f"the run was started with {threads} threads a fold; {advice}", flush=True)
     if cluster in (None, ClusterOptions(workers=1)):
+        backend.start(threads or share)
+        from digit_recognizer.training.local import LocalExecutor  # with Keras
+
         return LocalExecutor(dataset, threads or share, options.deadline, options.tensorboard)
     return RayExecutor(cluster, dataset, threads, at_once, options.deadline, options.tensorboard)
 

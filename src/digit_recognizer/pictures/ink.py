@@ -1,13 +1,21 @@
-"""How much each pixel of a picture is ink: its difference from the paper around it.
+"""What is ink in a picture: the contrast of each pixel with the paper, and the printed lines that are not written.
 
 Nothing is assumed about the colours, only that ink makes strokes and that paper is wider than they are.
 """
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, grey_dilation, grey_erosion, grey_opening, uniform_filter
+from scipy.ndimage import (
+    distance_transform_edt,
+    grey_dilation,
+    grey_erosion,
+    grey_opening,
+    uniform_filter,
+    uniform_filter1d,
+)
+from scipy.spatial import ConvexHull, QhullError
 from skimage.filters import gaussian, threshold_otsu
-from skimage.measure import label, regionprops
-from skimage.transform import resize
+from skimage.measure import approximate_polygon, label, regionprops
+from skimage.transform import hough_line, resize
 
 _MIN_CONTRAST = 0.1  # of ink, as a part of what the paper's brightness allows
 _STEP = 4  # pixels: the noise of closer ones is alike
@@ -20,15 +28,20 @@ _MAX_WIDTH = 0.6  # of a stroke, as a part of its length: a bold 1
 _NARROW = 0.5  # of a stroke's width, as a part of the paper's
 _MIN_EDGE = 0.92  # of a stroke's outline: the part at which the picture has an edge
 
+# Of walls: printed boxes, frames and ruled lines.
+_SLOPES = np.pi / 2 + np.linspace(-0.14, 0.14, 57)  # radians, of a wall's normal: it may lean by 8 degrees
+_LONG = 0.6  # of a wall, as a part of the height or width of what it belongs to
+_THIN, _THIN_BOX, _THIN_TICK = 15, 9, 5  # length by width of a ruled line, the wall of a box, the tooth of a comb
+_MAX_INK = 0.6  # of a box with what is written in it, as a part of its area
+_CORNER = 0.06  # of a box, as a part of its side, that may be round
+
 
 def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the contrast and the darkness of each pixel of uint8 (height, width, 3), two float (height, width).
 
-    The contrast is 0 for paper and up to about 1 for ink. The darkness is the same measure with the paper
-    left in: shadows are dark, too. Light ink on dark paper counts as dark.
-
-    Ink may have any colour. The difference from the paper is taken along the line through the colours in
-    which neighbouring pixels differ most.
+    The contrast is 0 for paper and up to about 1 for ink. The darkness is the same measure with the paper left in:
+    shadows are dark, too. Light ink on dark paper counts as dark. Ink may have any colour: the difference from the paper
+    is taken along the line through the colours in which neighbouring pixels differ most.
     """
     side = max(pixels.shape)
     colours = gaussian(pixels / np.float32(255), min(1.0, side / 400), channel_axis=2)
@@ -53,10 +66,7 @@ def least_contrast(contrast: np.ndarray) -> float:
 
 
 def ink_threshold(contrast: np.ndarray) -> float:
-    """Returns the contrast at the border of ink: half of what the darkest of it has.
-
-    Ruled lines are paler than what is written on them.
-    """
+    """Returns the contrast at the border of ink: half of the darkest ink's. Ruled lines are paler than what is written."""
     least = least_contrast(contrast)
     candidates = contrast[contrast > least]
     if not len(candidates):
@@ -128,3 +138,89 @@ def _measure_strokes(darkness: np.ndarray, gap: float) -> tuple[float, float]:
 def sides_met(box: tuple[int, int, int, int], shape: tuple[int, int]) -> int:
     """Returns how many sides of a picture of that shape the box (top, left, bottom, right) meets."""
     return sum([box[0] == 0, box[1] == 0, box[2] == shape[0], box[3] == shape[1]])
+
+
+def find_walls(ink: np.ndarray) -> np.ndarray:
+    """Returns which pixels of the ink, bool (height, width), are walls of boxes and tables or ruled lines.
+
+    Strokes that cross a wall or touch it are no part of it.
+    """
+    walls, (height, width) = np.zeros_like(ink), ink.shape
+    for region in regionprops(label(ink, connectivity=2)):
+        top, left, bottom, right = region.bbox
+        if max(bottom - top, right - left) < 16:
+            continue
+        is_box = _is_box(region)
+        across = right - left > min(0.98 * width, 1.2 * (bottom - top))
+        down = bottom - top > 0.98 * height
+        image = region.image.copy()
+        if is_box or across:
+            image ^= _level_lines(image, _THIN_BOX if is_box else _THIN)
+        ticks = _level_lines(image.T, _THIN_TICK).T
+        if across and ticks.sum() > 0.8 * image.sum() and label(ticks).max() > 2:
+            image ^= ticks  # a comb, with nothing written on it
+        if is_box or down:
+            image ^= _level_lines(image.T, _THIN_BOX if is_box else _THIN).T
+        walls[region.slice] |= region.image & ~image
+    return walls
+
+
+def _is_box(region) -> bool:
+    """Returns whether a region's outline, or most of what it encloses, are boxes with thin walls."""
+    if region.area > _MAX_INK * region.area_filled:
+        return False
+    if region.area_filled > 0.95 * region.area_convex and _has_four_corners(region.coords):
+        return True
+    cells = regionprops(label(region.image_filled & ~region.image, connectivity=1))
+    cells = [cell for cell in cells if cell.area > 0.01 * region.area_filled]
+    share = sum(cell.area_convex for cell in cells if _has_four_corners(cell.coords))
+    return share > 0.6 * region.area_filled
+
+
+def _has_four_corners(points: np.ndarray) -> bool:
+    """Returns whether the convex hull of points, int (n, 2), is a quadrilateral."""
+    try:
+        hull = ConvexHull(points)
+    except QhullError:  # all on one line
+        return False
+    ring = points[[*hull.vertices, hull.vertices[0]]]
+    start = np.argmax(((ring - ring.mean(axis=0)) ** 2).sum(axis=1))  # a corner
+    ring = np.vstack([ring[start:-1], ring[: start + 1]])
+    return len(approximate_polygon(ring, _CORNER * np.sqrt(hull.volume))) == 5  # the first one twice
+
+
+def _level_lines(image: np.ndarray, least_ratio: float) -> np.ndarray:
+    """Returns the pixels of bool (height, width) on lines that are nearly level and long beside the image's width."""
+    height, width = image.shape
+    rows = np.arange(height)[:, None]
+    # of each pixel: the first and the last row of the run of ink above and below it
+    first = np.maximum.accumulate(np.where(image, -1, rows), axis=0) + 1
+    last = np.minimum.accumulate(np.where(image, height, rows)[::-1], axis=0)[::-1] - 1
+    run, centre = last - first + 1, (first + last) / 2
+    middle = image & (rows == (first + last) // 2)
+    lines, y, x = np.zeros_like(image), *np.nonzero(image)
+    thickest = height
+    while middle.any():
+        thickness = np.bincount(run[middle]).argmax()  # of most lines
+        thickest = min(thickest, 2 * thickness + 2)
+        thin = middle & (run <= 1.5 * thickness + 1)
+        tolerance = max(1.0, thickness / 2, width / 250)
+        line = _longest_line(thin, int(tolerance), max(_LONG * width, least_ratio * thickness))
+        if line is None or thickness > thickest:
+            break
+        away = x * np.cos(line[0]) + centre[y, x] * np.sin(line[0]) - line[1]
+        near = (np.abs(away) <= tolerance + 1) & (run[y, x] <= 1.5 * thickness + 1)
+        lines[y[near], x[near]] = True
+        middle &= ~lines
+    return lines
+
+
+def _longest_line(points: np.ndarray, reach: int, least: float) -> tuple[float, float] | None:
+    """Returns the angle of the normal and the distance from the corner of the line that meets most points.
+
+    None if it meets fewer than `least`. A point of bool (height, width) counts up to `reach` pixels beside the line.
+    """
+    votes, angles, distances = hough_line(points, _SLOPES)
+    votes = uniform_filter1d(votes.astype(float), 2 * reach + 1, axis=0) * (2 * reach + 1)
+    row, column = np.unravel_index(votes.argmax(), votes.shape)
+    return (angles[column], distances[row]) if votes[row, column] >= least else None
