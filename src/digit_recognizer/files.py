@@ -89,10 +89,7 @@ def atomic(path: Path, several_writers: bool = False) -> Iterator[Path]:
 
 
 def check_target(option: str, path: Path, is_given: bool = True) -> None:
-    """Raises UserError if the file `path` cannot be written: the option's value or, if it is not given, its default.
-
-    The folder of a default is made later.
-    """
+    """Raises UserError if the file of an option, or its default in a folder that is made later, cannot be written."""
     if path.is_dir():
         raise UserError(f"{option} {path}: that is a folder: name a file in it")
     if is_given and not path.parent.is_dir():

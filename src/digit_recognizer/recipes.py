@@ -214,10 +214,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_json(settings: dict[str, Any]) -> Recipe:
-    """Returns the recipe in the contents of recipe.json, whose other entries are ignored.
-
-    Raises UserError if a field is missing or has a value that it cannot have.
-    """
+    """Returns the recipe in the contents of recipe.json; raises UserError for a missing or impossible value."""
     names = [option.name for option in dataclasses.fields(Recipe)]
     if missing := [name for name in names if name not in settings]:
         raise UserError(f"it has no {missing[0]}")

@@ -117,7 +117,8 @@ def compare(what: str, ways: dict[str, Callable[[], Any]], quick: bool, images: 
     """Times ways to do the same work in turns: a machine that is busy for a while is busy for all of them.
 
     The first of `ways` is the usual one. If a way returns a float, that is its time in seconds. A first round, in which
-    functions are compiled, does not count. Yields a row for each way, in images/s if there are `images`, else in seconds.
+    functions are compiled, does not count. Yields a row for each way, in images/s if there are `images`, else in
+    seconds.
     """
     seconds = np.array([[_time(way) for way in ways.values()] for _ in range(3 if quick else 6)])[1:]
     values, ratios = images / seconds if images else seconds, seconds[:, :1] / seconds

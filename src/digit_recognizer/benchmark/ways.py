@@ -55,10 +55,7 @@ def epochs(images: np.ndarray, labels: np.ndarray) -> Ways:
 
 
 def _fit(model: keras.Model, batches: Any, **options: Any) -> float:
-    """Trains for an epoch and returns the seconds of its steps.
-
-    The end of `fit` is not counted: it can take seconds with the pipelines that Keras makes (see `batches.stream`).
-    """
+    """Trains for an epoch; returns the seconds of its steps, without the end of `fit` (see `batches.stream`)."""
     times = []
     note = lambda *_: times.append(time.perf_counter())  # noqa: E731
     callback = keras.callbacks.LambdaCallback(on_epoch_begin=note, on_epoch_end=note)
@@ -79,10 +76,7 @@ def predictors(images: np.ndarray) -> Ways:
 
 
 def train_to_accuracy(way: str, dataset: Dataset, recipe: Recipe, accuracy: float) -> tuple[float, list[float]]:
-    """Trains a network until it reaches a validation accuracy, from 0 to 1, or the recipe ends.
-
-    Returns the seconds, with those of building the network, and the validation accuracies of the epochs.
-    """
+    """Trains to a validation accuracy, or to the recipe's end; returns the seconds and the epochs' accuracies."""
     accuracies, ends = [], []
 
     def note(_, logs: dict[str, float]) -> None:

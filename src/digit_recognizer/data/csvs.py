@@ -35,7 +35,7 @@ class Table:
     first_line: int  # number of the first row's line in the file
 
     def check_rows(self) -> None:
-        """Raises UserError without rows, and for the first with too many or too few cells: pandas drops or adds some."""
+        """Raises UserError without rows, or for the first with too many or too few cells: pandas drops or adds some."""
         if not self.body:
             raise UserError(f"{self.file} has a header and no rows: download it again")
         separator, columns = self.separator.encode(), len(self.names)
@@ -55,8 +55,8 @@ class Table:
     def numbers(self, greatest: dict[int, int]) -> np.ndarray:
         """Returns columns of whole numbers, uint8 (rows, columns).
 
-        `greatest` has the columns from left to right, each with its greatest possible value, 255 or less. Raises UserError
-        for the first cell that is not a whole number from 0 to that value.
+        `greatest` has the columns from left to right, each with its greatest possible value, 255 or less. Raises
+        UserError for the first cell that is not a whole number from 0 to that value.
         """
         columns, limits = list(greatest), list(greatest.values())
         # pandas also takes signs and cuts cells at a zero byte: it parses only plain digits itself
@@ -157,10 +157,7 @@ def _describe(cell: str, greatest: int) -> str:
 
 
 def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
-    """Returns the names of the id and label columns, and the ids; raises UserError without both or if an id occurs twice.
-
-    The labels in the file are placeholders.
-    """
+    """Returns the names of the id and label columns, and the ids; raises UserError if a name or an id is wrong."""
     table = open_table(file)
     columns = [column for column, name in enumerate(table.names) if name]
     if len(columns) != 2:
@@ -175,10 +172,7 @@ def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
 def read_pictures(
     file: DataFile, id_name: str, label_name: str, has_labels: bool
 ) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
-    """Returns pictures uint8 (n, 28, 28), their labels uint8 (n,) or, without labels, (0,), and their ids, if any.
-
-    Raises UserError for the first thing that is wrong.
-    """
+    """Returns pictures uint8 (n, 28, 28), labels uint8 (n,) or none, (0,), and ids, if any; raises UserError."""
     table = open_table(file)
     columns = _sort_columns(table, id_name, label_name)
     if has_labels and not columns["label"]:

@@ -25,10 +25,7 @@ _SAMPLE_ROWS = 1300  # training rows of the built-in sample
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
 class Dataset:
-    """What a run works on: labelled pictures, pictures to predict, and what a submission of them looks like.
-
-    If the test rows have labels, only the report looks at them.
-    """
+    """Labelled pictures, pictures to predict, and what a submission of them looks like."""
 
     train_images: np.ndarray  # uint8 (training rows, 28, 28)
     train_labels: np.ndarray  # uint8 (training rows,)
@@ -80,10 +77,7 @@ class Dataset:
 
 
 def load(input: Path | None, add: Path | None = None) -> Dataset:
-    """Returns the data in `input`, a folder or one of its files, or the built-in sample if `input` is None.
-
-    Every member learns from the labelled pictures in the folder `add`, too. Raises UserError, naming file, row and column.
-    """
+    """Returns the data of a folder or file, or the sample, with the pictures in `add`; raises UserError."""
     added = image_folder.read_added(add) if add else None
     if input is None:
         return replace(sample(), added=added)
@@ -126,7 +120,7 @@ def read_idx_files(*files: DataFile) -> Dataset:
 
 
 def read_folders(train: DataFile) -> Dataset:
-    """Reads the pictures in train/0 to train/9 and those in the folder test beside it, if any; ids are the file names."""
+    """Reads the pictures in train/0 to train/9 and in test beside it, if it exists; ids are the file names."""
     home = train.path.parent
     test = next((path for path in sorted(home.iterdir()) if path.name.lower() == "test"), home / "test")
     train_files, test_files = image_folder.list_classes(train.path), image_folder.list_test_pictures(test)
@@ -145,7 +139,7 @@ def read_folders(train: DataFile) -> Dataset:
 
 
 def _mnist(arrays: list[tuple[str, np.ndarray]]) -> Dataset:
-    """Returns data with the ids 1 to n of training pictures, their labels, test pictures, their labels, after their names."""
+    """Returns data of training pictures, labels, test pictures and their labels, each after its name."""
     images, test_images = mnist_files.to_images(*arrays[0]), mnist_files.to_images(*arrays[2])
     labels = mnist_files.to_labels(*arrays[1], len(images))
     test_labels = mnist_files.to_labels(*arrays[3], len(test_images))

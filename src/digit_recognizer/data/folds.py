@@ -56,10 +56,7 @@ def fingerprint(table: np.ndarray) -> str:
 
 
 def adopt(recipe: Recipe, table: np.ndarray, options: Collection[str]) -> Recipe:
-    """Returns the recipe with the folds, repeats, holdout and holdout_rows of an existing split.
-
-    Raises UserError if one of these differs and is among `options`, the fields that the user gave.
-    """
+    """Returns the recipe with the shape of a split; raises UserError if `options`, the user's fields, differ."""
     rows = np.flatnonzero(table[:, 0] >= 0)
     share, count = len(rows) / len(table), int(table.max()) + 1
     if abs(len(rows) - recipe.holdout * len(table)) < 1:  # the recipe has the share before rounding to whole rows
@@ -81,10 +78,7 @@ def to_csv(path: Path, table: np.ndarray, labels: np.ndarray) -> None:
 
 
 def from_csv(path: Path, labels: np.ndarray) -> np.ndarray:
-    """Returns the split that folds.csv holds, as `split` does; `labels` are those of the training rows.
-
-    Raises UserError if the file is missing, damaged or made for other rows.
-    """
+    """Returns the split in folds.csv for these labels; raises UserError if it is missing, damaged or of other rows."""
     advice = "delete it and run scripts/train.py, which makes it anew"
     with reading(path, advice):
         csv = pd.read_csv(path)

@@ -53,10 +53,7 @@ def read_npz(file: DataFile) -> list[tuple[str, np.ndarray]]:
 
 
 def to_images(name: str, array: np.ndarray) -> np.ndarray:
-    """Returns pictures, flat or not, of whole numbers from 0 to 255 or numbers from 0 to 1, as uint8 (n, 28, 28).
-
-    Raises UserError, which begins with `name`, for anything else.
-    """
+    """Returns pictures of 0 to 255, or of 0 to 1, flat or not, as uint8 (n, 28, 28); UserError begins with `name`."""
     shapes = ((SIDE, SIDE), (SIDE, SIDE, 1), (1, SIDE, SIDE), (PIXELS,))
     if array.size == 0 or array.shape[1:] not in shapes:
         raise UserError(f"{name} has the shape {array.shape}, not pictures of {SIDE} x {SIDE}")

@@ -40,7 +40,7 @@ _HEADERS = {
 
 
 def serve(run: Run, port: int = 0) -> None:
-    """Serves the page on `port` of this machine, 0 for a free one, until the process is interrupted; raises UserError."""
+    """Serves the page on `port` of this machine, 0 for a free one, until it is interrupted; raises UserError."""
     models, settings = trained_models(run), run.require_settings()
     is_sample = settings.get("data") == "sample"
     try:

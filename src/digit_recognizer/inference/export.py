@@ -48,8 +48,8 @@ def export(run: Run, file: Path) -> None:
     The network maps uint8 (n, 28, 28) to float32 (n, 10), what predict.py predicts. It computes in float32. The file is
     written whole, or not at all if its predictions differ from the members' mean.
 
-    Raises UserError for an unknown ending, if a package is not installed, if the file cannot be written, if the run is not
-    trained or if one of its networks is damaged.
+    Raises UserError for an unknown ending, if a package is not installed, if the file cannot be written, if the run is
+    not trained or if one of its networks is damaged.
     """
     format = _format_of(file)
     models, settings = trained_models(run), run.require_settings()

@@ -69,8 +69,8 @@ def print_predictions(
     The picture is `save`, by default report/predictions.png; none without digits. `csv` is a table to write, too. With
     `as_json` stdout gets the records as JSON, the text for people goes to stderr, and `save` has no default.
 
-    Raises UserError if a network, a folder or all of the pictures cannot be read, or if a file cannot be written. A picture
-    that cannot be read is a note if another one can be read.
+    Raises UserError if a network, a folder or all of the pictures cannot be read, or if a file cannot be written. A
+    picture that cannot be read is a note if another one can be read.
     """
     models, settings = trained_models(run), run.require_settings()
     files = _list_files(pictures)

@@ -63,10 +63,7 @@ class NotDoneError(UserError):
 
 
 def connect() -> Any:
-    """Returns the authenticated kaggle client.
-
-    Raises UserError if it is too old, or if there are no credentials or Kaggle does not accept them.
-    """
+    """Returns the authenticated client; raises UserError if it is too old or the credentials are missing or wrong."""
     place = paths.credentials_place()
     if place is None:
         advice = (
@@ -92,10 +89,7 @@ def connect() -> Any:
 
 
 def _secrets() -> list[str]:
-    """Returns the tokens and keys that the client uses.
-
-    Raises UserError if their file is not UTF-8 without BOM or, as .json, no JSON object.
-    """
+    """Returns the client's tokens and keys; raises UserError if their file is not plain UTF-8 or no JSON object."""
     token = os.environ.get("KAGGLE_API_TOKEN")
     secrets = [token, os.environ.get("KAGGLE_KEY")]
     path = Path(token or paths.credentials_place() or "")

@@ -53,7 +53,8 @@ class Submission:
         if self.public_score is None:
             return "public score not shown by Kaggle"
         difference = self.public_score - self.out_of_fold_accuracy
-        return f"public score {self.public_score}, out-of-fold accuracy {self.out_of_fold_accuracy:.5f} ({difference:+.5f})"
+        accuracy = f"out-of-fold accuracy {self.out_of_fold_accuracy:.5f} ({difference:+.5f})"
+        return f"public score {self.public_score}, {accuracy}"
 
 
 def submit(
@@ -66,8 +67,8 @@ def submit(
 ) -> None:
     """Checks the submission.csv of the run of `locations`, sends it, waits for its score and prints it.
 
-    `message` is what Kaggle shows; None: made of the run. `seconds` are waited for the score at most. If there are doubts,
-    a person is asked on a terminal; `yes` sends all the same, `dry_run` does everything but send.
+    `message` is what Kaggle shows; None: made of the run. `seconds` are waited for the score at most. If there are
+    doubts, a person is asked on a terminal; `yes` sends all the same, `dry_run` does everything but send.
 
     Raises UserError if the file is not the run's, the run is not of this data, there are doubts, or Kaggle refuses it
     or cannot score it.
@@ -187,10 +188,7 @@ def _updated(submission: Submission, listed: dict[str, list[Any]]) -> Submission
 
 
 def look_up_scores(run: Run, seconds: float) -> list[Submission]:
-    """Waits for scores still to come, `seconds` at most, records and prints the outcomes, and returns them.
-
-    Raises UserError if nothing was sent.
-    """
+    """Waits for scores, `seconds` at most, records and prints all outcomes; raises UserError if nothing was sent."""
     submissions, listed = read_submissions(run), {}
     if not submissions:
         raise UserError(f"{run.submissions_json} records no submission: give --output, or leave --score out")

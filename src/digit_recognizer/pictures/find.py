@@ -141,10 +141,7 @@ def _stands_out(region: Any, darkness: np.ndarray, step: float) -> bool:
 
 
 def join_pieces(pieces: list[Any]) -> list[np.ndarray]:
-    """Returns the pixels, int (n, 2), of each digit: a gap in a stroke, or the bar of a 5, makes pieces of one.
-
-    `pieces` are scikit-image's regions of connected ink.
-    """
+    """Returns the pixels, int (n, 2), of each digit; a gap in a stroke makes several regions of ink of one."""
     if not pieces:
         return []
     top, left, bottom, right = np.array([piece.bbox for piece in pieces]).T

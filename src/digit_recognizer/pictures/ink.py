@@ -40,8 +40,8 @@ def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the contrast and the darkness of each pixel of uint8 (height, width, 3), two float (height, width).
 
     The contrast is 0 for paper and up to about 1 for ink. The darkness is the same measure with the paper left in:
-    shadows are dark, too. Light ink on dark paper counts as dark. Ink may have any colour: the difference from the paper
-    is taken along the line through the colours in which neighbouring pixels differ most.
+    shadows are dark, too. Light ink on dark paper counts as dark. Ink may have any colour: the difference from the
+    paper is taken along the line through the colours in which neighbouring pixels differ most.
     """
     side = max(pixels.shape)
     colours = gaussian(pixels / np.float32(255), min(1.0, side / 400), channel_axis=2)
@@ -66,7 +66,7 @@ def least_contrast(contrast: np.ndarray) -> float:
 
 
 def ink_threshold(contrast: np.ndarray) -> float:
-    """Returns the contrast at the border of ink: half of the darkest ink's. Ruled lines are paler than what is written."""
+    """Returns the contrast at the border of ink: half of the darkest ink's; ruled lines are paler than writing."""
     least = least_contrast(contrast)
     candidates = contrast[contrast > least]
     if not len(candidates):
@@ -141,10 +141,7 @@ def sides_met(box: tuple[int, int, int, int], shape: tuple[int, int]) -> int:
 
 
 def find_walls(ink: np.ndarray) -> np.ndarray:
-    """Returns which pixels of the ink, bool (height, width), are walls of boxes and tables or ruled lines.
-
-    Strokes that cross a wall or touch it are no part of it.
-    """
+    """Returns the ink, bool (height, width), of boxes and ruled lines, without the strokes that touch them."""
     walls, (height, width) = np.zeros_like(ink), ink.shape
     for region in regionprops(label(ink, connectivity=2)):
         top, left, bottom, right = region.bbox

@@ -38,7 +38,7 @@ class Picture:
 
 @contextmanager
 def picture_warnings() -> Iterator[None]:
-    """Makes an error of Pillow's warning of a huge picture, and hides others; enter it before threads, which share it."""
+    """Makes an error of Pillow's warning of a huge picture, and hides others; threads share it, so enter it first."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)

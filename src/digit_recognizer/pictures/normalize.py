@@ -47,8 +47,8 @@ def _reduce_enlarged(grey: np.ndarray) -> np.ndarray | None:
 def normalize_digit(contrast: np.ndarray, least: float, points: np.ndarray, margin: int) -> np.ndarray:
     """Returns the digit as MNIST has it, uint8 (28, 28): in a box of 20 x 20, its mass in the middle.
 
-    `contrast` is float (height, width), how much each pixel of the picture is ink, and `least` that of the faintest ink.
-    `points` are rows and columns, int (n, 2), of the digit's pixels. `margin` pixels lie from its border to paper.
+    `contrast` is float (height, width), how much each pixel of the picture is ink, and `least` that of the faintest
+    ink. `points` are rows and columns, int (n, 2), of the digit's pixels. `margin` pixels lie from its border to paper.
     """
     # the threshold cut off the strokes' soft edges: the margin has them
     (top, left), (bottom, right) = points.min(axis=0), points.max(axis=0) + 1

@@ -178,10 +178,7 @@ def reliability(calibration: dict[str, Any]) -> Chart:
 
 
 def write_figures(ensemble: Ensemble, report: dict[str, Any]) -> None:
-    """Writes the pictures into the folder report/ of the run, which has to exist.
-
-    If no member has an epoch in its history.csv, there are no curves. `report` is the contents of cv_report.json.
-    """
+    """Writes the pictures into report/, which has to exist; `report` is the contents of cv_report.json."""
     folder, curves = ensemble.run.report, learning_curves(ensemble.histories(), {})
     confusions = draw_confusions(np.array(report["confusion_matrix"]))
     figures = {"confusion_matrix.png": confusions, "errors.png": draw_errors(ensemble)}

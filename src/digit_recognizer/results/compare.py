@@ -78,7 +78,7 @@ def _differences(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _line(ensemble: Ensemble, labels: np.ndarray, common: np.ndarray) -> dict[str, Any]:
-    """Returns a run's line of the table of runs; `common`, bool (training rows,), marks the rows that all runs predict."""
+    """Returns a run's line of the table; `common`, bool (training rows,), marks the rows that all runs predict."""
     metrics, covered = [member.metrics() for member in ensemble.members], covered_rows(ensemble.oof)
     scored = scores(labels[covered], ensemble.oof[covered])
     shared = scores(labels[common], ensemble.oof[common]) if common.any() else {}

@@ -63,10 +63,7 @@ class Ensemble:
 
 
 def average_members(run: Run, dataset: Dataset, may_be_empty: bool = False) -> Ensemble:
-    """Returns the finished members of a run with equal weights; `ensemble.py` need not have run.
-
-    Raises UserError if no member is finished, unless the ensemble `may_be_empty`, or if the run is of other data.
-    """
+    """Returns the finished members with equal weights; raises UserError if there is none, unless it `may_be_empty`."""
     members = open_plan(run, dataset).members
     finished = [member for member in members if member.is_finished]
     if not finished and not may_be_empty:
@@ -76,10 +73,7 @@ def average_members(run: Run, dataset: Dataset, may_be_empty: bool = False) -> E
 
 
 def open_ensemble(run: Run, dataset: Dataset) -> Ensemble:
-    """Returns what `ensemble.py` made of a run, or of several runs in a blend.
-
-    Raises UserError if there is no ensemble yet, if a file is damaged or missing, or if the run is of other data.
-    """
+    """Returns what `ensemble.py` made of a run; raises UserError if a file is missing, damaged or of other data."""
     settings, (weights, _) = run.require_settings(), read_ensemble(run)
     if not weights:
         raise UserError(f"{run.folder} has no ensemble yet: run scripts/ensemble.py first")
@@ -127,8 +121,8 @@ def refuse_repetition(runs: Sequence[Run]) -> None:
 def write(run: Run, ensembles: Sequence[Ensemble], weights: np.ndarray) -> None:
     """Writes ensemble.json, oof_probabilities.npy and, if there are test rows, submission.csv; of a blend, recipe.json.
 
-    They hold the weighted mean of the ensembles, out of fold of those that cover the row. `weights` has a weight for each
-    ensemble and sums to 1; the members of an ensemble share its weight equally. The caller holds the run's lock.
+    They hold the weighted mean of the ensembles, out of fold of those that cover the row. `weights` has a weight for
+    each ensemble and sums to 1; the members of an ensemble share its weight equally. The caller holds the run's lock.
     """
     dataset = ensembles[0].dataset
     test = sum(weight * ensemble.test for weight, ensemble in zip(weights, ensembles, strict=True))
@@ -198,10 +192,7 @@ def read_ensemble(run: Run) -> tuple[dict[Path, float], list[str]]:
 
 
 def trained_models(run: Run) -> dict[Path, float]:
-    """Returns the paths of the saved networks in ensemble.json, else of all finished members, with their weights.
-
-    Needs no data. Raises UserError if there is none, or if a file is missing.
-    """
+    """Returns the networks of the ensemble, else of all finished members, with weights; raises UserError for none."""
     run.require_settings()
     finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]
     weights = read_ensemble(run)[0] or {folder: 1 / len(finished) for folder in finished}

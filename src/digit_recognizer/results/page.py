@@ -34,10 +34,7 @@ _TITLES = {"competition": "Digit Recognizer", "mnist": "MNIST", "sample": "Built
 
 
 def write_page(ensemble: Ensemble, report: dict[str, Any], refresh: int | None = None) -> None:
-    """Writes the page of a run; `report` is the contents of cv_report.json.
-
-    With `refresh`, a browser reads the page again after that many seconds.
-    """
+    """Writes a run's page of cv_report.json, which a browser reads again after `refresh` seconds, if given."""
     run, settings, histories = ensemble.run, ensemble.run.require_settings(), ensemble.histories()
     best_epochs = {line["member"]: line["best_epoch"] for line in report.get("folds", [])}
     values = {
@@ -95,10 +92,7 @@ def _write(home: Run, template: str, values: dict[str, Any], texts: dict[str, st
 
 
 def render(template: str, script: str = "page.js", connect: str = "'none'", **values: Any) -> str:
-    """Returns the page that a template of templates/ makes of `values`, whose texts are escaped.
-
-    `script` is the file of the page's script, and `connect` the sources that it may fetch from.
-    """
+    """Returns a template's page, with escaped `values`; its `script` is a file that may `connect` to these sources."""
     parts = {"policy": content_policy(script, connect), "style": Markup(_style()), "script": Markup(_source(script))}
     return _environment().get_template(template).render(values | parts)
 
@@ -217,10 +211,7 @@ def _fields(settings: dict[str, Any]) -> dict[bool, list[tuple[str, str, str]]]:
 
 
 def command(settings: dict[str, Any], dataset: Dataset) -> str | None:
-    """Returns the command that repeats a whole run, None for a blend.
-
-    `settings` is the contents of recipe.json, `dataset` the run's data.
-    """
+    """Returns the command that repeats the run with these contents of recipe.json and this data; None for a blend."""
     recipe_name = str(settings.get("name"))
     if recipe_name not in named_recipes.RECIPES:
         return None

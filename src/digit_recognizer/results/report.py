@@ -1,4 +1,4 @@
-"""A run's report: cv_report.json, cv_report.csv, a table for the terminal, pictures, and the page, also during training.
+"""A run's report: cv_report.json, cv_report.csv, a table for the terminal, pictures, and the page, also in training.
 
 cv_report.md describes the entries of cv_report.json.
 """
@@ -39,10 +39,7 @@ _FORMATTERS |= dict.fromkeys(("accuracy", "log_loss"), "{:.5f}".format)
 
 
 def write_report(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """Writes the report of what `ensemble.py` made in `run`, and returns the contents of cv_report.json.
-
-    Raises UserError if there is no ensemble yet, if a file is damaged, or if the run is of other data.
-    """
+    """Writes the report of an ensemble and returns cv_report.json; raises UserError if a file is missing or wrong."""
     run.require_settings()
     with run.lock():
         ensemble = open_ensemble(run, dataset)
@@ -94,10 +91,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def next_steps(locations: Locations, kind: str, report: dict[str, Any]) -> str:
-    """Returns what to look at after a report, in three lines: the page, the score, and how to submit.
-
-    `kind` is that of the data set, `report` the contents of cv_report.json.
-    """
+    """Returns three lines after a report on data of this `kind`: the page, the score, and how to submit."""
     page, expected = locations.output / "report/index.html", report["expected_test_accuracy"]
     score = f"{report['overall']['accuracy']:.5f} out of fold"
     if expected:

@@ -183,10 +183,7 @@ def find_run(folder: Path) -> Run:
 
 
 def find_trained_run(output: Path | None) -> Run:
-    """Returns the run in the folder `output`; if that is None, the default run, else the sample's; needs no data.
-
-    Raises UserError if the folder holds no run, or several that are not blended.
-    """
+    """Returns the run in `output`, by default the last or the sample's; raises UserError for none or several."""
     run = Run(output or paths.output_folder(None))
     if output is None and run.settings() is None:
         sample = Run(paths.output_folder(None, "sample"))

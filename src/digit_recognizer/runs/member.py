@@ -1,4 +1,4 @@
-"""A member of a run: one network, the rows it learns from and validates on, the files it leaves, and what they score."""
+"""A member of a run: one network, its training and validation rows, the files it leaves, and what they score."""
 
 import functools
 import json
@@ -68,10 +68,7 @@ class Member:
         return values
 
     def history(self) -> pd.DataFrame:
-        """Returns history.csv, a row for each epoch; no rows if no epoch has ended yet.
-
-        Raises UserError if the file is damaged, or missing though the member is finished.
-        """
+        """Returns history.csv, a row for each epoch, no rows before the first; raises UserError if it is damaged."""
         path = self.folder / "history.csv"
         if not path.exists() and not self.is_finished:
             return pd.DataFrame(columns=list(HISTORY), dtype=float)
@@ -95,7 +92,8 @@ class Member:
 def read_probabilities(path: Path, rows: int, advice: str, nan_rows: bool = False) -> np.ndarray:
     """Returns the class probabilities in an .npy file, float (rows, 10), read-only; `nan_rows` may be NaN as a whole.
 
-    A file that has not changed is read once in a process. A UserError about a missing or damaged file ends with `advice`.
+    A file that has not changed is read once in a process. A UserError about a missing or damaged file ends with
+    `advice`.
     """
     with reading(path, advice):
         status = path.stat()
@@ -137,10 +135,7 @@ def epochs_in(path: Path) -> int:
 
 
 def out_of_fold(members: Iterable[Member], rows: int) -> np.ndarray:
-    """Returns the mean of finished members' validation probabilities, float32 (rows, 10).
-
-    Rows that no member predicted are NaN.
-    """
+    """Returns the mean of the validation probabilities, float32 (rows, 10); NaN in rows that no member predicted."""
     total, count = np.zeros((rows, CLASSES)), np.zeros((rows, 1))
     for member in members:
         total[member.validation_rows] += member.validation_probabilities()
@@ -150,10 +145,7 @@ def out_of_fold(members: Iterable[Member], rows: int) -> np.ndarray:
 
 
 def load_oof(path: Path, rows: int) -> np.ndarray:
-    """Returns a run's oof_probabilities.npy, float32 (rows, 10).
-
-    Raises UserError if it is missing, damaged, of another number of rows, or without a predicted row.
-    """
+    """Returns oof_probabilities.npy, float32 (rows, 10); raises UserError if it is missing, damaged or empty."""
     advice = "run scripts/ensemble.py again"
     oof = read_probabilities(path, rows, advice, nan_rows=True)
     if not covered_rows(oof).any():

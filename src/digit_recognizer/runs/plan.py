@@ -177,10 +177,7 @@ def make_plan(
 
 
 def open_plan(run: Run, dataset: Dataset) -> Plan:
-    """Returns the plan of a run that train.py made.
-
-    Raises UserError if it is no run, if it is one of other data, or if its folds.csv has changed since.
-    """
+    """Returns the plan of a run; raises UserError if there is none, if it is of other data, or if folds.csv changed."""
     settings = check_data(run, dataset)
     split = folds.from_csv(run.folds_csv, dataset.train_labels)
     if folds.fingerprint(split) != settings.get("split"):
@@ -224,10 +221,7 @@ def write_folds(run: Run, split: np.ndarray, dataset: Dataset) -> None:
 
 
 def split_rows(run: Run, dataset: Dataset, options: dict[str, Any]) -> None:
-    """Writes folds.csv of a run that has no member yet, with the recipe's fields that were asked for.
-
-    Raises UserError if the run was begun with another split or on other data.
-    """
+    """Writes folds.csv with these fields of the recipe; raises UserError if the run has begun with others."""
     with run.lock():
         settings = run.settings()
         split = folds.split(dataset.train_labels, make_recipe(settings, None, options, dataset))

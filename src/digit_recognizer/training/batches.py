@@ -42,7 +42,8 @@ class ShuffledEpochs(keras.utils.PyDataset):
     def __init__(self, images, labels, recipe: Recipe, member: Member, epochs_done: int = 0, batches: int = 1):
         """Takes the member's training rows, uint8 images (rows, 28, 28) and labels (rows,).
 
-        `epochs_done` epochs are trained already. A chunk has `batches` batches; the last one of an epoch may have fewer.
+        `epochs_done` epochs are trained already. A chunk has `batches` batches; the last one of an epoch may have
+        fewer.
         """
         super().__init__()
         self.images, self.labels, self.recipe, self.member = images, labels, recipe, member

@@ -38,10 +38,7 @@ def seed_layers(model: keras.Model, random: np.random.Generator) -> None:
 
 
 class Reseed(keras.callbacks.Callback):
-    """Begins each epoch with seeds of augmentation and dropout that depend only on seed, member and epoch.
-
-    Keras' seed generators continue from where they were, which a new process does not know.
-    """
+    """Begins each epoch with seeds of augmentation and dropout that a new process knows: of seed, member and epoch."""
 
     def __init__(self, recipe: Recipe, member: Member):
         super().__init__()
@@ -85,29 +82,23 @@ class ValidationWeights(keras.callbacks.Callback):
 class BatchStatistics:
     """Computes the statistics of batch normalisation from training rows, with the weights that predict.
 
-    The moving averages that training keeps lag behind the weights, and the averaged weights that predict are weights for
-    which no statistics were ever kept. Computed from large batches with the weights themselves, they fit, however short
-    the training was.
+    The moving averages that training keeps lag behind the weights, and the averaged weights that predict are weights
+    for which no statistics were ever kept. Computed from large batches with the weights themselves, they fit, however
+    short the training was.
 
     Sources: Wu and Johnson, 'Rethinking "Batch" in BatchNorm' (2021); Izmailov and others, 'Averaging weights leads to
     wider optima and better generalization' (2018).
     """
 
     def __init__(self, recipe: Recipe, layer_set: networks.LayerSet, compute_dtype: str):
-        """Builds a network without dropout whose normalisation keeps the statistics of its last batch.
-
-        It distorts the pictures as the recipe's views are distorted, and not at all if the recipe has no views.
-        """
+        """Builds a network without dropout that keeps a batch's statistics and distorts as the recipe's views."""
         share = VIEW_RANGE if recipe.tta_views else 0.0
         changes = {name: share * getattr(recipe, name) for name in AUGMENTATION}
         changes |= {"dropout": 0.0, "conv_dropout": 0.0, "batchnorm_momentum": 0.0}
         self._network = networks.build(dataclasses.replace(recipe, **changes), layer_set, compute_dtype)
 
     def update(self, model: keras.Model, images: np.ndarray, seed: int) -> None:
-        """Replaces the statistics of `model`, a network of the same recipe, by those of its weights.
-
-        They are computed from the first STATISTICS_ROWS of `images`, uint8 (n, 28, 28); `seed` is that of the distortion.
-        """
+        """Replaces the statistics of `model` by those of uint8 images (n, 28, 28); `seed` is that of the distortion."""
         moving, computed = _moving_statistics(model), _moving_statistics(self._network)
         if not moving:
             return

@@ -158,10 +158,7 @@ def _inner_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
 
 
 def _saved_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
-    """Returns the variables that training changes, by kind.
-
-    "scale" are those of float16's scaled loss. Another number format, in which a training may continue, has none.
-    """
+    """Returns the variables that training changes, by kind; "scale" are those of float16's scaled loss, if any."""
     optimizer = _inner_optimizer(model)
     inner = {id(variable) for variable in optimizer.variables}
     scale = [variable for variable in model.optimizer.variables if id(variable) not in inner]

@@ -122,10 +122,7 @@ class RayExecutor:
         }
 
     def facts(self, precision: str) -> dict[str, Any]:
-        """Returns what recipe.json records of the worker that starts first.
-
-        Raises UserError if none can start, and TimeoutError if none started in time.
-        """
+        """Returns what recipe.json records of the first worker; raises UserError, or TimeoutError if it is late."""
         import ray
 
         task = ray.remote(start_worker).options(**self.task_options)
@@ -209,10 +206,7 @@ def _show_news(keeper: Any, progress: Progress, members: Sequence[Member]) -> se
 
 
 def _start_ray(options: ClusterOptions, threads: int, folder: str) -> None:
-    """Connects to the cluster, or starts Ray on this machine with its temporary files in `folder`.
-
-    Raises UserError if the cluster does not answer, or if the workers do not fit on this machine's GPUs.
-    """
+    """Connects to the cluster, or starts Ray here with its files in `folder`; raises UserError if that fails."""
     import ray
 
     # Ray ships this package to the workers

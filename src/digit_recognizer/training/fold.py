@@ -68,7 +68,7 @@ class FoldTrainer:
         self._first_state = values(self.learner.optimizer.variables)
 
     def epochs(self, images, labels, member: Member, epochs_done: int = 0) -> batches.ShuffledEpochs:
-        """Returns what the learner's `fit` takes, of training rows uint8 (rows, 28, 28) and their labels uint8 (rows,)."""
+        """Returns what the learner's `fit` takes, of images uint8 (rows, 28, 28) and labels uint8 (rows,)."""
         chunk = batches.batches_per_call(self.xla_scope, self.steps)
         return batches.ShuffledEpochs(images, labels, self.recipe, member, epochs_done, chunk)
 
@@ -169,7 +169,7 @@ class FoldTrainer:
 
 
 def make_learner(recipe: Recipe, rows: int, xla_scope: XlaScope, compute_dtype: str) -> keras.Model:
-    """Returns the compiled network for epochs of this number of rows; `fit` takes chunks of `batches_per_call` batches."""
+    """Returns the compiled network for epochs of `rows`; `fit` takes chunks of `batches_per_call` batches."""
     model = networks.build(recipe, networks.layer_set_of(xla_scope), compute_dtype)
     if xla_scope != "step":
         model = batches.LoopModel(model, min(recipe.batch_size, rows))

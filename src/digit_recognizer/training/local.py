@@ -57,10 +57,7 @@ class FallbackTrainer:
     """
 
     def __init__(self, recipe: Recipe, recorded: dict[str, Any] | None, record: Callable[[dict[str, Any]], None]):
-        """Takes the entry `fallback` of the run's recipe.json, which counts on the same device only.
-
-        `record` is called with a new entry.
-        """
+        """Takes the entry `fallback` of recipe.json, which counts on the same device; `record` writes a new one."""
         execution = Execution(**recorded) if recorded else None
         self._execution = execution if execution and execution.device == backend.device_name() else None
         self.recipe, self._record = recipe, record
@@ -99,10 +96,7 @@ class LocalExecutor:
     """Trains members one after the other in this process. `RayExecutor` has the same methods."""
 
     def __init__(self, dataset: Dataset, threads: int, deadline: float, tensorboard: bool):
-        """Takes the started backend's number of threads; no epoch begins that would not end by the `deadline`.
-
-        That is in seconds of time.monotonic.
-        """
+        """Takes the threads of the started backend and when the last epoch has to end, in time.monotonic's seconds."""
         self.threads, self.dataset, self.tensorboard = threads, dataset, tensorboard
         self.budget = TimeBudget(deadline)
 

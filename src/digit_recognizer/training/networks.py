@@ -46,8 +46,8 @@ def layer_set_of(xla_scope: XlaScope) -> LayerSet:
 def build(recipe: Recipe, layer_set: LayerSet = KERAS, compute_dtype: str = "float32") -> keras.Model:
     """Returns the recipe's network, with random weights and not compiled.
 
-    It maps uint8 (n, 28, 28) to float32 (n, 10), probabilities that sum to 1. Scaling and augmentation are layers of it:
-    a saved model needs nothing but pixels. With a `compute_dtype` of bfloat16 or float16, weights, statistics,
+    It maps uint8 (n, 28, 28) to float32 (n, 10), probabilities that sum to 1. Scaling and augmentation are layers of
+    it: a saved model needs nothing but pixels. With a `compute_dtype` of bfloat16 or float16, weights, statistics,
     augmentation and probabilities stay float32. Raises UserError for an unknown network, which a recipe.json may name.
     """
     if recipe.network not in NETWORKS:
@@ -120,9 +120,10 @@ def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
 def residual_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     """A residual CNN whose first convolutions see all 28 x 28 pixels.
 
-    R is y + ReLU(convolution(y)) of y = normalised x. A 5 x 5 convolution, then R and pooling; for each further number of
-    filters R, a wider convolution and pooling; then R and the mean over the picture. Source: He et al., 'Deep residual
-    learning for image recognition' (2015), in the form of published systems for MNIST, with 128, 256 and 512 filters.
+    R is y + ReLU(convolution(y)) of y = normalised x. A 5 x 5 convolution, then R and pooling; for each further number
+    of filters R, a wider convolution and pooling; then R and the mean over the picture. Source: He et al., 'Deep
+    residual learning for image recognition' (2015), in the form of published systems for MNIST, with 128, 256 and 512
+    filters.
     """
     first, *wider = recipe.filters
 

@@ -26,7 +26,7 @@ def compile_model(model: keras.Model, recipe: Recipe, steps: int, jit_compile: b
 
 
 def squared_error(labels, probabilities):
-    """Returns the mean over the ten classes of (probability - 1 or 0)²: int (n,) or (n, 1), float (n, 10) -> float (n,)."""
+    """Returns the mean over the classes of (probability - 1 or 0)²: int (n,) or (n, 1), float (n, 10) -> float (n,)."""
     return ops.mean(ops.square(probabilities - ops.one_hot(ops.reshape(labels, (-1,)), CLASSES)), axis=-1)
 
 
@@ -86,10 +86,7 @@ class StopAtFall(keras.callbacks.Callback):
 
 
 class QuickAdam(keras.optimizers.Adam):
-    """Adam by TensorFlow's own kernel, which reads and writes each variable once; on JAX, Keras' own.
-
-    Keras writes it as a dozen element-wise operations, each of which goes over the whole variable.
-    """
+    """Adam by TensorFlow's own kernel, in one pass over each variable, where Keras makes a dozen; on JAX, Keras'."""
 
     def update_step(self, gradient, variable, learning_rate):
         if keras.backend.backend() != "tensorflow":

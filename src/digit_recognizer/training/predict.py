@@ -42,10 +42,7 @@ def apply(view: csr_array, images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _distorted(number: int, *distortion: tuple[str, float]) -> list[csr_array]:
-    """Returns views in pairs of opposite random numbers, so that they lie evenly around the picture.
-
-    A view's matrix is what the distortion makes of each picture with one bright pixel.
-    """
+    """Returns the matrices of views in pairs of opposite random numbers, so that they lie evenly around the picture."""
     layer, random = RandomDistortion(**dict(distortion)), np.random.default_rng(_VIEWS_SEED)
     knots, pictures = len(smooth_field_weights(SIDE, SIDE)), np.eye(PIXELS, dtype=np.float32)
     views: list[csr_array] = []
@@ -110,10 +107,7 @@ class Ensemble:
             self._members.append((load_model(path, recipe), views_of(recipe)))
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ensemble's class probabilities, float64 (n, 10), and the members', float32 (members, n, 10).
-
-        `images` are uint8 (n, 28, 28).
-        """
+        """Returns the probabilities of uint8 (n, 28, 28): the ensemble's (n, 10), the members' (members, n, 10)."""
         members = [predict_with_tta(model, images, views, whole_batches=False) for model, views in self._members]
         return np.tensordot(self.weights, np.array(members), axes=1), np.array(members)
 

@@ -79,10 +79,7 @@ class Progress:
             print_line(self._expected_end(left))
 
     def _seconds_left(self) -> float:
-        """Returns the expected seconds of the epochs and predictions to come.
-
-        A member's predictions take about as long as an epoch, until they have been measured.
-        """
+        """Returns the expected seconds to come; predictions take as long as an epoch until they are measured."""
         epoch = self._seconds / self._epochs
         prediction = sum(self._predictions) / len(self._predictions) if self._predictions else epoch
         members = len(self.members) - len(self._predictions)

@@ -46,16 +46,13 @@ class Keeper:
     """The actor that reads and writes the run directory for the tasks."""
 
     def __init__(self, folder: str, owner: int, deadline: float):
-        """Takes the run directory, the process that holds its lock, and when to end, in this machine's time.monotonic."""
+        """Takes the run directory, the process that holds its lock, and the end in this machine's time.monotonic."""
         self.folder, self.owner, self.deadline = Path(folder), owner, deadline
         self.results: list[EpochResult] = []
         self.started: set[str] = set()  # names of members
 
     def start(self, name: str) -> tuple[dict[str, bytes], float, Any]:
-        """Returns the files from which a member continues, by their names, the seconds left, and the run's fallback.
-
-        metrics.json is among them if the member was finished by a worker that was lost right after that.
-        """
+        """Returns the files to continue from, also metrics.json, the seconds left, and the run's fallback."""
         self.started.add(name)
         files = [self.folder / name / file for file in ("state.npz", "history.csv", _METRICS)]
         contents = {path.name: path.read_bytes() for path in files if path.exists()}

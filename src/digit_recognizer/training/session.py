@@ -100,10 +100,7 @@ def _train_run(
     options: TrainingOptions,
     split: np.ndarray | None = None,
 ) -> list[Member]:
-    """Trains the members of a run, on the folds `split` if given; returns those for which there was no time.
-
-    If everything is finished, neither Keras nor Ray is started.
-    """
+    """Trains a run, on the folds `split` if given; returns the members for which there was no time."""
     earlier, overwrite = options.resume_from, options.overwrite
     with run.lock():
         dataset = _with_recorded_pictures(dataset, [] if overwrite else [run], earlier)
