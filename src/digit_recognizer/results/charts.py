@@ -116,13 +116,9 @@ def mean_history(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]) -> list[Chart]:
-    """Returns charts of loss, accuracy and learning rate over the epochs; none if there is no epoch.
+    """Returns charts of loss, accuracy and learning rate over the epochs of each history.csv; none without an epoch.
 
-    More lines than there are colours are grey, and their mean is drawn too.
-
-    Args:
-        histories: history.csv of each member, or a mean of several, by name.
-        kept_epochs: the epoch that predicts, by name; it is marked.
+    The `kept_epochs`, which predict, are marked. More lines than there are colours are grey, and their mean is drawn too.
     """
     if not histories:
         return []
@@ -179,11 +175,10 @@ def reliability(calibration: dict[str, Any]) -> Chart:
 
 def write_figures(ensemble: Ensemble, report: dict[str, Any]) -> None:
     """Writes the pictures into report/, which has to exist; `report` is the contents of cv_report.json."""
-    folder, curves = ensemble.run.report, learning_curves(ensemble.histories(), {})
-    confusions = draw_confusions(np.array(report["confusion_matrix"]))
-    figures = {"confusion_matrix.png": confusions, "errors.png": draw_errors(ensemble)}
+    matrix, curves = np.array(report["confusion_matrix"]), learning_curves(ensemble.histories(), {})
+    figures = {"confusion_matrix.png": draw_confusions(matrix), "errors.png": draw_errors(ensemble)}
     for name, figure in (figures | ({"curves.png": draw_curves(curves)} if curves else {})).items():
-        write_figure(folder / name, figure, dpi=150)
+        write_figure(ensemble.run.report / name, figure, dpi=150)
 
 
 def draw_curves(charts: Sequence[Chart]) -> matplotlib.figure.Figure:

@@ -51,15 +51,21 @@ def write_page(ensemble: Ensemble, report: dict[str, Any], refresh: int | None =
         "augmented": any(settings.get(name) for name in AUGMENTATION),
         "refresh": refresh,
     }
-    _write(run, "page.html.j2", values | (_predictions(ensemble, report) if ensemble.members else {}))
+    if ensemble.members:
+        images, test = ensemble.dataset.test_images, ensemble.test
+        values["errors"] = [_error(ensemble, row) for row in ensemble.wrong[:_MOST_PICTURES].tolist()]
+        values["least_sure"] = [
+            line | {"pixels": images[line["row"]], "probabilities": test[line["row"]]} for line in report["least_sure"]
+        ]
+        values["reliability"] = charts.reliability(report["calibration"])
+    _write(run, "page.html.j2", values, {})
 
 
 def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, refresh: int | None = None) -> Comparison:
     """Compares runs, and writes the page, runs.csv and pairs.csv into the folder report/ of `home`.
 
-    With `refresh`, a browser reads the page again after that many seconds until all members are finished.
-    Raises UserError as `compare_runs` does, for fewer than two runs, and if `home` holds a run, whose report this
-    would replace.
+    With `refresh`, a browser reads the page again after that many seconds until all members are finished. Raises UserError
+    as `compare_runs`, for fewer than two runs, and if `home` holds a run, whose report this would replace.
     """
     if len(runs) < 2:
         raise UserError("a comparison takes two runs or more; report.py --output RUN reports on one")
@@ -82,11 +88,11 @@ def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, refresh: 
     return comparison
 
 
-def _write(home: Run, template: str, values: dict[str, Any], texts: dict[str, str] | None = None) -> None:
-    """Writes the page that a template makes of `values`, and other files."""
+def _write(home: Run, template: str, values: dict[str, Any], texts: dict[str, str]) -> None:
+    """Writes the page that a template makes of `values`, and other files, `texts`."""
     page = render(template, **values)
     home.report.mkdir(parents=True, exist_ok=True)
-    for name, text in ((texts or {}) | {"index.html": page}).items():
+    for name, text in (texts | {"index.html": page}).items():
         with atomic(home.report / name, several_writers=True) as file:
             file.write_text(text, encoding="utf-8", newline="")
 
@@ -131,18 +137,6 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _predictions(ensemble: Ensemble, report: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values of the sections that need a finished member."""
-    images, test = ensemble.dataset.test_images, ensemble.test
-    return {
-        "errors": [_error(ensemble, row) for row in ensemble.wrong[:_MOST_PICTURES].tolist()],
-        "least_sure": [
-            line | {"pixels": images[line["row"]], "probabilities": test[line["row"]]} for line in report["least_sure"]
-        ],
-        "reliability": charts.reliability(report["calibration"]),
-    }
-
-
 def _error(ensemble: Ensemble, row: int) -> dict[str, Any]:
     """Returns what a gallery shows of a wrong training row."""
     predicted, votes = int(ensemble.oof[row].argmax()), ensemble.votes[:, row]
@@ -163,10 +157,8 @@ def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list
             oof = {name: comparison.ensembles[name].oof for name in (wrong, right)}
             is_right = covered_rows(oof[right]) & ~wrong_rows(oof[right], dataset.train_labels)
             rows = [row for row in comparison.ensembles[wrong].wrong.tolist() if is_right[row]]
-            shown = [(row, {name: oof[name][row] for name in oof}) for row in rows[:_MOST_ROWS]]
-            lists.append(
-                (f"{wrong} wrong, {right} right", len(rows), [_training_row(dataset, *line) for line in shown])
-            )
+            shown = [_training_row(dataset, row, {name: oof[name][row] for name in oof}) for row in rows[:_MOST_ROWS]]
+            lists.append((f"{wrong} wrong, {right} right", len(rows), shown))
     return lists
 
 
@@ -196,9 +188,8 @@ def _fields(settings: dict[str, Any]) -> dict[bool, list[tuple[str, str, str]]]:
     """Returns name, value and meaning of the recipe's fields that have an effect, by whether the recipe sets them."""
     fields: dict[bool, list[tuple[str, str, str]]] = {True: [], False: []}
     known = {name: field for name, field in settable_fields().items() if name in settings}  # a blend has none
-    unused = (
-        set() if settings.get("filters") else {"filters", "conv_dropout", "batchnorm_momentum", "batchnorm_statistics"}
-    )
+    of_convolutions = {"filters", "conv_dropout", "batchnorm_momentum", "batchnorm_statistics"}
+    unused = set() if settings.get("filters") else of_convolutions
     if settings.get("stopping_rule") == "patience" and not settings["stopping_patience"]:
         unused |= {"stopping_rule", "stopping_monitor"}
     for name, field in known.items():

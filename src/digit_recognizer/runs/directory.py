@@ -35,8 +35,6 @@ CONTENTS = (
     "recipe.json",
 )
 
-_LOCK_FILE = ".lock"
-
 
 class Run:
     """The paths of a run directory, which need not exist yet."""
@@ -44,24 +42,16 @@ class Run:
     def __init__(self, folder: Path):
         """`folder` is the run directory."""
         self.folder = Path(folder)
-        self.recipe_json = self.folder / "recipe.json"
-        self.folds_csv = self.folder / "folds.csv"
+        self.recipe_json, self.folds_csv = self.folder / "recipe.json", self.folder / "folds.csv"
         self.oof_probabilities = self.folder / "oof_probabilities.npy"
-        self.cv_report_json = self.folder / "cv_report.json"
-        self.cv_report_csv = self.folder / "cv_report.csv"
-        self.ensemble_json = self.folder / "ensemble.json"
-        self.submission = self.folder / "submission.csv"
+        self.cv_report_json, self.cv_report_csv = self.folder / "cv_report.json", self.folder / "cv_report.csv"
+        self.ensemble_json, self.submission = self.folder / "ensemble.json", self.folder / "submission.csv"
         self.submissions_json = self.folder / "submissions.json"
-        self.explore = self.folder / "explore"
-        self.report = self.folder / "report"
-        self.tensorboard = self.folder / "tensorboard"
-        self.predictions = self.report / "predictions.png"
+        self.explore, self.report = self.folder / "explore", self.folder / "report"
+        self.tensorboard, self.predictions = self.folder / "tensorboard", self.report / "predictions.png"
 
     def settings(self) -> dict[str, Any] | None:
-        """Returns the contents of recipe.json, or None if there is no such file.
-
-        Raises UserError if the file is damaged.
-        """
+        """Returns the contents of recipe.json, or None if there is no such file; raises UserError if it is damaged."""
         if not self.recipe_json.exists():
             return None
         advice = "restore it, or take another --output"
@@ -76,6 +66,13 @@ class Run:
             raise UserError(f"{self.recipe_json} is damaged: {error}: {advice}") from None
         return settings
 
+    def require_settings(self) -> dict[str, Any]:
+        """Returns the contents of recipe.json; raises UserError if it is missing or damaged."""
+        settings = self.settings()
+        if settings is None:
+            raise UserError(f"{self.folder} holds no run (no recipe.json): run scripts/train.py, or give --output")
+        return settings
+
     def fallback(self) -> Any:
         """Returns the entry `fallback` of recipe.json: how an accelerator trains on which the quickest way failed."""
         return (self.settings() or {}).get("fallback")
@@ -84,23 +81,13 @@ class Run:
         """Writes the entry `fallback` of recipe.json, which is no part of the run's identity."""
         write_json(self.recipe_json, (self.settings() or {}) | {"fallback": fallback})
 
-    def require_settings(self) -> dict[str, Any]:
-        """Returns the contents of recipe.json; raises UserError if it is missing or damaged."""
-        settings = self.settings()
-        if settings is None:
-            raise UserError(f"{self.folder} holds no run (no recipe.json): run scripts/train.py, or give --output")
-        return settings
-
     def holds_one_recipe(self) -> bool:
         """Returns whether this is the run directory of one recipe: neither a blend nor the folder of several."""
         settings = self.settings()
         return settings is not None and not is_blend(settings)
 
     def child_runs(self) -> list["Run"]:
-        """Returns the runs directly below this folder that have a finished member, sorted by name.
-
-        `train.py` makes them if it trains several recipes. In the run directory of one recipe there are none.
-        """
+        """Returns the runs below this folder that have a finished member: several recipes are trained there."""
         if self.holds_one_recipe():
             return []
         folders = {path.parents[1] for path in self.folder.glob("*/fold_*/metrics.json")}
@@ -110,23 +97,21 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Creates the directory and keeps other processes out until the block ends or this process dies.
 
-        Raises UserError if another process holds the lock, or if the directory cannot be written. If the block
-        fails, no empty directory is left.
+        Raises UserError if another process holds the lock, or if the directory cannot be written. If the block fails, no
+        empty directory is left.
         """
         created = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:
             with ExitStack() as stack:
                 try:
                     self.folder.mkdir(parents=True, exist_ok=True)
-                    stack.enter_context(file_lock(self.folder / _LOCK_FILE))
+                    stack.enter_context(file_lock(self.folder / ".lock"))
                 except BlockingIOError:
-                    raise UserError(
-                        f"{self.folder}: another process is writing this run; wait for it, or take another --output"
-                    ) from None
+                    problem = "another process is writing this run; wait for it, or take another --output"
+                    raise UserError(f"{self.folder}: {problem}") from None
                 except OSError as error:
-                    raise UserError(
-                        f"{self.folder} cannot be written ({error.strerror}): take another --output"
-                    ) from None
+                    problem = f"cannot be written ({error.strerror}): take another --output"
+                    raise UserError(f"{self.folder} {problem}") from None
                 yield
         except BaseException:
             with suppress(OSError):  # something was written
@@ -137,8 +122,8 @@ class Run:
     def take_over(self, earlier: "Run") -> None:
         """Copies from `earlier`, which may be read-only, the members that have more epochs there than here.
 
-        A finished member is copied whole and replaces one that is in progress here. Its metrics.json, which makes
-        it finished, is copied last. The record of submissions is copied too, if there is none here.
+        A finished member is copied whole and replaces one that is in progress here. Its metrics.json, which makes it
+        finished, is copied last. The record of submissions is copied too, if there is none here.
         """
         for name in ("recipe.json", "folds.csv", "submissions.json"):
             _copy(earlier.folder / name, self.folder / name)
@@ -165,6 +150,13 @@ class Run:
                 (self.folder / folder).rmdir()
 
 
+def _copy(source: Path, target: Path, replace: bool = False) -> None:
+    if source.exists() and (replace or not target.exists()):
+        target.parent.mkdir(exist_ok=True)
+        with atomic(target) as file:
+            shutil.copyfile(source, file)
+
+
 def is_blend(settings: dict[str, Any]) -> bool:
     """Returns whether a run with these contents of recipe.json was blended from other runs."""
     return "runs" in settings
@@ -176,9 +168,8 @@ def find_run(folder: Path) -> Run:
         return Run(folder)
     folders = sorted(path.parent for path in folder.glob("**/recipe.json"))
     if len(folders) != 1:
-        raise UserError(
-            f"{folder} has to hold one run (a recipe.json); found: {', '.join(map(str, folders)) or 'none'}"
-        )
+        names = ", ".join(map(str, folders)) or "none"
+        raise UserError(f"{folder} has to hold one run (a recipe.json); found: {names}")
     return Run(folders[0])
 
 
@@ -200,10 +191,3 @@ def announced(run: Run) -> AbstractContextManager:
     """Returns a context that begins and ends with the notice of the sample if `run` was trained on it."""
     is_sample = run.require_settings().get("data") == "sample"
     return Locations(None if is_sample else run.folder, run.folder).announced()
-
-
-def _copy(source: Path, target: Path, replace: bool = False) -> None:
-    if source.exists() and (replace or not target.exists()):
-        target.parent.mkdir(exist_ok=True)
-        with atomic(target) as file:
-            shutil.copyfile(source, file)

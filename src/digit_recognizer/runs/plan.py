@@ -28,7 +28,6 @@ _FEW, _BATCH_SIZE, _SEEN = 5000, 32, 10_000  # rows
 _DESCRIPTION = ("citation", "reported_accuracy", "precision")
 
 _ADDED = "added pictures"  # in recipe.json: the SHA-256 of them
-
 _ANOTHER_OUTPUT = "take another --output"
 
 
@@ -69,24 +68,15 @@ def _identifying(settings: dict[str, Any]) -> dict[str, Any]:
 def refuse_another_run(
     run: Run, known: dict[str, Any] | None, wanted: dict[str, Any], advice: str = _ANOTHER_OUTPUT
 ) -> None:
-    """Raises UserError, naming the first difference, if the directory belongs to another run.
+    """Raises UserError, with the first difference and the `advice`, if the directory belongs to another run.
 
-    Args:
-        run: the directory.
-        known: contents of its recipe.json, or None if there is none.
-        wanted: contents of recipe.json, or some of them, of the run that is asked for.
-        advice: the end of the message: what to do about it.
+    `known` are the contents of its recipe.json, None if there is none, `wanted` those, or some, of the run asked for.
     """
     for name, value in _identifying(known or wanted).items():
         if name in wanted and value != wanted[name]:
-            shown, asked = (_shortened(each) for each in (value, wanted[name]))
+            texts = ("none" if entry is None else format_value(entry) for entry in (value, wanted[name]))
+            shown, asked = (text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text for text in texts)
             raise UserError(f"{run.folder} holds a run with {name} {shown}, not {asked}: {advice}")
-
-
-def _shortened(value: Any) -> str:
-    """Returns a setting as text; of a SHA-256 the first digits."""
-    text = "none" if value is None else format_value(value)
-    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def refuse_other_members(run: Run, own: str, advice: str = _ANOTHER_OUTPUT) -> None:
@@ -112,15 +102,10 @@ def fit_to_rows(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 
 def make_recipe(settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], dataset: Dataset) -> Recipe:
-    """Returns the recipe of a run.
+    """Returns the recipe of a run with these contents of recipe.json, None for a new one, which `fit_to_rows` fits.
 
-    Args:
-        settings: contents of the run's recipe.json; None for a new run.
-        name: of the recipe that was asked for; None: the run's own recipe, else the default one.
-        options: fields of the recipe that were asked for.
-        dataset: to which a new run's recipe is fitted by `fit_to_rows`.
-
-    Raises UserError for an unknown name or an impossible value.
+    `name` and `options` are the recipe and the fields that were asked for; a name of None is that of the run, else the
+    default one. Raises UserError for an unknown name or an impossible value.
     """
     if settings is not None and is_blend(settings):
         raise UserError(f"--output holds a blend of runs, not the run of one recipe: {_ANOTHER_OUTPUT}")
@@ -181,21 +166,17 @@ def open_plan(run: Run, dataset: Dataset) -> Plan:
     settings = check_data(run, dataset)
     split = folds.from_csv(run.folds_csv, dataset.train_labels)
     if folds.fingerprint(split) != settings.get("split"):
-        raise UserError(
-            f"{run.folds_csv} is not the split that this run was trained with: restore it, or train anew with "
-            "--overwrite"
-        )
+        problem = f"{run.folds_csv} is not the split that this run was trained with"
+        raise UserError(f"{problem}: restore it, or train anew with --overwrite")
     refuse_other_members(run, identity(settings), "move that folder away, or train anew with --overwrite")
-    members = make_members(split, run.folder)
-    return Plan(run, recipes.from_json(settings), split, members, settings, settings)
+    return Plan(run, recipes.from_json(settings), split, make_members(split, run.folder), settings, settings)
 
 
 def make_members(split: np.ndarray, folder: Path) -> list[Member]:
     """Returns the members that a split makes, in the order of their index; `folder` is the run directory."""
-    count = int(split.max()) + 1
     members: list[Member] = []
     for repeat, column in enumerate(split.T):
-        for fold in range(count):
+        for fold in range(int(split.max()) + 1):
             index, validated = len(members), column == fold
             rows = np.flatnonzero(~validated), np.flatnonzero(validated)
             members.append(Member(repeat, fold, index, *rows, folder / f"fold_{index:02d}"))
