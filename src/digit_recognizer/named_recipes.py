@@ -33,18 +33,6 @@ RECIPES = {
     for recipe in [
         FAST,
         replace(FAST, name="best", epochs=16, repeats=2),  # two networks that never saw it predict each row
-        replace(
-            FAST,
-            name="residual",
-            epochs=16,
-            network="residual_cnn",
-            citation="this project, after a published residual network for MNIST with 128, 256 and 512 filters",
-            filters=(48, 96, 192),
-            hidden=(),
-            dropout=0.0,
-            shear=0.17,
-            elastic=0.5,
-        ),
         Recipe(
             name="softmax_mlp",
             network="mlp",

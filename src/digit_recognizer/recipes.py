@@ -13,7 +13,7 @@ from typing import Any
 
 from digit_recognizer.files import UserError
 
-AUGMENTATION = ("rotation", "zoom", "shift", "shear", "elastic")  # fields
+AUGMENTATION = ("rotation", "zoom", "shift", "shear")  # fields
 
 
 def _choice(default: str, help: str, *others: str):
@@ -78,7 +78,6 @@ class Recipe:
     zoom: float = _number(0.0, "zoom, part of the size; height and width have their own", 0, 0.9)
     shift: float = _number(0.0, "shift, part of the height and of the width", 0, 0.9)
     shear: float = _number(0.0, "slant, pixels to the side for each pixel of height", 0, 0.9)
-    elastic: float = _number(0.0, "elastic distortion, root mean square of the displacement in pixels", 0, 5)
 
     # prediction
     tta_views: int = _number(0, "mean over this many views, distorted half as much as in training", 0, 256)
@@ -106,11 +105,6 @@ class Recipe:
             raise UserError("folds=1 leaves nothing to validate on: take 2 or more, or add --holdout 0.15")
         if self.folds > 1 and self.holdout > 0:
             raise UserError(f"holdout={self.holdout} is one split: it goes with --folds 1, not {self.folds}")
-
-    @property
-    def has_convolutions(self) -> bool:
-        """Whether the network has convolutions; else it has dense layers alone."""
-        return bool(self.filters)
 
     @property
     def augmentation(self) -> dict[str, float]:

@@ -56,7 +56,7 @@ class FoldTrainer:
         self.recipe, self.rows = recipe, batches.rows_of_epoch(recipe, train_rows)
         self.steps = batches.steps_of_epoch(recipe, self.rows)
         dtype = backend.compute_dtype(recipe.precision)
-        quickest = backend.xla_scope(dtype, recipe.epochs * self.rows, recipe.has_convolutions)
+        quickest = backend.xla_scope(dtype, recipe.epochs * self.rows, bool(recipe.filters))
         self.xla_scope = xla_scope or quickest
         self.prediction_batch = prediction_batch or backend.prediction_batch_size()
         self.network = networks.build(recipe)

@@ -117,37 +117,6 @@ def fast_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
     return classifier(recipe, layer_set, pixels, x, normalised=True)
 
 
-def residual_cnn(recipe: Recipe, layer_set: LayerSet) -> keras.Model:
-    """A residual CNN whose first convolutions see all 28 x 28 pixels.
-
-    R is y + ReLU(convolution(y)) of y = normalised x. A 5 x 5 convolution, then R and pooling; for each further number
-    of filters R, a wider convolution and pooling; then R and the mean over the picture. Source: He et al., 'Deep
-    residual learning for image recognition' (2015), in the form of published systems for MNIST, with 128, 256 and 512
-    filters.
-    """
-    first, *wider = recipe.filters
-
-    def activate(x):
-        return layers.Activation(_activation(recipe))(x)
-
-    def normalise(x):
-        return layer_set.normalisation(momentum=recipe.batchnorm_momentum)(x)
-
-    def residual(x):
-        y = normalise(x)
-        return layers.Add()([y, activate(layer_set.convolution(y.shape[-1], 3, padding="same")(y))])
-
-    def pool(x):
-        return layers.MaxPooling2D(2, padding="same")(x)
-
-    pixels, x = scaled_pixels(recipe, layer_set)
-    x = pool(residual(activate(layer_set.convolution(first, 5, padding="same")(x))))
-    for filters in wider:
-        x = pool(activate(layer_set.convolution(filters, 3, padding="same")(normalise(residual(x)))))
-    x = layers.GlobalAveragePooling2D()(normalise(residual(x)))
-    return classifier(recipe, layer_set, pixels, x)
-
-
 def scaled_pixels(recipe: Recipe, layer_set: LayerSet) -> tuple:
     """Returns the input, uint8 (n, 28, 28), and its pixels, float (n, 28, 28, 1), augmented in training and scaled."""
     pixels = keras.Input((SIDE, SIDE), dtype="uint8", name="pixels")
@@ -181,4 +150,4 @@ def _activation(recipe: Recipe):
     return layers.LeakyReLU(0.1) if recipe.activation == "leaky_relu" else recipe.activation
 
 
-NETWORKS = {network.__name__: network for network in (mlp, shallow_cnn, lenet, bn_cnn, fast_cnn, residual_cnn)}
+NETWORKS = {network.__name__: network for network in (mlp, shallow_cnn, lenet, bn_cnn, fast_cnn)}

@@ -16,7 +16,7 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, networks
 from digit_recognizer.training.batches import Batches, stream
-from digit_recognizer.training.layers import RandomDistortion, smooth_field_weights
+from digit_recognizer.training.layers import RandomDistortion
 
 # A picture predicted with this probability skips test-time augmentation: it would not change the answer.
 CERTAIN = 0.999
@@ -29,7 +29,8 @@ def views_of(recipe: Recipe) -> list[csr_array]:
     """Returns the recipe's views, each a matrix float32 (784, 784) from a picture's pixels to the view's.
 
     All pictures have the same views, so the prediction of one does not depend on the others. A view is distorted with
-    random numbers half as large as in training. Needs `backend.start`.
+    random numbers half as large as in training, and they come in pairs of opposite numbers, so that they lie evenly around
+    the picture. Needs `backend.start`.
     """
     return _distorted(recipe.tta_views, *recipe.augmentation.items())
 
@@ -42,17 +43,14 @@ def apply(view: csr_array, images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _distorted(number: int, *distortion: tuple[str, float]) -> list[csr_array]:
-    """Returns the matrices of views in pairs of opposite random numbers, so that they lie evenly around the picture."""
     layer, random = RandomDistortion(**dict(distortion)), np.random.default_rng(_VIEWS_SEED)
-    knots, pictures = len(smooth_field_weights(SIDE, SIDE)), np.eye(PIXELS, dtype=np.float32)
+    pictures = np.eye(PIXELS, dtype=np.float32).reshape(-1, SIDE, SIDE, 1)  # with one bright pixel each
     views: list[csr_array] = []
     while len(views) < number:
-        draw, vectors = VIEW_RANGE * random.uniform(-1, 1, 6), VIEW_RANGE * random.normal(size=(2, knots))
+        draw = VIEW_RANGE * random.uniform(-1, 1, 6)
         for sign in (1, -1):
-            affine = np.tile((sign * draw).astype(np.float32)[:, None], (PIXELS, 1, 1))
-            field = np.tile((sign * vectors).astype(np.float32)[:, None], (1, PIXELS, 1))
-            images = np.asarray(layer.distort(pictures.reshape(-1, SIDE, SIDE, 1), affine, field))
-            views.append(csr_array(images.reshape(PIXELS, PIXELS).T))
+            images = layer.distort(pictures, np.tile((sign * draw).astype(np.float32)[:, None], (PIXELS, 1, 1)))
+            views.append(csr_array(np.asarray(images).reshape(PIXELS, PIXELS).T))
     return views[:number]
 
 
