@@ -62,8 +62,7 @@ class Table:
         # pandas also takes signs and cuts cells at a zero byte: it parses only plain digits itself
         if not self.body.translate(None, b'0123456789 "\n' + self.separator.encode()):
             try:
-                chunks = self._parse(columns, dtype=np.int64)
-                return np.concatenate([_to_uint8(cells, limits) for cells in chunks])
+                return np.concatenate([_to_uint8(cells, limits) for cells in self._parse(columns, dtype=np.int64)])
             except (ValueError, OverflowError):
                 pass  # the text shows which cell is wrong
         if b"\0" in self.body:
@@ -74,8 +73,10 @@ class Table:
             codes, texts = pd.factorize(cells.ravel())
             values = np.array([_number(text) for text in texts])[codes].reshape(cells.shape)
             for row, column in np.argwhere(~((values == np.floor(values)) & (values <= limits)))[:1]:
-                name, problem = self.names[columns[column]], _describe(cells[row, column], limits[column])
-                raise UserError(f"{self.row_name(rows + row)}, column {name}: {problem}")
+                cell, limit = cells[row, column], limits[column]
+                problem = f"{quoted(cell) if cell.strip() else 'empty'}, not a whole number from 0 to {limit}"
+                problem += ": pixels of 0 to 1 have to be multiplied by 255" * (limit == 255 and 0 < _number(cell) < 1)
+                raise UserError(f"{self.row_name(rows + row)}, column {self.names[columns[column]]}: {problem}")
             arrays.append(values.astype(np.uint8))
             rows += len(cells)
         return np.concatenate(arrays)
@@ -99,7 +100,15 @@ class Table:
 
 def open_table(file: DataFile) -> Table:
     """Reads a CSV in UTF-8 or UTF-16 with commas, semicolons or tabs; pictures need no header."""
-    data = _decode(file.read())
+    data = file.read()
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        data = data.decode("utf-16", errors="replace").encode()
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+        data = data if b"\n" in data else data.replace(b"\r", b"\n")
+    if data[-1:] != b"\n" or data[-2:] == b"\n\n":  # not always: it copies the text, which is large
+        data = data.rstrip(b"\n") + b"\n"
     head, _, body = data.partition(b"\n")
     text, first_line = head.decode(errors="replace"), 2
     separator = max(",;\t", key=text.count)
@@ -113,19 +122,6 @@ def open_table(file: DataFile) -> Table:
     if b"\0" in head:
         raise UserError(f"{file}: its first line holds zero bytes: save it as CSV in UTF-8")
     return Table(file, separator, names, body, first_line)
-
-
-def _decode(data: bytes) -> bytes:
-    """Returns a text as UTF-8 without byte order mark, in lines that end in a newline."""
-    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        data = data.decode("utf-16", errors="replace").encode()
-    data = data.removeprefix(codecs.BOM_UTF8)
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n")
-        data = data if b"\n" in data else data.replace(b"\r", b"\n")
-    if data[-1:] != b"\n" or data[-2:] == b"\n\n":  # not always: it copies the text, which is large
-        data = data.rstrip(b"\n") + b"\n"
-    return data
 
 
 def _strip(cell: str) -> str:
@@ -148,12 +144,6 @@ def _number(cell: str) -> float:
     quotes = cell.strip()[:1] == cell.strip()[-1:] == '"'
     text = _strip(cell) if quotes else cell.strip()
     return float(text) if _NUMBER.fullmatch(text) else np.nan
-
-
-def _describe(cell: str, greatest: int) -> str:
-    """Returns why a cell is not a whole number from 0 to `greatest`."""
-    hint = ": pixels of 0 to 1 have to be multiplied by 255" if greatest == 255 and 0 < _number(cell) < 1 else ""
-    return f"{quoted(cell) if cell.strip() else 'empty'}, not a whole number from 0 to {greatest}{hint}"
 
 
 def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:

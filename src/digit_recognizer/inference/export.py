@@ -34,12 +34,32 @@ Predict = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 28, 28) -> float32 (n,
 
 @dataclass(frozen=True)
 class Format:
-    """A file format, and how a file of it predicts."""
+    """A file format."""
 
     name: str  # as keras.Model.export takes it
     packages: tuple[str, ...]  # which write and check it, besides Keras
-    load: Callable[[Path], Predict]
-    usage: str  # a line of code that predicts `images` with the file
+    usage: str  # the end of a line of code that predicts `images` with the file
+
+
+FORMATS = {
+    ".keras": Format("keras", (), "keras; network = keras.saving.load_model({file!r}); network.predict(images)"),
+    "": Format(
+        "tf_saved_model",
+        ("tensorflow",),
+        "tensorflow as tf; network = tf.saved_model.load({file!r}); network.serve(images)",
+    ),
+    ".tflite": Format(
+        "litert",
+        ("tensorflow",),
+        "tensorflow as tf; network = tf.lite.Interpreter({file!r}).get_signature_runner(); "
+        "network(pixels=images)['output_0']",
+    ),
+    ".onnx": Format(
+        "onnx",
+        ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+        "onnxruntime; network = onnxruntime.InferenceSession({file!r}); network.run(None, {{'pixels': images}})[0]",
+    ),
+}
 
 
 def export(run: Run, file: Path) -> None:
@@ -69,7 +89,8 @@ def export(run: Run, file: Path) -> None:
         print("takes images, uint8 (n, 28, 28), 0 is the background; gives probabilities, float32 (n, 10)")
         if views:
             print(f"predicts a picture and {views} views of it, as the members do, so give it few pictures at once")
-        print(format.usage.format(file=str(file)))
+        code, _, call = format.usage.format(file=str(file)).rpartition("; ")
+        print(f"import {code}; probabilities = {call}")
 
 
 def _format_of(file: Path) -> Format:
@@ -151,7 +172,7 @@ def _write(network: "keras.Model", format: Format, file: Path, images: np.ndarra
             else:
                 network(images[:1])  # Keras exports no network to ONNX that was never called
                 network.export(str(file), format=format.name, verbose=False)
-            predict = format.load(file)
+            predict = _load(format.name, file)
             batches = np.array_split(images, -(-len(images) // _BATCH))
             difference = np.abs(np.concatenate([predict(batch) for batch in batches]) - expected).max()
             if not difference <= _TOLERANCE:  # nor is NaN
@@ -166,58 +187,21 @@ def _write(network: "keras.Model", format: Format, file: Path, images: np.ndarra
             raise UserError(f"{problem}: take another format, such as .keras") from None
 
 
-def _load_keras(file: Path) -> Predict:
-    import keras
+def _load(name: str, file: Path) -> Predict:
+    """Returns how a file of a format, named as keras.Model.export takes it, predicts."""
+    if name == "keras":
+        import keras
 
-    return keras.saving.load_model(file).predict_on_batch
+        return keras.saving.load_model(file).predict_on_batch
+    if name == "onnx":
+        import onnxruntime
 
-
-def _load_saved_model(file: Path) -> Predict:
+        session = onnxruntime.InferenceSession(file)
+        return lambda images: session.run(None, {"pixels": images})[0]
     import tensorflow as tf
 
+    if name == "litert":
+        runner = tf.lite.Interpreter(str(file)).get_signature_runner()
+        return lambda images: runner(pixels=images)["output_0"]
     network = tf.saved_model.load(str(file))
     return lambda images: network.serve(images).numpy()
-
-
-def _load_tflite(file: Path) -> Predict:
-    import tensorflow as tf
-
-    predict = tf.lite.Interpreter(str(file)).get_signature_runner()
-    return lambda images: predict(pixels=images)["output_0"]
-
-
-def _load_onnx(file: Path) -> Predict:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file)
-    return lambda images: session.run(None, {"pixels": images})[0]
-
-
-FORMATS = {
-    ".keras": Format(
-        "keras",
-        (),
-        _load_keras,
-        "import keras; network = keras.saving.load_model({file!r}); probabilities = network.predict(images)",
-    ),
-    "": Format(
-        "tf_saved_model",
-        ("tensorflow",),
-        _load_saved_model,
-        "import tensorflow as tf; network = tf.saved_model.load({file!r}); probabilities = network.serve(images)",
-    ),
-    ".tflite": Format(
-        "litert",
-        ("tensorflow",),
-        _load_tflite,
-        "import tensorflow as tf; network = tf.lite.Interpreter({file!r}).get_signature_runner(); "
-        "probabilities = network(pixels=images)['output_0']",
-    ),
-    ".onnx": Format(
-        "onnx",
-        ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
-        _load_onnx,
-        "import onnxruntime; network = onnxruntime.InferenceSession({file!r}); "
-        "probabilities = network.run(None, {{'pixels': images}})[0]",
-    ),
-}

@@ -59,7 +59,11 @@ def read_picture(path: Path) -> Picture:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise UserError(f"{path} has more than {_MOST_PIXELS // 10**6} million pixels: save it smaller") from None
         except Image.UnidentifiedImageError:
-            raise UserError(_refusal(path)) from None
+            start = path.read_bytes()[:12]
+            if start[4:8] == b"ftyp" and start[8:] in _HEIC and "HEIF" not in _formats():
+                advice = "pip install pillow-heif, or save it as JPEG"
+                raise UserError(f"{path} is a HEIC picture, which needs pillow-heif: {advice}") from None
+            raise UserError(f"{path} is no picture that can be read: save it as PNG or JPEG") from None
     return Picture(pixels, longest / max(pixels.shape))
 
 
@@ -73,14 +77,6 @@ def picture_endings() -> list[str]:
     formats = _formats()
     known = [ending for ending, name in Image.registered_extensions().items() if name in formats]
     return sorted({*known, ".heic", ".heif"})
-
-
-def _refusal(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(12)
-    if start[4:8] == b"ftyp" and start[8:] in _HEIC and "HEIF" not in _formats():
-        return f"{path} is a HEIC picture, which needs pillow-heif: pip install pillow-heif, or save it as JPEG"
-    return f"{path} is no picture that can be read: save it as PNG or JPEG"
 
 
 def _reduce(file: Image.Image) -> Image.Image:

@@ -64,22 +64,15 @@ def normalize_digit(contrast: np.ndarray, least: float, points: np.ndarray, marg
     missing = _MIN_STROKE / scale - mask.sum() / max(1, skeletonize(mask).sum())
     if missing > 1:
         ink = np.maximum(ink, np.clip(1 + missing / 2 - distance, 0, 1))
-    return _center(_scale_to_box(ink))
-
-
-def _scale_to_box(ink: np.ndarray) -> np.ndarray:
-    """Returns the ink, float of 0 to 1, without empty rows and columns around it, BOX pixels high or wide."""
+    # without empty rows and columns, BOX pixels high or wide
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     shape = [max(1, round(length * BOX / max(ink.shape))) for length in ink.shape]
     small = resize(ink, shape, order=1, anti_aliasing=True)
-    return small / small.max()
-
-
-def _center(ink: np.ndarray) -> np.ndarray:
-    """Returns the ink as uint8 (28, 28), its centre of mass in the middle, to whole pixels."""
+    small /= small.max()
+    # its centre of mass in the middle, to whole pixels
     image = np.zeros((SIDE, SIDE), np.uint8)
-    start = [round(SIDE / 2 - centre) for centre in center_of_mass(ink)]
-    top, left = (min(max(0, at), SIDE - length) for at, length in zip(start, ink.shape, strict=True))
-    image[top : top + ink.shape[0], left : left + ink.shape[1]] = np.round(ink * 255)
+    start = [round(SIDE / 2 - centre) for centre in center_of_mass(small)]
+    top, left = (min(max(0, at), SIDE - length) for at, length in zip(start, small.shape, strict=True))
+    image[top : top + small.shape[0], left : left + small.shape[1]] = np.round(small * 255)
     return image

@@ -79,8 +79,13 @@ class Checkpoint(keras.callbacks.Callback):
             if not (saved.get("scale") and variables["scale"]):
                 saved["scale"] = variables["scale"] = []
             for kind, of_kind in (variables | {"kept": model.weights}).items():
-                _check_arrays(of_kind, saved[kind])
-            history, stopped = _checked_history(facts["history"]), bool(facts["stopped"])
+                shapes = [array.shape for array in saved[kind] if array.dtype.kind in "fiub"]
+                if [tuple(variable.shape) for variable in of_kind] != shapes:
+                    raise ValueError("it is of another network")
+            rows, stopped = facts["history"], bool(facts["stopped"])
+            history = [{name: float(row[name]) for name in HISTORY} | {"epoch": row["epoch"]} for row in rows]
+            if [row["epoch"] for row in history] != list(range(1, len(rows) + 1)) or not rows:
+                raise ValueError("its epochs are not 1, 2, 3, ...")
             states = [{name: state[name] for name in self._STATE if name in state} for state in facts["rules"]]
         except Exception as error:  # a damaged file can raise nearly anything
             reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -163,21 +168,3 @@ def _saved_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
     inner = {id(variable) for variable in optimizer.variables}
     scale = [variable for variable in model.optimizer.variables if id(variable) not in inner]
     return {"weight": model.weights, "optimizer": optimizer.variables, "scale": scale}
-
-
-def _check_arrays(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
-    """Raises ValueError unless there is an array of numbers, of the right shape, for each variable."""
-    if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
-        raise ValueError("it is of another network")
-    if any(array.dtype.kind not in "fiub" for array in arrays):
-        raise ValueError("it holds arrays that are not numbers")
-
-
-def _checked_history(rows: list[Row]) -> list[Row]:
-    """Returns the rows of a history; raises an exception unless they are whole and their epochs are 1, 2, 3, ..."""
-    history = [{"epoch": row["epoch"]} | {name: float(row[name]) for name in HISTORY[1:]} for row in rows]
-    if not history or [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
-        raise ValueError("its epochs are not 1, 2, 3, ...")
-    if not np.isfinite([row[MONITOR] for row in history]).all():
-        raise ValueError(f"{MONITOR} is not finite")
-    return history

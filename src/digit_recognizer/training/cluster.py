@@ -197,11 +197,11 @@ def _show_news(keeper: Any, progress: Progress, members: Sequence[Member]) -> se
 
     by_name = {member.name: member for member in members}
     results, started = ray.get(keeper.news.remote())
-    for result in results:
-        if result.printed:
-            print_line(result.printed)
-        if result.row != {}:
-            progress.show(by_name[result.name], result.row)
+    for name, row, printed in results:
+        if printed:
+            print_line(printed)
+        if row != {}:
+            progress.show(by_name[name], row)
     return started
 
 

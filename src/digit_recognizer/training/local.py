@@ -100,12 +100,6 @@ class LocalExecutor:
         self.threads, self.dataset, self.tensorboard = threads, dataset, tensorboard
         self.budget = TimeBudget(deadline)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        """Leaves the backend as it is: a process can start it only once."""
-
     def facts(self, precision: str) -> dict[str, Any]:
         """Returns what recipe.json records of the session."""
         return backend.session_facts(self.threads, precision)

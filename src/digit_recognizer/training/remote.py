@@ -33,13 +33,9 @@ class Job:
     tensorboard: bool
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """What the keeper tells about an epoch of a member."""
-
-    name: str  # of the member
-    row: dict[str, Any] | None  # of history.csv; None: the member predicts; empty: it is finished
-    printed: str  # what the training printed since the last result
+# What the keeper tells about an epoch: the member's name; the row of history.csv, None if the member predicts, empty if it
+# is finished; what the training has printed.
+EpochResult = tuple[str, dict[str, Any] | None, str]
 
 
 class Keeper:
@@ -100,7 +96,7 @@ class _Sender:
         text = self.printed.getvalue().replace(f"{self.run}/", "").strip()
         self.printed.seek(0)
         self.printed.truncate()
-        ray.get(self.keeper.save.remote(EpochResult(self.name, row, text), files))
+        ray.get(self.keeper.save.remote((self.name, row, text), files))
 
 
 _gpus: str | None = None  # with which this worker process has started the backend

@@ -5,7 +5,7 @@ Nothing here imports Keras before options and data are checked, so that a mistak
 
 import importlib.util
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +169,7 @@ def _start_executor(
 
 def _open_executor(
     plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions
-) -> "LocalExecutor | RayExecutor":
+) -> AbstractContextManager["LocalExecutor | RayExecutor"]:
     """Returns the executor as a context; `at_once` is the largest number of members that can train at once."""
     cluster, threads = options.cluster, options.threads or (plan.recorded or {}).get("threads")
     share = max(1, backend.cores() // ((cluster.workers if cluster else 1) or 1))
@@ -180,7 +180,7 @@ def _open_executor(
         backend.start(threads or share)
         from digit_recognizer.training.local import LocalExecutor  # with Keras
 
-        return LocalExecutor(dataset, threads or share, options.deadline, options.tensorboard)
+        return nullcontext(LocalExecutor(dataset, threads or share, options.deadline, options.tensorboard))
     return RayExecutor(cluster, dataset, threads, at_once, options.deadline, options.tensorboard)
 
 
