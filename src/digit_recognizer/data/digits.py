@@ -103,20 +103,21 @@ def read_competition(train: DataFile, test: DataFile, sample_submission: DataFil
     return Dataset(train_images, train_labels, test_images, None, np.array(ids), columns)
 
 
-def read_mnist_csvs(*files: DataFile) -> Dataset:
-    """Reads mnist_train.csv and mnist_test.csv."""
-    results = {str(file): csvs.read_pictures(file, *COLUMNS, has_labels=True) for file in files}
-    return _mnist([(name, array) for name, result in results.items() for array in result[:2]])
-
-
-def read_npz(file: DataFile) -> Dataset:
-    """Reads mnist.npz."""
-    return _mnist(mnist_files.read_npz(file))
-
-
-def read_idx_files(*files: DataFile) -> Dataset:
-    """Reads the training pictures, their labels, the test pictures and their labels."""
-    return _mnist([(str(file), mnist_files.read_idx(file)) for file in files])
+def read_mnist(*files: DataFile) -> Dataset:
+    """Reads MNIST's own files: an npz file, two CSVs, or four IDX files: pictures, labels, test pictures, test labels."""
+    if len(files) == 1:
+        arrays = mnist_files.read_npz(*files)
+    elif len(files) == 2:
+        tables = [(str(file), csvs.read_pictures(file, *COLUMNS, has_labels=True)) for file in files]
+        arrays = [(name, array) for name, table in tables for array in table[:2]]
+    else:
+        arrays = [(str(file), mnist_files.read_idx(file)) for file in files]
+    images, test_images = mnist_files.to_images(*arrays[0]), mnist_files.to_images(*arrays[2])
+    labels = mnist_files.to_labels(*arrays[1], len(images))
+    test_labels = mnist_files.to_labels(*arrays[3], len(test_images))
+    _check_several(arrays[1][0], labels)
+    ids = np.arange(1, len(test_labels) + 1).astype(str)
+    return Dataset(images, labels, test_images, test_labels, ids, kind="mnist")
 
 
 def read_folders(train: DataFile) -> Dataset:
@@ -136,16 +137,6 @@ def read_folders(train: DataFile) -> Dataset:
         kind="folder",
         train_names=np.array([file.name for file in train_files], str),
     )
-
-
-def _mnist(arrays: list[tuple[str, np.ndarray]]) -> Dataset:
-    """Returns data of training pictures, labels, test pictures and their labels, each after its name."""
-    images, test_images = mnist_files.to_images(*arrays[0]), mnist_files.to_images(*arrays[2])
-    labels = mnist_files.to_labels(*arrays[1], len(images))
-    test_labels = mnist_files.to_labels(*arrays[3], len(test_images))
-    _check_several(arrays[1][0], labels)
-    ids = np.arange(1, len(test_labels) + 1).astype(str)
-    return Dataset(images, labels, test_images, test_labels, ids, kind="mnist")
 
 
 def _check_several(name: str, labels: np.ndarray) -> None:

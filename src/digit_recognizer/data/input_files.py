@@ -55,13 +55,13 @@ FORMATS = (
     Format("pictures in folders", "read_folders", {"unpacked folders train/0 to train/9 with pictures": "train/"}),
     Format(
         "MNIST's CSVs",
-        "read_mnist_csvs",
+        "read_mnist",
         {"mnist_train.csv": r".*mnist.*train.*\.csv", "mnist_test.csv": r".*mnist.*test.*\.csv"},
     ),
-    Format("mnist.npz", "read_npz", {"mnist.npz": r".*mnist.*\.npz"}),
+    Format("mnist.npz", "read_mnist", {"mnist.npz": r".*mnist.*\.npz"}),
     Format(
         "MNIST's IDX files",
-        "read_idx_files",
+        "read_mnist",
         {
             "train-images-idx3-ubyte": r".*train-images.idx3-ubyte",
             "train-labels-idx1-ubyte": r".*train-labels.idx1-ubyte",

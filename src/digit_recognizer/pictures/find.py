@@ -69,7 +69,7 @@ def find_digits(pixels: np.ndarray) -> tuple[list[Digit], list[str]]:
     groups, left_out = _select_digits(regions, darkness, least / 2)
     digits = []
     for points in groups:
-        box = _box_of(points)
+        box = (*points.min(axis=0).tolist(), *(points.max(axis=0) + 1).tolist())
         image = normalize_digit(contrast, least, points, _margin(box))
         digits.append(Digit(tuple(round(edge / scale) for edge in box), image))
     # beside digits, lines and frames belong to the paper
@@ -194,11 +194,6 @@ def reading_order(boxes: np.ndarray) -> np.ndarray:
     row = np.zeros(len(boxes), int)
     row[order[1:]] = np.cumsum(np.diff(level[order]) > height / 2)
     return np.lexsort((x, row))
-
-
-def _box_of(points: np.ndarray) -> Box:
-    """Returns the box around pixels, int (n, 2)."""
-    return (*points.min(axis=0).tolist(), *(points.max(axis=0) + 1).tolist())
 
 
 def _size_of(box: Box) -> int:

@@ -4,14 +4,7 @@ Nothing is assumed about the colours, only that ink makes strokes and that paper
 """
 
 import numpy as np
-from scipy.ndimage import (
-    distance_transform_edt,
-    grey_dilation,
-    grey_erosion,
-    grey_opening,
-    uniform_filter,
-    uniform_filter1d,
-)
+from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import approximate_polygon, label, regionprops
@@ -47,7 +40,7 @@ def ink_contrast(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     colours = gaussian(pixels / np.float32(255), min(1.0, side / 400), channel_axis=2)
     small = _scaled(colours, _SMALL)
     reach = max(small.shape) // 4
-    local = (small - uniform_filter(small, (reach, reach, 0))).reshape(-1, 3)
+    local = (small - ndimage.uniform_filter(small, (reach, reach, 0))).reshape(-1, 3)
     line = np.linalg.eigh(local.T @ local)[1][:, -1]
     line /= np.abs(line).sum()
     darkness = colours @ line - line[line < 0].sum()  # from 0 to 1
@@ -89,7 +82,7 @@ def _top_hat(darkness: np.ndarray, side: int) -> np.ndarray:
     """
     reach = side // 2 + 1
     # beyond the picture its outermost pixels go on: a shadow or a table that reaches the edge is wide
-    paper = grey_opening(np.pad(darkness, reach, mode="edge"), size=(side, side))[reach:-reach, reach:-reach]
+    paper = ndimage.grey_opening(np.pad(darkness, reach, mode="edge"), size=(side, side))[reach:-reach, reach:-reach]
     contrast = (darkness - paper) / np.maximum(paper, 1 - paper)
     return contrast - np.percentile(contrast, 25)
 
@@ -116,8 +109,8 @@ def _measure_strokes(darkness: np.ndarray, gap: float) -> tuple[float, float]:
     """
     contrast, side = _top_hat(darkness, round(gap)), max(darkness.shape)
     ink = contrast > ink_threshold(contrast)
-    distance = distance_transform_edt(np.pad(ink, 1))[1:-1, 1:-1]
-    steps = grey_dilation(darkness, 5) - grey_erosion(darkness, 5)
+    distance = ndimage.distance_transform_edt(np.pad(ink, 1))[1:-1, 1:-1]
+    steps = ndimage.grey_dilation(darkness, 5) - ndimage.grey_erosion(darkness, 5)
     squares, area = 0.0, 0.0
     widths: dict[bool, list[float]] = {True: [], False: [0.0]}
     for region in regionprops(label(ink, connectivity=2), np.dstack([distance, contrast, steps])):
@@ -218,6 +211,6 @@ def _longest_line(points: np.ndarray, reach: int, least: float) -> tuple[float, 
     None if it meets fewer than `least`. A point of bool (height, width) counts up to `reach` pixels beside the line.
     """
     votes, angles, distances = hough_line(points, _SLOPES)
-    votes = uniform_filter1d(votes.astype(float), 2 * reach + 1, axis=0) * (2 * reach + 1)
+    votes = ndimage.uniform_filter1d(votes.astype(float), 2 * reach + 1, axis=0) * (2 * reach + 1)
     row, column = np.unravel_index(votes.argmax(), votes.shape)
     return (angles[column], distances[row]) if votes[row, column] >= least else None

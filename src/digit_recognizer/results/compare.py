@@ -4,7 +4,6 @@ A pair is compared on the rows that both predicted. Two classifiers make mostly 
 of their errors is known much better than the errors of either.
 """
 
-import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,11 +32,7 @@ class Comparison:
 
     ensembles: dict[str, Ensemble]  # of the finished members of each run, by its name
     runs: pd.DataFrame
-
-    @functools.cached_property
-    def pairs(self) -> pd.DataFrame:
-        """The table of pairs, in the order in which the runs were given."""
-        return _pairs(list(self.ensembles.values()), list(self.ensembles))
+    pairs: pd.DataFrame  # in the order in which the runs were given
 
 
 def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
@@ -65,7 +60,8 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
     table = pd.DataFrame([_line(ensemble, labels, common) for ensemble in ensembles.values()])
     table.insert(0, "run", names)
     table.insert(2, "differs_in", _differences([run.require_settings() for run in runs]))
-    return Comparison(ensembles, table.sort_values(["shared_errors", "shared_log_loss", "log_loss"]))
+    table = table.sort_values(["shared_errors", "shared_log_loss", "log_loss"])
+    return Comparison(ensembles, table, _pairs(list(ensembles.values()), names))
 
 
 def _differences(settings: Sequence[dict[str, Any]]) -> list[str]:

@@ -28,7 +28,7 @@ def evaluate(ensemble: Ensemble) -> dict[str, Any]:
     missing = [relpath(member.folder, run.folder) for member in ensemble.others]
     if is_blend(settings):
         missing += read_ensemble(run)[1]
-    report = {
+    report: dict[str, Any] = {
         "name": str(settings.get("name", "")),
         "finished": not missing,
         "missing": missing,
@@ -39,7 +39,14 @@ def evaluate(ensemble: Ensemble) -> dict[str, Any]:
     }
     if ensemble.members:
         report |= _about_members(ensemble) | _about_training_rows(ensemble) | _about_test_rows(ensemble)
-        report["warnings"] = _warnings(ensemble, report)
+        gap = describe_gap(report["training_accuracy"] or 0, report["overall"]["accuracy"])
+        report["warnings"] = [f"{gap[0].upper()}{gap[1:]}."] if gap else []
+        runs = {member.folder.parent for member in ensemble.members}
+        if any(Run(folder).require_settings().get("kept_epoch") == "best" for folder in runs):
+            flatters = (
+                "The rows that score the members also chose the epochs that predict (kept_epoch=best), which flatters."
+            )
+            report["warnings"].append(flatters)
     return report
 
 
@@ -155,14 +162,3 @@ def _about_test_rows(ensemble: Ensemble) -> dict[str, Any]:
         "least_sure": table.head(_LEAST_SURE).reset_index().to_dict("records"),
         "labels": {name: np.bincount(labels, minlength=CLASSES).tolist() for name, labels in both.items()},
     }
-
-
-def _warnings(ensemble: Ensemble, report: dict[str, Any]) -> list[str]:
-    gap = describe_gap(report["training_accuracy"] or 0, report["overall"]["accuracy"])
-    warnings = [f"{gap[0].upper()}{gap[1:]}."] if gap else []
-    runs = {member.folder.parent for member in ensemble.members}
-    if any(Run(folder).require_settings().get("kept_epoch") == "best" for folder in runs):
-        warnings.append(
-            "The rows that score the members also chose the epochs that predict (kept_epoch=best), which flatters."
-        )
-    return warnings

@@ -3,16 +3,18 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
+from digit_recognizer.data.digits import Dataset
 from digit_recognizer.recipes import AUGMENTATION, Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.training import networks
-from digit_recognizer.training.batches import LAYERS, random_numbers
+from digit_recognizer.training.batches import LAYERS, STATISTICS, random_numbers
 from digit_recognizer.training.predict import VIEW_RANGE
 
 # Training rows that the statistics of batch normalisation are computed from, and those of a batch.
@@ -96,6 +98,13 @@ class BatchStatistics:
         changes = {name: share * getattr(recipe, name) for name in AUGMENTATION}
         changes |= {"dropout": 0.0, "conv_dropout": 0.0, "batchnorm_momentum": 0.0}
         self._network = networks.build(dataclasses.replace(recipe, **changes), layer_set, compute_dtype)
+
+    def updater(self, recipe: Recipe, member: Member, dataset: Dataset) -> Callable[[keras.Model], None]:
+        """Returns `update` with training rows of the member, chosen by its seed."""
+        random = random_numbers(recipe, member, 0, STATISTICS)
+        images, _ = dataset.training_data(member.train_rows)
+        images = images[random.permutation(len(images))[:STATISTICS_ROWS]]
+        return partial(self.update, images=images, seed=int(random.integers(2**31)))
 
     def update(self, model: keras.Model, images: np.ndarray, seed: int) -> None:
         """Replaces the statistics of `model` by those of uint8 images (n, 28, 28); `seed` is that of the distortion."""

@@ -1,6 +1,5 @@
 """The checkpoint of a member: after each epoch one file with all that the next epoch depends on."""
 
-import csv
 import json
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
 from digit_recognizer.files import UserError, atomic, write_array
 from digit_recognizer.runs.member import HISTORY
@@ -151,10 +151,8 @@ class Checkpoint(keras.callbacks.Callback):
         write_array(self.path, facts=json.dumps(facts), **numbered)
 
     def write_history(self) -> None:
-        with atomic(self.path.with_name("history.csv")) as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, HISTORY)
-            writer.writeheader()
-            writer.writerows(self.history)
+        with atomic(self.path.with_name("history.csv")) as file:
+            pd.DataFrame(self.history, columns=list(HISTORY)).to_csv(file, index=False)
 
 
 def _inner_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:

@@ -18,14 +18,7 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member, scores
 from digit_recognizer.training import backend, batches, networks
 from digit_recognizer.training.backend import XlaScope
-from digit_recognizer.training.callbacks import (
-    STATISTICS_ROWS,
-    BatchStatistics,
-    Reseed,
-    ValidationWeights,
-    assign,
-    values,
-)
+from digit_recognizer.training.callbacks import BatchStatistics, Reseed, ValidationWeights, assign, values
 from digit_recognizer.training.checkpoint import MONITOR, Checkpoint, Row
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta, views_of
@@ -100,7 +93,8 @@ class FoldTrainer:
         """
         member.folder.mkdir(parents=True, exist_ok=True)
         self._initialize(member)
-        validated = ValidationWeights(self._statistics_updater(member, dataset))
+        update = self.statistics.updater(self.recipe, member, dataset) if self.statistics else lambda model: None
+        validated = ValidationWeights(update)
         state, schedule = member.folder / "state.npz", schedule_callbacks(self.recipe, MONITOR)
         checkpoint = Checkpoint(state, identity, self.recipe.kept_epoch, schedule, validated, on_epoch)
         checkpoint.restore(self.learner)
@@ -117,15 +111,6 @@ class FoldTrainer:
         keras.utils.set_random_seed(int(random.integers(2**31)))
         assign(self.learner.weights, values(networks.build(self.recipe).weights))
         assign(self.learner.optimizer.variables, self._first_state)
-
-    def _statistics_updater(self, member: Member, dataset: Dataset) -> Callable[[keras.Model], None]:
-        """Returns a function that recomputes a model's statistics of batch normalisation from the member's rows."""
-        if self.statistics is None:
-            return lambda model: None
-        random = batches.random_numbers(self.recipe, member, 0, batches.STATISTICS)
-        images, _ = dataset.training_data(member.train_rows)
-        images = images[random.permutation(len(images))[:STATISTICS_ROWS]]
-        return partial(self.statistics.update, images=images, seed=int(random.integers(2**31)))
 
     def _fit(self, member: Member, dataset: Dataset, epochs_done: int, callbacks: list) -> None:
         epochs = self.epochs(*dataset.training_data(member.train_rows), member, epochs_done)

@@ -76,7 +76,11 @@ class Progress:
             self._warned.add(member.name)
             print_line(f"{member.name}: {gap}")
         if self._epochs == 1:
-            print_line(self._expected_end(left))
+            end = datetime.now() + timedelta(seconds=left)
+            form, epochs = "%H:%M" if left < 86_400 else "%A %d %B, %H:%M", self.recipe.epochs
+            what = f"{self.recipe.name}, {len(self.members)} folds of {epochs} epochs"
+            advice = f"; for less, take --time-budget 30m, or --epochs {max(1, epochs // 4)} in another --output"
+            print_line(f"{what}: the training ends at about {end:{form}}" + advice * (left > _LONG))
 
     def _seconds_left(self) -> float:
         """Returns the expected seconds to come; predictions take as long as an epoch until they are measured."""
@@ -84,14 +88,6 @@ class Progress:
         prediction = sum(self._predictions) / len(self._predictions) if self._predictions else epoch
         members = len(self.members) - len(self._predictions)
         return (sum(self._epochs_left.values()) * epoch + members * prediction) / self.at_once
-
-    def _expected_end(self, seconds: float) -> str:
-        """Returns a line with the time at which a training ends that takes this many seconds more."""
-        end = datetime.now() + timedelta(seconds=seconds)
-        form, epochs = "%H:%M" if seconds < 86_400 else "%A %d %B, %H:%M", self.recipe.epochs
-        what = f"{self.recipe.name}, {len(self.members)} folds of {epochs} epochs"
-        advice = f"; for less, take --time-budget 30m, or --epochs {max(1, epochs // 4)} in another --output"
-        return f"{what}: the training ends at about {end:{form}}" + advice * (seconds > _LONG)
 
     def end_member(self, member: Member, metrics: dict[str, Any]) -> None:
         """Shows the score of a member that has just ended; `metrics` are the contents of metrics.json."""

@@ -105,7 +105,10 @@ def _train_run(
     with run.lock():
         dataset = _with_recorded_pictures(dataset, [] if overwrite else [run], earlier)
         plan = make_plan(run, dataset, name, fields, earlier=earlier, overwrite=overwrite, split=split)
-        members = _choose(plan.members, options.fold_indices)
+        for index in options.fold_indices or []:
+            if not 0 <= index < len(plan.members):
+                raise UserError(f"--fold {index}: this run has the folds 0 to {len(plan.members) - 1}")
+        members = [plan.members[i] for i in sorted(set(options.fold_indices or range(len(plan.members))))]
         if earlier:
             run.take_over(earlier)
         count = len(members) if overwrite else sum(not member.is_finished for member in members)
@@ -133,13 +136,6 @@ def _with_recorded_pictures(dataset: Dataset, runs: list[Run], earlier: Run | No
         if folder and not dataset.added:
             return replace(dataset, added=image_folder.read_added(Path(folder)))
     return dataset
-
-
-def _choose(members: list[Member], indices: Sequence[int] | None) -> list[Member]:
-    for index in indices or []:
-        if not 0 <= index < len(members):
-            raise UserError(f"--fold {index}: this run has the folds 0 to {len(members) - 1}")
-    return members if indices is None else [members[index] for index in sorted(set(indices))]
 
 
 def _print_finished(members: list[Member]) -> None:
