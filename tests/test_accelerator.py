@@ -180,7 +180,6 @@ def test_the_compiled_epoch_trains_as_single_steps_do(
 def test_a_resumed_training_ends_as_an_undisturbed_one(device, scope, dataset, folds, tmp_path):
     """With the same bytes on a processor; a GPU does not promise that."""
     recipe = change(named("dropout_mlp"), FIELDS | {"epochs": 2, "rotation": 10.0})
-
     whole, cut = (at(folds[0], tmp_path / name) for name in ("whole", "cut"))
     expected = train_by(scope, recipe, dataset, whole)
     with pytest.raises(Death):
