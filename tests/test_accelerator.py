@@ -195,7 +195,7 @@ def test_memory_and_file_descriptors_stay_level(device, dataset, campaign, tmp_p
 
     def watched(*arguments, **options):
         metrics = train_one(*arguments, **options)
-        memory.append(used_by_device() if device == "accelerator" else resident())
+        memory.append(memory_in_use(device))
         descriptors.append(len([*Path("/proc/self/fd").iterdir()]))
         return metrics
 
@@ -209,12 +209,10 @@ def test_memory_and_file_descriptors_stay_level(device, dataset, campaign, tmp_p
     assert max(descriptors[warm:]) == descriptors[warm], descriptors
 
 
-def resident() -> int:
-    """The memory of this process, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def used_by_device():
+def memory_in_use(device) -> int:
+    """Of this process, or on the accelerator, in bytes."""
+    if device != "accelerator":
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     if LAST == "none":
         import tensorflow as tf
 

@@ -60,9 +60,8 @@ def test_rows_of_other_measurements_stay(call, csvs, tmp_path):
 
 
 def test_from_the_csvs_to_submission_csv(call, csvs, tmp_path):
-    place = ("--input", csvs, "--output", tmp_path / "out", "--only", "submission")
-    outcome = call("benchmark", *QUICK, *place)
-    assert outcome.code == 0, outcome.error
+    line = ("benchmark", *QUICK, "--input", csvs, "--output", tmp_path / "out", "--only", "submission")
+    assert call(*line).code == 0
     (row,) = pd.read_csv(tmp_path / "out/benchmark.csv").to_dict("records")
     assert (row["what"], row["unit"]) == ("2 folds to submission.csv", "s") and row["median"] > 1
     assert [0 <= float(accuracy) <= 1 for accuracy in row["values"].split()] == [True] * 2

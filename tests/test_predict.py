@@ -127,15 +127,7 @@ def test_a_run_is_enough(call, run, scan, tmp_path, monkeypatch):
         monkeypatch.setenv("KAGGLE_API_TOKEN", "secret")
 
 
-def test_a_picture_without_ink_needs_no_network(call, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(backend, "start", lambda threads: pytest.fail("Keras is started"))
-    Image.new("RGB", (300, 200), "white").save(tmp_path / "blank.png")
-    outcome = call("predict", tmp_path / "blank.png", "--output", run.folder, "--save", tmp_path / "p.svg")
-    assert outcome.code == 0 and "blank.png: no digit: nothing stands out from the paper" in outcome.out
-    assert not (tmp_path / "p.svg").exists()
-
-
-def test_refusals_come_first_and_write_nothing(call, run, tmp_path, monkeypatch):
+def test_refusals_and_pictures_without_ink_need_no_network_and_write_nothing(call, run, tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "start", lambda threads: pytest.fail("Keras is started"))
     good, bad, saved = tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "saved.png"
     Image.fromarray(sheet([[coverage("sans", "3")]], light=half_in_shadow)).save(good)
@@ -153,7 +145,10 @@ def test_refusals_come_first_and_write_nothing(call, run, tmp_path, monkeypatch)
     ):
         assert refused(call("predict", *arguments, "--output", run.folder), words)
     assert refused(call("predict", good, "--output", tmp_path / "nowhere"), "holds no run", "run scripts/train.py")
-    assert {path.name for path in tmp_path.iterdir()} == {"good.png", "bad.png", "empty"}
+    Image.new("RGB", (300, 200), "white").save(tmp_path / "blank.png")
+    outcome = call("predict", tmp_path / "blank.png", "--output", run.folder, "--save", saved)
+    assert outcome.code == 0 and "blank.png: no digit: nothing stands out from the paper" in outcome.out
+    assert {path.name for path in tmp_path.iterdir()} == {"good.png", "bad.png", "empty", "blank.png"}
 
 
 def test_the_members_are_those_of_ensemble_json_or_the_finished_ones(tmp_path):

@@ -148,7 +148,6 @@ CONVOLUTION = {"filters": 4, "kernel_size": 3}
     [
         (QuickConv2D, keras.layers.Conv2D, CONVOLUTION | {"padding": "same"}, (7, 5, 6)),
         (QuickConv2D, keras.layers.Conv2D, CONVOLUTION | {"padding": "valid"}, (7, 5, 6)),
-        (QuickConv2D, keras.layers.Conv2D, CONVOLUTION | {"padding": "same"}, (28, 28, 1)),
         (QuickConv2D, keras.layers.Conv2D, CONVOLUTION | {"padding": "valid"}, (28, 28, 1)),
         (FusedBatchNormalization, keras.layers.BatchNormalization, {"momentum": 0.9}, (6, 6, 5)),
     ],
