@@ -1,7 +1,6 @@
 """explore.py: what it says and draws of data with known faults, of the sample, and where it writes."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -27,13 +26,7 @@ def repeated(dataset) -> Dataset:
     return Dataset(dataset.train_images[rows], labels, images, None, np.arange(1, 23).astype(str))
 
 
-@pytest.fixture
-def without_keras(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras", None)
-    monkeypatch.delitem(sys.modules, "digit_recognizer.data.explore")
-
-
-def test_explore(call, dataset, labelled, recipe, tmp_path, without_keras):
+def test_explore(call, dataset, labelled, recipe, tmp_path):
     data, run = repeated(dataset), Run(tmp_path / "run")
     options = ("--input", write_csvs(tmp_path / "input", data), "--output", run.folder)
     run.folder.mkdir()

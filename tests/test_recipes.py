@@ -14,32 +14,28 @@ BN_CNN = named_recipes.named("bn_cnn")
 KFOLD = recipes.change(BN_CNN, {"folds": 5})
 
 
+USUAL = dict(optimizer="adam", learning_rate=1e-3, loss="cross_entropy", activation="relu", schedule="constant")
+USUAL |= dict(scaling="unit", dropout=0, conv_dropout=0, rotation=0, zoom=0, shift=0, shear=0)
+EXPONENTIAL = dict(optimizer="sgd", schedule="exponential", decay=0.9)
+PLATEAU = dict(schedule="plateau", plateau_patience=3, plateau_factor=0.5, min_learning_rate=1e-5)
+FALL = dict(stopping_rule="fall", stopping_monitor="accuracy")
+PATIENCE = dict(stopping_rule="patience", stopping_monitor="val_loss", stopping_patience=10)
+
+
 @pytest.mark.parametrize(
-    ("name", "epochs", "batch_size", "optimizer", "schedule", "hidden", "dropout"),
+    ("name", "epochs", "batch_size", "hidden", "others"),
     [
-        ("softmax_mlp", 5, 128, "adam", "constant", (512, 512), 0),
-        ("dropout_mlp", 10, 32, "adam", "constant", (128,), 0.2),
-        ("mlp", 3, 32, "adam", "constant", (128, 128), 0),
-        ("shallow_cnn", 100, 100, "sgd", "exponential", (128,), 0),
-        ("lenet", 5, 128, "adam", "constant", (128,), 0.5),
-        ("bn_cnn", 50, 64, "adam", "plateau", (256,), 0.3),
+        ("softmax_mlp", 5, 128, (512, 512), {}),
+        ("dropout_mlp", 10, 32, (128,), {"dropout": 0.2}),
+        ("mlp", 3, 32, (128, 128), {"scaling": "columns"}),
+        ("shallow_cnn", 100, 100, (128,), EXPONENTIAL | FALL | {"scaling": "raw"}),
+        ("lenet", 5, 128, (128,), {"dropout": 0.5, "conv_dropout": 0.25}),
+        ("bn_cnn", 50, 64, (256,), PLATEAU | PATIENCE | dict(dropout=0.3, rotation=10, zoom=0.1, shift=0.1)),
     ],
 )
-def test_the_tutorials_settings(name, epochs, batch_size, optimizer, schedule, hidden, dropout):
-    recipe = named_recipes.named(name)
-    assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (epochs, batch_size, optimizer)
-    assert (recipe.schedule, recipe.hidden, recipe.dropout) == (schedule, hidden, dropout)
-    assert (recipe.learning_rate, recipe.loss, recipe.activation) == (1e-3, "cross_entropy", "relu")
-    augmentation = (10, 0.1, 0.1, 0) if name == "bn_cnn" else (0, 0, 0, 0)
-    assert (recipe.rotation, recipe.zoom, recipe.shift, recipe.shear) == augmentation
-
-
-def test_what_the_tutorials_do_while_training():
-    assert (BN_CNN.plateau_patience, BN_CNN.plateau_factor, BN_CNN.min_learning_rate) == (3, 0.5, 1e-5)
-    assert (BN_CNN.stopping_rule, BN_CNN.stopping_monitor, BN_CNN.stopping_patience) == ("patience", "val_loss", 10)
-    shallow = named_recipes.named("shallow_cnn")
-    assert (shallow.decay, shallow.stopping_rule, shallow.stopping_monitor) == (0.9, "fall", "accuracy")
-    assert named_recipes.named("mlp").scaling == "columns" and named_recipes.named("lenet").conv_dropout == 0.25
+def test_the_tutorials_settings(name, epochs, batch_size, hidden, others):
+    expected = USUAL | {"epochs": epochs, "batch_size": batch_size, "hidden": hidden} | others
+    assert dataclasses.asdict(named_recipes.named(name)).items() >= expected.items()
 
 
 @pytest.mark.parametrize("recipe", named_recipes.RECIPES.values(), ids=lambda recipe: recipe.name)
@@ -48,28 +44,11 @@ def test_json_gives_the_same_recipe(recipe):
     assert recipes.to_json(recipe) == json.loads(json.dumps(recipes.to_json(recipe)))
 
 
-def test_json_without_a_field_is_refused():
-    fields = recipes.to_json(BN_CNN)
-    del fields["epochs"]
-    with pytest.raises(UserError, match="it has no epochs"):
-        recipes.from_json(fields)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("fats", "unknown recipe 'fats': did you mean fast?"), ("nn", "unknown recipe 'nn'; there are: fast, best")],
-)
-def test_an_unknown_name_is_refused(name, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        named_recipes.named(name)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs=0: it must be a whole number, at least 1"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"batch_size": -3}, "batch_size=-3"),
         ({"folds": 0}, "folds=0"),
         ({"folds": 1}, "folds=1 leaves nothing to validate on"),
         ({"folds": 101}, "at least 1 and at most 100"),
@@ -87,6 +66,8 @@ def test_an_unknown_name_is_refused(name, message):
         ({"hidden": (512, 0)}, "hidden=512,0: it must be whole numbers such as 512,512, each at least 1"),
         ({"hidden": (True,)}, "hidden="),
         ({"hidden": 512}, "hidden=512: it must be whole numbers"),
+        ({"filters": (8, 16)}, "filters=8,16: bn_cnn takes 3 numbers, not 2"),
+        ({"momentum": 0.9}, r"momentum=0.9: adam has none \(.*batchnorm_momentum\)"),
     ],
 )
 def test_impossible_values_are_refused_by_name(options, message):
@@ -100,53 +81,49 @@ def test_folds_and_holdout_take_each_others_place():
 
 
 def test_set_takes_every_field_but_the_names():
-    texts = {str: "relu", tuple: "512,64"}
-    values = {str: "relu", tuple: (512, 64)}
+    values = {str: ("relu", "relu"), tuple: ("512,64", (512, 64)), int: ("1", 1), float: ("1", 1.0)}
     for field in dataclasses.fields(Recipe):
-        text = texts.get(field.type, "1")
+        text, value = values[field.type]
         if field.name in ("name", "network", "citation", "reported_accuracy"):
             with pytest.raises(UserError, match=f"--set {field.name}={text}: unknown field '{field.name}'"):
                 recipes.parse_setting(f"{field.name}={text}")
         else:
-            value = values.get(field.type, field.type("1"))
             assert recipes.parse_setting(f"{field.name}={text}") == (field.name, value)
     assert recipes.parse_setting("hidden=") == ("hidden", ())
 
 
 @pytest.mark.parametrize(
-    "setting", ["dropout", "nonsense=3", "=3", "epochs=2.5", "dropout=high", "hidden=512;512", "hidden=9,,9"]
+    ("setting", "advice"),
+    [
+        *(
+            (setting, "")
+            for setting in ("dropout", "=3", "epochs=2.5", "dropout=high", "hidden=512;512", "hidden=9,,9")
+        ),
+        ("nonsense=3", "unknown field 'nonsense' (--list explains the fields)"),
+        ("rotaton=10", "unknown field 'rotaton': did you mean rotation?"),
+    ],
 )
-def test_set_refuses(setting):
-    with pytest.raises(UserError, match=f"--set {setting}: "):
+def test_set_refuses(setting, advice):
+    with pytest.raises(UserError, match=re.escape(f"--set {setting}: {advice}")):
         recipes.parse_setting(setting)
 
 
-def test_a_misspelt_field_is_answered_with_the_similar_one():
-    with pytest.raises(UserError, match=r"--set rotaton=10: unknown field 'rotaton': did you mean rotation\?"):
-        recipes.parse_setting("rotaton=10")
+def test_an_unknown_recipe_is_refused():
+    for name, advice in (("fats", ": did you mean fast?"), ("nn", "; there are: fast, best")):
+        with pytest.raises(UserError, match=re.escape(f"unknown recipe '{name}'{advice}")):
+            named_recipes.named(name)
 
 
 def test_momentum_is_the_optimizers():
     assert recipes.change(KFOLD, {"optimizer": "sgd", "momentum": 0.9}).momentum == 0.9
     assert recipes.change(KFOLD, {"optimizer": "muon"}).momentum == 0.9  # the optimizer's usual one
-    with pytest.raises(UserError, match=r"momentum=0.9: adam has none \(.*batchnorm_momentum\)"):
-        recipes.change(KFOLD, {"momentum": 0.9})
 
 
-def test_filters_are_as_many_as_the_network_has():
-    assert recipes.change(KFOLD, {"filters": (8, 16, 24)}).filters == (8, 16, 24)
-    with pytest.raises(UserError, match="filters=8,16: bn_cnn takes 3 numbers, not 2"):
-        recipes.change(KFOLD, {"filters": (8, 16)})
-
-
-def test_the_listing_explains_every_field():
+def test_the_listing_explains_fields_and_tells_recipes_of_one_network_apart():
     listing = named_recipes.listing()
     for name, option in recipes.settable_fields().items():
         assert f"\n{name}" in listing and option.metadata["help"] in listing
     assert "a whole number, at least 0 and at most 4294967295 (default: 42)" in listing
-
-
-def test_the_listing_tells_recipes_of_one_network_apart():
-    fast, best = named_recipes.listing().split("\nresidual")[0].split("\nbest")
+    fast, best = listing.split("\nresidual")[0].split("\nbest")
     assert "repeats=2" in best and "repeats" not in fast
     assert "filters=48,96,96,192,192" in fast and "epochs=8" in fast

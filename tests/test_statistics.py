@@ -61,19 +61,8 @@ def test_a_network_predicts_what_it_has_learned(name, rows, batch_size, epochs, 
     assert accuracy >= accuracy_with_large_batches(model, images, labels) - 0.02
 
 
-def test_a_short_training_of_the_sample_is_of_use(tmp_path):
-    """As the default recipe learns it in a few steps, with the moving averages it predicts noise."""
-    dataset, accuracies = digits.sample(), {}
-    for kind in ("recomputed", "moving"):
-        options = {"filters": NARROW["fast"], "batch_size": 64, "epochs": 6, "folds": 2}
-        recipe = change(named("fast"), options | {"batchnorm_statistics": kind})
-        member = make_members(folds.split(dataset.train_labels, recipe), tmp_path / kind)[0]
-        accuracies[kind] = train_member(recipe, dataset, member, tmp_path / kind)["accuracy"]
-    assert accuracies["recomputed"] > 0.95 > 0.93 > accuracies["moving"]
-
-
 def test_the_statistics_are_those_of_the_pictures():
-    """The mean and the variance of all pictures, whatever the number of batches; the same seed draws the same."""
+    """The mean and the variance of all pictures, whatever the number of batches."""
     recipe = change(named("fast"), {"filters": NARROW["fast"], "tta_views": 0})
     model = networks.build(recipe)
     images = digits.sample().train_images
@@ -83,9 +72,3 @@ def test_the_statistics_are_those_of_the_pictures():
     values = before.predict(images, verbose=0).reshape(-1, NARROW["fast"][0])
     assert keras.ops.convert_to_numpy(first.moving_mean) == pytest.approx(values.mean(axis=0), abs=1e-3)
     assert keras.ops.convert_to_numpy(first.moving_variance) == pytest.approx(values.var(axis=0), rel=1e-2)
-    views = change(recipe, {"tta_views": 2})
-    found = []
-    for seed in (1, 1, 2):
-        statistics.BatchStatistics(views, networks.XLA, "float32").update(model, images[:64], seed)
-        found.append(keras.ops.convert_to_numpy(first.moving_mean))
-    assert (found[0] == found[1]).all() and (found[0] != found[2]).any()

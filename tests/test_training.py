@@ -5,7 +5,6 @@ import gc
 import json
 import re
 import time
-import weakref
 import zipfile
 from contextlib import nullcontext
 
@@ -19,10 +18,9 @@ from digit_recognizer.files import UserError, read_json
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.runs.member import HISTORY
-from digit_recognizer.training import backend, batches, fold, networks, optimization, predict
+from digit_recognizer.training import backend, batches, networks, optimization
 from digit_recognizer.training.batches import Batches, ShuffledEpochs, stream
 from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, ValidationWeights
-from digit_recognizer.training.checkpoint import Checkpoint
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.predict import predict_with_tta, views_of
 
@@ -65,6 +63,7 @@ def long_recipe(small_recipe):
 def undisturbed(long_recipe, dataset, folds, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "fold_00"
     train_member(long_recipe, dataset, folds[0], folder)
+    assert len(pd.read_csv(folder / "history.csv")) > 3  # an interruption in the third epoch is not at the end
     return folder
 
 
@@ -80,16 +79,8 @@ def test_what_a_finished_fold_holds(undisturbed, dataset, folds):
     right = probabilities.argmax(axis=1) == dataset.train_labels[folds[0].validation_rows]
     assert metrics["accuracy"] == pytest.approx(right.mean()) == pytest.approx(history["val_accuracy"].max())
     assert metrics["errors"] == (~right).sum() and metrics["rows"] == 40
-    assert np.load(undisturbed / "test_probabilities.npy").shape == (20, 10)
-
-
-@pytest.mark.parametrize(("rule", "kept"), [("best", 1), ("last", 3)])
-def test_the_recipe_says_which_epoch_is_kept(rule, kept, dataset, folds, tmp_path):
-    """So small a learning rate changes no weight, on any processor: the first epoch stays the best."""
-    options = {"epochs": 3, "batch_size": 16, "folds": 2, "learning_rate": 1e-30, "kept_epoch": rule}
-    train_member(change(named("dropout_mlp"), options), dataset, folds[0], tmp_path)
-    history, metrics = pd.read_csv(tmp_path / "history.csv"), read_json(tmp_path / "metrics.json")
-    assert (len(history), metrics["best_epoch"]) == (3, kept)
+    model = keras.saving.load_model(undisturbed / "model.keras")
+    assert (np.load(undisturbed / "test_probabilities.npy") == predict_with_tta(model, dataset.test_images)).all()
 
 
 def test_the_last_epochs_network_predicts(long_recipe, dataset, folds, tmp_path):
@@ -98,11 +89,6 @@ def test_the_last_epochs_network_predicts(long_recipe, dataset, folds, tmp_path)
     history, metrics = pd.read_csv(tmp_path / "history.csv"), read_json(tmp_path / "metrics.json")
     assert metrics["accuracy"] == pytest.approx(history["val_accuracy"].iloc[-1])
     assert metrics["log_loss"] == pytest.approx(history["val_loss"].iloc[-1], rel=1e-4)
-
-
-def test_the_saved_model_is_the_one_that_predicted(undisturbed, dataset):
-    model = keras.saving.load_model(undisturbed / "model.keras")
-    assert (predict_with_tta(model, dataset.test_images) == np.load(undisturbed / "test_probabilities.npy")).all()
 
 
 def test_a_member_predicts_with_the_views_of_its_recipe(long_recipe, dataset, folds, tmp_path):
@@ -115,23 +101,19 @@ def test_a_member_predicts_with_the_views_of_its_recipe(long_recipe, dataset, fo
         assert np.abs(found - predict_with_tta(model, images)).max() > 1e-3
 
 
-def test_the_schedules_end_a_training_that_learns_nothing(dataset, folds, tmp_path):
+@pytest.mark.parametrize(("rule", "kept"), [("best", 1), ("last", 4)])
+def test_the_schedules_end_a_training_that_learns_nothing(rule, kept, dataset, folds, tmp_path):
     """So small a learning rate changes no weight, on any processor: the first epoch stays the best."""
     options = {"epochs": 6, "batch_size": 16, "folds": 2, "schedule": "plateau", "plateau_patience": 1}
     options |= {"stopping_rule": "patience", "stopping_patience": 3, "learning_rate": 1e-30, "dropout": 0.0}
-    recipe = change(named("dropout_mlp"), options | {"min_learning_rate": 0.0, "plateau_factor": 0.5})
+    options |= {"min_learning_rate": 0.0, "plateau_factor": 0.5, "kept_epoch": rule}
+    recipe = change(named("dropout_mlp"), options)
     with pytest.raises(Death):
         train_member(recipe, dataset, folds[0], tmp_path, [DieAt(2, "after")])
     train_member(recipe, dataset, folds[0], tmp_path)
     history, metrics = pd.read_csv(tmp_path / "history.csv"), read_json(tmp_path / "metrics.json")
-    assert (metrics["epochs"], metrics["best_epoch"]) == (4, 1)
+    assert (metrics["epochs"], metrics["best_epoch"]) == (4, kept)
     assert history["learning_rate"].to_numpy() == pytest.approx(np.array([4, 4, 2, 1]) * 2.5e-31, rel=1e-6, abs=0)
-
-
-def test_a_fold_that_dies_in_the_third_epoch_is_not_at_its_end(undisturbed, long_recipe):
-    history = pd.read_csv(undisturbed / "history.csv")
-    assert history["learning_rate"].iloc[0] == pytest.approx(long_recipe.learning_rate)
-    assert len(history) > 3
 
 
 def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, folds, tmp_path):
@@ -143,12 +125,13 @@ def test_resumed_fold_has_the_same_bytes(undisturbed, long_recipe, dataset, fold
             trainer = FoldTrainer(long_recipe, len(folds[0].train_rows))
         folder = tmp_path / f"{epoch} {moment}"
         with pytest.raises(Death):
-            trainer.train(at(folds[0], folder), dataset, callbacks=[DieAt(epoch, moment)])
+            trainer.train(at(folds[0], folder), dataset, "the run's", [DieAt(epoch, moment)])
         saved = epoch + (moment == "after")  # epochs
         assert (folder / "state.npz").exists() == (saved > 0)
         if saved:
             with np.load(folder / "state.npz") as state:
-                assert len(json.loads(str(state["facts"]))["history"]) == saved
+                facts = json.loads(str(state["facts"]))
+            assert (len(facts["history"]), facts["identity"]) == (saved, "the run's")
     trainer = FoldTrainer(long_recipe, len(folds[0].train_rows))
     columns = list(HISTORY[:-1])  # all but the seconds
     for epoch, moment in reversed(moments):
@@ -177,28 +160,16 @@ def test_what_the_optimizer_counts_and_averages_resumes_with_the_same_bytes(data
 
 
 def test_death_while_finishing(undisturbed, long_recipe, dataset, folds, tmp_path, monkeypatch):
-    def die(*_, **options):
-        raise Death
+    def die_before_the_predictions(row):
+        if row is None:
+            raise Death
 
-    with monkeypatch.context() as patch:
-        patch.setattr(fold, "predict_with_tta", die)
-        with pytest.raises(Death):
-            train_member(long_recipe, dataset, folds[0], tmp_path)
-    assert not (tmp_path / "metrics.json").exists()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(keras.Model, "fit", die)  # it is trained already, stopped early or not
-        train_member(long_recipe, dataset, folds[0], tmp_path)
-    assert numbers(tmp_path) == numbers(undisturbed)
-
-
-@pytest.fixture(scope="module")
-def state(long_recipe, dataset, folds, tmp_path_factory):
-    """The bytes of a state.npz."""
-    folder = tmp_path_factory.mktemp("killed")
     with pytest.raises(Death):
-        train_member(long_recipe, dataset, folds[0], folder, [DieAt(1, "after")])
-    return (folder / "state.npz").read_bytes()
+        train_member(long_recipe, dataset, folds[0], tmp_path, on_epoch=die_before_the_predictions)
+    assert not (tmp_path / "metrics.json").exists()
+    monkeypatch.setattr(keras.Model, "fit", None)  # it is trained already, stopped early or not
+    train_member(long_recipe, dataset, folds[0], tmp_path)
+    assert numbers(tmp_path) == numbers(undisturbed)
 
 
 def test_validation_judges_the_weights_of_its_own_epoch(recipe, dataset, folds, tmp_path):
@@ -256,48 +227,36 @@ def test_a_fold_goes_on_in_another_number_format(dataset, folds, tmp_path, forma
     """As a session on another device does; the scale of float16's loss goes on where both have one."""
     options = {"epochs": 3, "batch_size": 16, "folds": 2, "optimizer": "sgd"}
     recipes = [change(named("dropout_mlp"), options | {"precision": each}) for each in formats]
-    with pytest.raises(Death):
-        train_member(recipes[0], dataset, folds[0], tmp_path, [DieAt(1, "after")])
-    with np.load(tmp_path / "state.npz") as arrays:
-        counts = json.loads(str(arrays["facts"]))["counts"]
-    assert (counts["scale"] > 0) == (formats[0] == "float16")
-    train_member(recipes[1], dataset, folds[0], tmp_path)
-    assert "damaged" not in capsys.readouterr().out
-    assert read_json(tmp_path / "metrics.json")["epochs"] == len(pd.read_csv(tmp_path / "history.csv")) == 3
-
-
-def test_the_scale_of_float16s_loss_goes_on(dataset, folds, tmp_path):
-    options = {"epochs": 2, "batch_size": 16, "folds": 2, "precision": "float16"}
-    recipe, found = change(named("dropout_mlp"), options), []
+    state, scales = tmp_path / "state.npz", []
 
     class Look(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            found.append(float(self.model.optimizer.dynamic_scale))
+            scales.append(float(getattr(self.model.optimizer, "dynamic_scale", 0)))
 
     with pytest.raises(Death):
-        train_member(recipe, dataset, folds[0], tmp_path, [Look(), DieAt(0, "after")])
-    with np.load(tmp_path / "state.npz") as file:
-        arrays = dict(file)
-    (name,) = [name for name in arrays if name.startswith("scale_") and arrays[name] == found[0]]
-    arrays[name] = np.float32(64)  # as after steps that overflowed
-    np.savez(tmp_path / "state.npz", **arrays)
-    train_member(recipe, dataset, folds[0], tmp_path, [Look()])
-    assert found[0] != 64 and found[1] == 64
+        train_member(recipes[0], dataset, folds[0], tmp_path, [Look(), DieAt(1, "after")])
+    with np.load(state) as arrays:
+        lowered = {  # as after steps that overflowed
+            name: np.float32(64) if name.startswith("scale_") and array == scales[0] else array
+            for name, array in arrays.items()
+        }
+    np.savez(state, **lowered)
+    train_member(recipes[1], dataset, folds[0], tmp_path, [Look()])
+    assert "damaged" not in capsys.readouterr().out
+    assert read_json(tmp_path / "metrics.json")["epochs"] == len(pd.read_csv(tmp_path / "history.csv")) == 3
+    assert formats != ("float16", "float16") or scales[0] != scales[1] == 64
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-300], lambda data: data[:5000] + b"\0" * 64 + data[5064:]])
-def test_a_damaged_state_starts_the_fold_over(
-    undisturbed, long_recipe, dataset, folds, tmp_path, state, damage, capsys
-):
-    (tmp_path / "state.npz").write_bytes(damage(state))
-    train_member(long_recipe, dataset, folds[0], tmp_path)
-    assert re.search(r"state.npz is damaged \(.*\): this fold starts over", capsys.readouterr().out)
-    assert numbers(tmp_path) == numbers(undisturbed)
-
-
-def training_rows(dataset, member):
-    """The images and the labels of the member's training rows."""
-    return dataset.train_images[member.train_rows], dataset.train_labels[member.train_rows]
+def test_a_damaged_state_starts_the_fold_over(undisturbed, long_recipe, dataset, folds, tmp_path, capsys):
+    path = tmp_path / "state.npz"
+    with pytest.raises(Death):
+        train_member(long_recipe, dataset, folds[0], tmp_path, [DieAt(1, "after")])
+    data = path.read_bytes()
+    for damaged in (data[:-300], data[:5000] + b"\0" * 64 + data[5064:]):
+        path.write_bytes(damaged)
+        train_member(long_recipe, dataset, folds[0], tmp_path)
+        assert f"{path} is damaged" in capsys.readouterr().out
+        assert numbers(tmp_path) == numbers(undisturbed)
 
 
 def test_a_member_learns_from_its_training_rows_alone(dataset, folds, tmp_path):
@@ -329,7 +288,7 @@ def test_folds_epochs_and_purposes_draw_their_own(recipe, folds):
 
 
 def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, dataset, folds):
-    rows = training_rows(dataset, folds[0])
+    rows = dataset.training_data(folds[0].train_rows)
     epochs = ShuffledEpochs(*rows, recipe, folds[0])
     batches = [epochs[number] for number in range(len(epochs))]
     assert [len(labels) for _, labels in batches] == [16, 16] * recipe.epochs  # of 40 rows
@@ -337,28 +296,19 @@ def test_an_epoch_has_each_row_at_most_once_and_no_validation_row(recipe, datase
     validation = {image.tobytes() for image in dataset.train_images[folds[0].validation_rows]}
     assert len(set(first)) == len(set(second)) == 32 and not validation & {*first, *second}
     assert first != second
-    whole = ShuffledEpochs(*rows, recipe, folds[0], 0, batches=2)
-    assert len(whole) == recipe.epochs
-    assert [image.tobytes() for image in whole[0][0]] == first
+    assert ShuffledEpochs(*rows, change(recipe, {"batch_size": 1000}), folds[0]).chunks == 1
 
 
-def test_the_last_part_of_an_epoch_may_have_fewer_batches(recipe, dataset, folds):
-    rows, recipe = training_rows(dataset, folds[0]), change(recipe, {"batch_size": 8})
-    single, three = (ShuffledEpochs(*rows, recipe, folds[0], 0, batches) for batches in (1, 3))
+def test_a_part_of_an_epoch_follows_from_its_number_alone(recipe, dataset, folds):
+    """In whatever order it is asked for, and in a resumed training; the last part may have fewer batches."""
+    rows, recipe = dataset.training_data(folds[0].train_rows), change(recipe, {"batch_size": 8})
+    single, three, resumed = (ShuffledEpochs(*rows, recipe, folds[0], *each) for each in ((0, 1), (0, 3), (1, 3)))
+    batches = [single[number][0] for number in range(10)]
+    parts = [np.concatenate(batches[begin:end]) for begin, end in ((0, 3), (3, 5), (5, 8), (8, 10))]
+    for number in (3, 0, 2, 1):
+        assert (three[number][0] == parts[number]).all()
+    assert (resumed[0][0] == parts[2]).all() and (resumed[1][0] == parts[3]).all()
     assert (single.chunks, three.chunks) == (5, 2)
-    assert [len(three[number][1]) for number in range(4)] == [24, 16, 24, 16]
-    for number in (1, 3):  # the second part of two epochs
-        begin = 5 * (number // 2) + 3
-        expected = np.concatenate([single[begin][0], single[begin + 1][0]])
-        assert (three[number][0] == expected).all()
-
-
-def test_a_batch_follows_from_its_number_alone(recipe, dataset, folds):
-    rows = training_rows(dataset, folds[0])
-    whole, resumed = (ShuffledEpochs(*rows, recipe, folds[0], done) for done in (0, 1))
-    for number in (3, 0, 2, 1):  # in whatever order they are asked for
-        assert (whole[number][0] == ShuffledEpochs(*rows, recipe, folds[0])[number][0]).all()
-    assert (resumed[0][0] == whole[2][0]).all() and (resumed[1][1] == whole[3][1]).all()
 
 
 def test_pictures_reach_keras_whole_and_in_order(dataset, monkeypatch):
@@ -373,37 +323,16 @@ def test_pictures_reach_keras_whole_and_in_order(dataset, monkeypatch):
         assert stream(batches).options().autotune.enabled is False
 
 
-def test_rows_are_freed_after_use(small_recipe, dataset, folds, monkeypatch, tmp_path):
+def test_rows_are_freed_after_use(small_recipe, dataset, folds, tmp_path):
     """The members of an ensemble come one after the other, and memory must not grow with them."""
-    made = []
 
-    def watched(kind):
-        def make(*arguments, **options):
-            batches = kind(*arguments, **options)
-            made.append(weakref.ref(batches))
-            return batches
+    def in_memory():
+        gc.collect()
+        return sum(type(each) in (Batches, ShuffledEpochs) for each in gc.get_objects())
 
-        return make
-
-    for module in (fold, predict):
-        monkeypatch.setattr(module, "Batches", watched(Batches))
-    monkeypatch.setattr(fold, "ShuffledEpochs", watched(ShuffledEpochs))
+    before = in_memory()
     train_member(small_recipe, dataset, folds[0], tmp_path)
-    gc.collect()
-    assert len(made) == 4  # of training, of validation, and of the predictions for both
-    assert not any(batches() for batches in made)
-
-
-def test_a_batch_larger_than_the_fold(recipe, dataset, folds):
-    rows = training_rows(dataset, folds[0])
-    assert ShuffledEpochs(*rows, change(recipe, {"batch_size": 1000}), folds[0], 0).chunks == 1
-
-
-@pytest.mark.parametrize(("rule", "kept"), [("best", 2), ("last", 4)])
-def test_the_kept_epoch_is_the_earliest_of_the_best_or_the_last(rule, kept, tmp_path):
-    checkpoint = Checkpoint(tmp_path / "state.npz", "", rule, [], ValidationWeights())
-    checkpoint.history = [{"epoch": 1 + i, "val_accuracy": value} for i, value in enumerate([0.5, 0.9, 0.7, 0.9])]
-    assert checkpoint.kept_epoch == kept
+    assert in_memory() <= before
 
 
 def test_a_loss_that_is_no_number_is_refused(long_recipe, dataset, folds, tmp_path):
@@ -413,52 +342,41 @@ def test_a_loss_that_is_no_number_is_refused(long_recipe, dataset, folds, tmp_pa
 
 
 def test_no_epoch_is_begun_for_which_there_is_no_time(small_recipe, dataset, folds, tmp_path):
-    """If the time is over in the last epoch, the member is finished all the same; if in the first, it is not."""
-    for epoch in (small_recipe.epochs - 1, 0):
-        budget = TimeBudget(float("inf"))
+    """If the time is over after the last epoch, the member is finished all the same; if after the first, it is not."""
+    for epoch in (small_recipe.epochs, 1):
+        budget, folder, is_last = TimeBudget(float("inf")), tmp_path / str(epoch), epoch > 1
 
-        class TimePasses(keras.callbacks.Callback):
-            def on_epoch_begin(self, now, logs=None, epoch=epoch, budget=budget):
-                budget.deadline = 0 if now == epoch else budget.deadline
+        def time_passes(row, epoch=epoch, budget=budget):
+            if row and row["epoch"] == epoch:
+                budget.deadline = 0
 
-        folder = tmp_path / str(epoch)
-        with nullcontext() if epoch else pytest.raises(OutOfTimeError):
-            train_member(small_recipe, dataset, folds[0], folder, [budget, TimePasses()])
-        assert (folder / "metrics.json").exists() == bool(epoch)
-        assert (folder / "state.npz").exists() != bool(epoch)
+        with nullcontext() if is_last else pytest.raises(OutOfTimeError):
+            train_member(small_recipe, dataset, folds[0], folder, [budget], on_epoch=time_passes)
+        assert (folder / "metrics.json").exists() == is_last
+        assert (folder / "state.npz").exists() != is_last
 
 
 def test_the_longest_epoch_so_far_decides_whether_there_is_time(monkeypatch):
-    """After epochs of 10 and 4 s, there have to be 15 s for the next one, and before the last as much to predict."""
+    """With half as much to spare; before the last epoch there has to be time for the predictions too."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     budget = TimeBudget(1000)
     budget.set_params({"epochs": 9})
+
+    def needs(seconds, begin, *epoch):
+        budget.deadline = now[0] + seconds
+        begin(*epoch)
+        budget.deadline -= 1
+        with pytest.raises(OutOfTimeError):
+            begin(*epoch)
+
     for seconds in (10, 4):
         budget.on_epoch_begin(0)
         now[0] += seconds
         budget.on_epoch_end(0)
-    budget.deadline = 14 + 15
-    budget.check()
-    budget.deadline -= 1
-    with pytest.raises(OutOfTimeError):
-        budget.check()
-    budget.deadline = 14 + 30
-    budget.on_epoch_begin(8)
+    needs(15, budget.check)
+    needs(30, budget.on_epoch_begin, 8)
     budget.on_train_end()
     now[0] += 2  # the predictions, measured from here on
-    budget.check()
-    budget.deadline = 16 + 18
-    budget.on_epoch_begin(8)
-    budget.deadline -= 1
-    with pytest.raises(OutOfTimeError):
-        budget.on_epoch_begin(8)
-
-
-def test_state_and_metrics_record_the_identity(small_recipe, dataset, folds, tmp_path):
-    with pytest.raises(Death):
-        train_member(small_recipe, dataset, folds[0], tmp_path, [DieAt(0, "after")], identity="own")
-    with np.load(tmp_path / "state.npz") as state:
-        assert json.loads(str(state["facts"]))["identity"] == "own"
-    train_member(small_recipe, dataset, folds[0], tmp_path, identity="own")
-    assert read_json(tmp_path / "metrics.json")["identity"] == "own"
+    needs(15, budget.check)
+    needs(18, budget.on_epoch_begin, 8)
