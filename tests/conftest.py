@@ -148,31 +148,24 @@ class Outcome:
     error: str
 
 
-@dataclass
-class WholeWay:
-    """What run_all.sh made of `csvs` with the options TINY: the directory `run`."""
-
-    csvs: Path
-    run: Path
-    outcome: Outcome
-    seconds: float
-
-
 @pytest.fixture(scope="session")
-def whole_way(dataset, tmp_path_factory) -> WholeWay:
-    """As a notebook starts it, with a MPLBACKEND that only the notebook's own Python has."""
+def whole_way(dataset, tmp_path_factory) -> tuple[Path, Path, Outcome]:
+    """The CSVs, and what run_all.sh made of them with the options TINY: the run directory, and what was printed.
+
+    It is started as a notebook starts it, with a MPLBACKEND that only the notebook's own Python has.
+    """
     folder = tmp_path_factory.mktemp("whole_way")
-    csvs, began = write_csvs(folder / "csvs", dataset), time.monotonic()
+    csvs = write_csvs(folder / "csvs", dataset)
     environment = {"VIRTUAL_ENV": sys.prefix, "MPLBACKEND": "module://of_a_notebook"}
     outcome = finish(start("run_all.sh", f"--input={csvs}", "--output", "run", *TINY, cwd=folder, **environment))
-    return WholeWay(csvs, folder / "run", outcome, time.monotonic() - began)
+    assert (outcome.code, outcome.error) == (0, ""), outcome
+    return csvs, folder / "run", outcome
 
 
 @pytest.fixture(scope="session")
 def finished(whole_way) -> tuple[Path, Path]:
     """The CSVs, and the directory of an undisturbed run on them."""
-    assert (whole_way.outcome.code, whole_way.outcome.error) == (0, ""), whole_way.outcome
-    return whole_way.csvs, whole_way.run
+    return whole_way[:2]
 
 
 @pytest.fixture(scope="session")
