@@ -51,25 +51,19 @@ def pytest_addoption(parser):
     parser.addoption("--campaign", action="store_true", help="faults and damage by the thousand: about an hour")
 
 
-def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:
+def write_csvs(folder: Path, dataset: Dataset, test_ids=False, eol="\n") -> Path:
     """The three CSVs of a competition that holds `dataset`."""
-    columns = columns or dataset.columns
     pixels = [f"pixel{number}" for number in range(digits.PIXELS)]
 
-    def rows(first, images):
-        flat = images.reshape(len(images), -1)
-        return [
-            ",".join([*([str(first[row])] if first is not None else []), *map(str, flat[row])])
-            for row in range(len(flat))
-        ]
+    def rows(names, first, images):
+        table = np.column_stack([*first, images.reshape(len(images), -1).astype(str)])
+        return [",".join(line) for line in ([*names, *pixels], *table)]
 
+    ids = [dataset.ids] if test_ids else []
     files = {
-        "train.csv": [",".join([label, *pixels]), *rows(dataset.train_labels, dataset.train_images)],
-        "test.csv": [
-            ",".join([*([columns[0]] if test_ids else []), *pixels]),
-            *rows(dataset.ids if test_ids else None, dataset.test_images),
-        ],
-        "sample_submission.csv": [",".join(columns), *(f"{each},0" for each in dataset.ids)],
+        "train.csv": rows(["label"], [dataset.train_labels.astype(str)], dataset.train_images),
+        "test.csv": rows(dataset.columns[: len(ids)], ids, dataset.test_images),
+        "sample_submission.csv": [",".join(dataset.columns), *(f"{id},0" for id in dataset.ids)],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in files.items():
@@ -295,25 +289,6 @@ def campaign(pytestconfig) -> bool:
     return pytestconfig.getoption("--campaign")
 
 
-_COUNTS = []
-
-
 def tell(text: str) -> None:
-    """Notes what a part of a campaign came to, for the end of it."""
-    _COUNTS.append(text)
-
-
-def pytest_sessionfinish(session):
-    """A process of pytest-xdist hands over what its tests have noted."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["counts"] = _COUNTS
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node):
-    _COUNTS.extend(getattr(node, "workeroutput", {}).get("counts", []))
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    if config.getoption("--campaign"):
-        terminalreporter.write_line("\n".join(["the campaign:", *_COUNTS]))
+    """Prints what a part of a campaign came to; pytest's -rP shows it."""
+    print(text)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, finish, start
+from damage import damaged_bytes, survives, try_damage
 from kaggle_server import KEY, PAGE, forget_client, packed, refused
 
 from digit_recognizer.data.paths import FILES, SAMPLE_NOTICE
-from digit_recognizer.files import UserError, read_json
+from digit_recognizer.files import read_json
 from digit_recognizer.kaggle.download import unpack
 from digit_recognizer.runs.directory import Run
 
@@ -263,21 +264,18 @@ def test_an_archive_without_a_file_that_is_needed(server, get, tmp_path):
     assert not [*(tmp_path / "input").glob("*.csv")]
 
 
-def test_archives_with_wrong_bytes(tmp_path):
-    """Whatever byte is wrong, it is a UserError or does not matter, and nothing is half unpacked."""
-    whole, draw = archive_of((name, "1\n") for name in FILES), random.Random(0)
-    for number in range(150):
-        spoilt, folder = bytearray(whole), tmp_path / f"{number}"
-        for _ in range(draw.randint(1, 4)):
-            spoilt[draw.randrange(len(spoilt))] = draw.randrange(256)
+def test_archives_with_wrong_bytes(tmp_path, campaign):
+    """It is a UserError, and nothing is half unpacked, or it does not matter."""
+    archive, folder = tmp_path / "some.zip", tmp_path / "input"
+
+    def case(damaged):
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        (tmp_path / "some.zip").write_bytes(spoilt)
-        try:
-            unpack(tmp_path / "some.zip", folder)
-        except UserError:
-            assert not [*folder.iterdir()]
-        else:
+        archive.write_bytes(damaged)
+        if survives(lambda: unpack(archive, folder), folder, "some.zip"):
             assert [(folder / name).read_text() for name in FILES] == ["1\n"] * 3
+
+    try_damage(damaged_bytes(archive_of((name, "1\n") for name in FILES)), case, 150, campaign)
 
 
 def test_an_archive_put_there_by_hand(get, csvs, server, tmp_path):

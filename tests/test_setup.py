@@ -27,6 +27,7 @@ def programs(tmp_path):
         (tmp_path / name).symlink_to(next(path for path in (f"/usr/bin/{name}", f"/bin/{name}") if Path(path).exists()))
 
     def add(name, text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
 
@@ -121,11 +122,8 @@ def test_a_gpu_machine_with_plain_tensorflow_installs_the_wheels(programs, tmp_p
     programs("nvidia-smi", "exit 0")
     (tmp_path / "requirements.txt").write_text("tensorflow>=2.20\n")
     site = installed(tmp_path / "site", tensorflow=("2.21", 'some-cublas>=12; extra == "and-cuda"'))
-    (tmp_path / "venv/bin").mkdir(parents=True)
-    (tmp_path / "venv/bin/python").write_text(
-        f'#!/bin/bash\n[ "$2" != pip ] || {{ echo "$@"; cat /dev/stdin; exit; }}\nexec {sys.executable} "$@"\n'
-    )
-    (tmp_path / "venv/bin/python").chmod(0o755)
+    is_pip = '[ "$2" != pip ]'
+    programs("venv/bin/python", f'{is_pip} || {{ echo "$@"; cat /dev/stdin; exit; }}\nexec {sys.executable} "$@"')
     programs("python3", "exit 0")
 
     def set_up():
@@ -219,9 +217,7 @@ def test_mistakes_are_answered_before_anything_is_installed(labelled, csvs, prog
 def test_ctrl_c_while_installing(programs, tmp_path):
     """Ctrl-C reaches every process of the terminal; pip then fails."""
     (tmp_path / "requirements.txt").write_text("no-such-package\n")
-    (tmp_path / "venv/bin").mkdir(parents=True)
-    (tmp_path / "venv/bin/python").write_text('#!/bin/bash\n[ "$2" != pip ] || kill -INT $PPID\nexit 1\n')
-    (tmp_path / "venv/bin/python").chmod(0o755)
+    programs("venv/bin/python", '[ "$2" != pip ] || kill -INT $PPID\nexit 1')
     programs("python3", "exit 0")
     outcome = sourced(f"ROOT={tmp_path}; set_up; echo on", programs.folder, VIRTUAL_ENV=str(tmp_path / "venv"))
     assert (outcome.returncode, outcome.stdout) == (130, "")
