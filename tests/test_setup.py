@@ -202,6 +202,7 @@ def test_mistakes_are_answered_before_anything_is_installed(labelled, csvs, prog
         line = ["/bin/bash", SCRIPTS / "run_all.sh", *options, "--output", tmp_path / "run"]
         outcome = subprocess.run(line, capture_output=True, text=True, env=environment)
         assert (outcome.returncode, outcome.stdout, outcome.stderr.count("\n")) == (2, "", 1), outcome
+        assert not (tmp_path / "run").exists()
         return outcome.stderr.partition(": error: ")[2]
 
     assert run(f"--input={csvs}").startswith(f"{csvs / 'test.csv'} is missing: ")
