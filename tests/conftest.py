@@ -51,25 +51,19 @@ def pytest_addoption(parser):
     parser.addoption("--campaign", action="store_true", help="faults and damage by the thousand: about an hour")
 
 
-def write_csvs(folder: Path, dataset: Dataset, label="label", columns=None, test_ids=False, eol="\n") -> Path:
+def write_csvs(folder: Path, dataset: Dataset, test_ids=False, eol="\n") -> Path:
     """The three CSVs of a competition that holds `dataset`."""
-    columns = columns or dataset.columns
     pixels = [f"pixel{number}" for number in range(digits.PIXELS)]
 
-    def rows(first, images):
-        flat = images.reshape(len(images), -1)
-        return [
-            ",".join([*([str(first[row])] if first is not None else []), *map(str, flat[row])])
-            for row in range(len(flat))
-        ]
+    def rows(names, first, images):
+        table = np.column_stack([*first, images.reshape(len(images), -1).astype(str)])
+        return [",".join(line) for line in ([*names, *pixels], *table)]
 
+    ids = [dataset.ids] if test_ids else []
     files = {
-        "train.csv": [",".join([label, *pixels]), *rows(dataset.train_labels, dataset.train_images)],
-        "test.csv": [
-            ",".join([*([columns[0]] if test_ids else []), *pixels]),
-            *rows(dataset.ids if test_ids else None, dataset.test_images),
-        ],
-        "sample_submission.csv": [",".join(columns), *(f"{each},0" for each in dataset.ids)],
+        "train.csv": rows(["label"], [dataset.train_labels.astype(str)], dataset.train_images),
+        "test.csv": rows(dataset.columns[: len(ids)], ids, dataset.test_images),
+        "sample_submission.csv": [",".join(dataset.columns), *(f"{id},0" for id in dataset.ids)],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in files.items():
@@ -148,31 +142,24 @@ class Outcome:
     error: str
 
 
-@dataclass
-class WholeWay:
-    """What run_all.sh made of `csvs` with the options TINY: the directory `run`."""
-
-    csvs: Path
-    run: Path
-    outcome: Outcome
-    seconds: float
-
-
 @pytest.fixture(scope="session")
-def whole_way(dataset, tmp_path_factory) -> WholeWay:
-    """As a notebook starts it, with a MPLBACKEND that only the notebook's own Python has."""
+def whole_way(dataset, tmp_path_factory) -> tuple[Path, Path, Outcome]:
+    """The CSVs, and what run_all.sh made of them with the options TINY: the run directory, and what was printed.
+
+    It is started as a notebook starts it, with a MPLBACKEND that only the notebook's own Python has.
+    """
     folder = tmp_path_factory.mktemp("whole_way")
-    csvs, began = write_csvs(folder / "csvs", dataset), time.monotonic()
+    csvs = write_csvs(folder / "csvs", dataset)
     environment = {"VIRTUAL_ENV": sys.prefix, "MPLBACKEND": "module://of_a_notebook"}
     outcome = finish(start("run_all.sh", f"--input={csvs}", "--output", "run", *TINY, cwd=folder, **environment))
-    return WholeWay(csvs, folder / "run", outcome, time.monotonic() - began)
+    assert (outcome.code, outcome.error) == (0, ""), outcome
+    return csvs, folder / "run", outcome
 
 
 @pytest.fixture(scope="session")
 def finished(whole_way) -> tuple[Path, Path]:
     """The CSVs, and the directory of an undisturbed run on them."""
-    assert (whole_way.outcome.code, whole_way.outcome.error) == (0, ""), whole_way.outcome
-    return whole_way.csvs, whole_way.run
+    return whole_way[:2]
 
 
 @pytest.fixture(scope="session")
@@ -302,25 +289,6 @@ def campaign(pytestconfig) -> bool:
     return pytestconfig.getoption("--campaign")
 
 
-_COUNTS = []
-
-
 def tell(text: str) -> None:
-    """Notes what a part of a campaign came to, for the end of it."""
-    _COUNTS.append(text)
-
-
-def pytest_sessionfinish(session):
-    """A process of pytest-xdist hands over what its tests have noted."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["counts"] = _COUNTS
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node):
-    _COUNTS.extend(getattr(node, "workeroutput", {}).get("counts", []))
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    if config.getoption("--campaign"):
-        terminalreporter.write_line("\n".join(["the campaign:", *_COUNTS]))
+    """Prints what a part of a campaign came to; pytest's -rP shows it."""
+    print(text)

@@ -46,19 +46,15 @@ class Writes:
             Writes.current = None
 
 
-def _is_write(event: str, args: tuple) -> bool:
-    if event in _CHANGES:
-        return True
-    if event != "open" or not isinstance(args[0], str | bytes | os.PathLike):
-        return False
-    mode, flags = args[1], args[2] or 0
-    return any(each in mode for each in "wax+") if mode else bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-
-
 def _hook(event: str, args: tuple) -> None:
-    writes = Writes.current
-    if writes is not None and (event == "open" or event in _CHANGES) and _is_write(event, args):
-        writes.see(event, os.fsdecode(args[0]))
+    if Writes.current is None or (event != "open" and event not in _CHANGES):
+        return
+    if event == "open":
+        path, mode, flags = args[0], args[1], args[2] or 0
+        writes = any(each in mode for each in "wax+") if mode else flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if not writes or not isinstance(path, str | bytes | os.PathLike):
+            return
+    Writes.current.see(event, os.fsdecode(args[0]))
 
 
 def install() -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, finish, start
-from kaggle_server import KEY, PAGE, SIGNATURE, forget_client, packed, refused
+from damage import damaged_bytes, survives, try_damage
+from kaggle_server import KEY, PAGE, forget_client, packed, refused
 
-from digit_recognizer.data.paths import FILES
-from digit_recognizer.files import UserError
+from digit_recognizer.data.paths import FILES, SAMPLE_NOTICE
+from digit_recognizer.files import read_json
 from digit_recognizer.kaggle.download import unpack
+from digit_recognizer.runs.directory import Run
 
 
 def holds(folder: Path, csvs: Path) -> bool:
@@ -89,16 +91,6 @@ def test_a_download_that_stays_cut_is_kept_and_continues_later(server, get, larg
     assert outcome.code == 0 and "1,048,576 bytes have arrived before" in outcome.out
     assert holds(folder, large)
     assert server.asked_for("digit-recognizer.zip")[-1][0]["Range"] == "bytes=1048576-"
-
-
-def test_download_as_a_process(server, large, csvs, tmp_path):
-    """With the client's own pauses, of two seconds for the one cut."""
-    server.cuts = [1_500_000]
-
-    outcome = finish(start("download", "--input", tmp_path / "input", VERBOSE="1"))
-    assert (outcome.code, outcome.error) == (0, ""), outcome
-    assert holds(tmp_path / "input", csvs)
-    assert not any(secret in outcome.out for secret in (KEY, SIGNATURE, "Authorization"))
 
 
 def test_no_credentials(get, tmp_path):
@@ -272,21 +264,18 @@ def test_an_archive_without_a_file_that_is_needed(server, get, tmp_path):
     assert not [*(tmp_path / "input").glob("*.csv")]
 
 
-def test_archives_with_wrong_bytes(tmp_path):
-    """Whatever byte is wrong, it is a UserError or does not matter, and nothing is half unpacked."""
-    whole, draw = archive_of((name, "1\n") for name in FILES), random.Random(0)
-    for number in range(150):
-        spoilt, folder = bytearray(whole), tmp_path / f"{number}"
-        for _ in range(draw.randint(1, 4)):
-            spoilt[draw.randrange(len(spoilt))] = draw.randrange(256)
+def test_archives_with_wrong_bytes(tmp_path, campaign):
+    """It is a UserError, and nothing is half unpacked, or it does not matter."""
+    archive, folder = tmp_path / "some.zip", tmp_path / "input"
+
+    def case(damaged):
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        (tmp_path / "some.zip").write_bytes(spoilt)
-        try:
-            unpack(tmp_path / "some.zip", folder)
-        except UserError:
-            assert not [*folder.iterdir()]
-        else:
+        archive.write_bytes(damaged)
+        if survives(lambda: unpack(archive, folder), folder, "some.zip"):
             assert [(folder / name).read_text() for name in FILES] == ["1\n"] * 3
+
+    try_damage(damaged_bytes(archive_of((name, "1\n") for name in FILES)), case, 150, campaign)
 
 
 def test_an_archive_put_there_by_hand(get, csvs, server, tmp_path):
@@ -313,23 +302,6 @@ def test_files_that_are_there_already(server, get, csvs, tmp_path):
     assert holds(folder, csvs)
 
 
-def test_killed_while_the_files_were_moved(server, get, csvs, tmp_path, monkeypatch):
-    """The same command moves the rest, without another download."""
-    replace, moved = Path.replace, []
-
-    def killed_after_one(path, target):
-        if len(moved) == 1:
-            raise KeyboardInterrupt
-        moved.append(replace(path, target))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", killed_after_one)
-        assert get().code == 130
-    assert len([*(tmp_path / "input").glob("*.csv")]) == 1
-    server.cuts = [0] * 9  # the archive has arrived: nothing is downloaded again
-    assert get().code == 0 and holds(tmp_path / "input", csvs)
-
-
 def run_all_of_a_copy(tmp_path, *options):
     """Runs run_all.sh of a copy of this checkout with an empty input/."""
     checkout = tmp_path / "checkout"
@@ -351,3 +323,16 @@ def test_run_all_ends_if_the_download_fails(server, tmp_path):
     outcome = run_all_of_a_copy(tmp_path)
     assert refused(outcome, "download.py: error: Kaggle refuses digit-recognizer (403)")
     assert "SAMPLE" not in outcome.out and not (tmp_path / "checkout/output").exists()
+
+
+def test_run_all_takes_the_sample_if_there_is_nothing_else(tmp_path):
+    """It says so in the first line and in the last."""
+    outcome = run_all_of_a_copy(tmp_path, "--recipe", "mlp", "--epochs", "1", "--fold", "0")
+    assert (outcome.code, outcome.error) == (0, ""), outcome
+    lines = outcome.out.splitlines()
+    assert lines[0] == lines[-1] == SAMPLE_NOTICE and lines.count(SAMPLE_NOTICE) == 2
+    run = Run(tmp_path / "checkout/output/sample")
+    settings = read_json(run.recipe_json)
+    assert (settings["data"], settings["folds"]) == ("sample", 3)
+    assert len(run.submission.read_text().splitlines()) == 1 + 497
+    assert read_json(run.cv_report_json)["sample"] and read_json(run.ensemble_json)["missing"]

@@ -91,17 +91,6 @@ def test_ensemble_is_the_mean_of_its_members(run, dataset):
     assert oof.dtype == np.float32 and oof == pytest.approx(expected, abs=1e-6)
 
 
-def test_unfinished_members_are_left_out_and_named(run, dataset):
-    unfinish(run, "fold_01", "fold_03")
-    prediction = ensemble.average_members(run, dataset)
-    assert [member.name for member in prediction.others] == ["fold_01", "fold_03"]
-    rows = [set(members_of(run, dataset)[index].validation_rows) for index in (1, 3)]
-    assert set(np.flatnonzero(np.isnan(prediction.oof).any(axis=1))) == rows[0] & rows[1]
-    unfinish(run, "fold_00", "fold_02")
-    with pytest.raises(UserError, match="no finished fold yet"):
-        ensemble.average_members(run, dataset)
-
-
 def test_damaged_probabilities_are_named(run, dataset):
     blended(run, dataset)  # has read the file before
     path = run.folder / "fold_01" / "test_probabilities.npy"
@@ -177,10 +166,3 @@ def test_submission_has_the_names_and_ids_of_the_competition(dataset, recipe, tm
     kannada = dataclasses.replace(dataset, ids=ids, columns=("id", "label"))
     lines = blended(made_up(kannada, recipe, tmp_path / "run"), kannada).submission.read_text().splitlines()
     assert lines[0] == "id,label" and [line.partition(",")[0] for line in lines[1:]] == list(ids)
-
-
-def test_scores():
-    probabilities = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], np.float32)
-    values = scores(np.array([0, 2]), probabilities)
-    assert (values["rows"], values["errors"], values["accuracy"]) == (2, 1, 0.5)
-    assert values["log_loss"] == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)

@@ -28,18 +28,15 @@ def test_each_row_validates_once_a_repeat():
     for member in every:
         assert not set(member.train_rows) & set(member.validation_rows)
         assert len(member.train_rows) + len(member.validation_rows) == len(LABELS)
+        share = np.bincount(LABELS[member.validation_rows]) / np.bincount(LABELS)
+        assert np.abs(share - 0.2).max() < 0.025  # stratified: one row of forty
     assert [member.index for member in every] == list(range(15))
     assert (every[7].repeat, every[7].fold, every[7].folder.name) == (1, 2, "fold_07")
     for repeat in range(3):
         rows = np.concatenate([member.validation_rows for member in every if member.repeat == repeat])
         assert (np.sort(rows) == np.arange(len(LABELS))).all()
     assert (every[0].validation_rows[:20] != every[5].validation_rows[:20]).any()
-
-
-def test_folds_are_stratified():
-    for member in members(folds.split(LABELS, recipe(folds=5))):
-        share = np.bincount(LABELS[member.validation_rows]) / np.bincount(LABELS)
-        assert np.abs(share - 0.2).max() < 0.025  # one row of forty
+    assert (folds.split(LABELS, recipe(seed=1)) != folds.split(LABELS, recipe())).any()
 
 
 def test_holdout():
@@ -57,11 +54,6 @@ def test_a_holdout_of_the_first_rows():
     (member, _) = members(table)
     assert (member.validation_rows == np.arange(10_000)).all()
     assert (member.train_rows == np.arange(10_000, 60_000)).all()
-
-
-def test_seed_decides():
-    assert (folds.split(LABELS, recipe()) == folds.split(LABELS, recipe())).all()
-    assert (folds.split(LABELS, recipe()) != folds.split(LABELS, recipe(seed=1))).any()
 
 
 def test_a_class_with_fewer_rows_than_folds():

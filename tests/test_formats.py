@@ -92,7 +92,6 @@ CSV = csvs_of()
 FORMATS = {
     "CSV": csvs_of(MNIST_NAMES),
     "CSV of the competition's names": csvs_of(header("pixel{}".format)),
-    "CSV without header": CSV,
     "Fashion-MNIST's names": csvs_of(names=("fashion-mnist_train.csv", "fashion-mnist_test.csv")),
     "EMNIST's names": csvs_of(names=("emnist-digits-train.csv", "emnist-digits-test.csv")),
     "the first rows": csvs_of(names=("mnist_train_100.csv", "mnist_test_10.csv")),
@@ -105,7 +104,6 @@ FORMATS = {
     "IDX": IDX,
     "IDX with dots": renamed(IDX, lambda name: name.replace("-idx", ".idx")),
     "IDX gzipped": GZIPPED,
-    "IDX named .gz": renamed(IDX, "{}.gz".format),
     "IDX of EMNIST": renamed(IDX, lambda name: "emnist-digits-" + name.replace("t10k", "test")),
     "IDX of torchvision": renamed(IDX, "MNIST/raw/{}".format) | renamed(GZIPPED, "MNIST/raw/{}".format),
     "IDX in an archive": {"archive.zip": zipped(IDX)},
@@ -135,7 +133,6 @@ COMPETITION = dataclasses.replace(DATA, test_labels=None, kind="competition")
 
 
 PLACES = {
-    "a folder": renamed(FILES, "digit-recognizer/{}".format),
     "two folders": renamed(FILES, "downloads/digit-recognizer/{}".format),
     "each in a folder of its name": renamed(FILES, "{0}/{0}".format),
     "each in a folder of its stem": renamed(FILES, lambda name: f"{name[:-4]}/{name}"),
@@ -150,8 +147,6 @@ PLACES = {
     "zips of their own": {f"{name}.zip": zipped({name: content}) for name, content in FILES.items()},
     "one is zipped": only(FILES, "test.csv", "sample_submission.csv") | {"a.zip": zipped(only(FILES, "train.csv"))},
     "the archive": {"digit-recognizer.zip": zipped(FILES)},
-    "the archive's copy": {"digit-recognizer (1).zip": zipped(FILES)},
-    "an archive in a folder": {"new/archive.zip": zipped(FILES)},
     "folders in an archive": {"a.ZIP": zipped(renamed(FILES, "a/b/{}".format))},
     "gzip in an archive": {"a.zip": zipped(renamed(FILES, "{}.gz".format, gzip.compress))},
     "an older archive": FILES | {"a.zip": zipped(dict.fromkeys(FILES, b"older"))},
@@ -194,7 +189,6 @@ UNKNOWN = {
     "many files": ({f"{i}.png": ONE for i in range(99)}, r"found 0.png, 1.png, .* and 91 more"),
     "a page, not an archive": ({"a.zip": b"<html>"}, r"a.zip is not a complete zip archive \(.*\): get it again"),
     "an encrypted archive": ({"a.zip": ENCRYPTED}, "mnist.npz: .* password required.*: unpack it by hand"),
-    "half of a download": ({"train.csv.crdownload": ONE}, "found train.csv.crdownload"),
     "the sample submission alone": ({"sample_submission.csv": ONE}, "no data: .*found sample_submission.csv"),
     "two sets": ({"a/train.csv": ONE, "b/test.csv": ONE}, "CSVs in .*/a and the comp.*/b: move all but one"),
     "two kinds": ({"a.zip": zipped(CSV), "b/mnist.npz": ONE}, "MNIST's CSVs in .* and mnist.npz in .*/b: move"),
@@ -217,19 +211,17 @@ def test_what_is_not_understood_is_named(tmp_path, monkeypatch, kind):
         assert "\n" not in str(refusal.value)
 
 
-def test_the_sample_takes_an_empty_folder(tmp_path, monkeypatch):
+def test_the_sample_takes_an_empty_folder(tmp_path, monkeypatch, call):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     folder = tmp_path / "input"
-    assert paths.resolve(None, None).is_sample
+    lines = call("split", "--output", tmp_path / "run").out.splitlines()
+    assert lines[0] == lines[-1] == paths.SAMPLE_NOTICE
     (folder / ".download/unpacked").mkdir(parents=True)
     (folder / ".download/unpacked/train.csv").write_text("1")
     for name in (".gitkeep", ".DS_Store", "Thumbs.db"):
         (folder / name).write_text("")
     assert paths.resolve(None, None).is_sample and not paths.resolve(folder, None).is_sample
-    with pytest.raises(UserError, match="holds no data"):
-        digits.load(folder)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "x")
-    assert paths.needs_download(None) and not paths.needs_download(folder)
     with pytest.raises(UserError, match=r"input holds no data: run python scripts/download.py"):
         paths.resolve(None, None)
     (folder / "something").mkdir()
@@ -279,30 +271,22 @@ FAULTS = {
     "one CSV": (only(CSV, "mnist_train.csv"), "mnist_test.csv is missing: looked .*, found mnist_train.csv$"),
     "npz and IDX": (npz() | IDX, "holds MNIST's IDX files in .* and mnist.npz in .*: move all but one"),
     "two halves": (only(CSV, "mnist_test.csv") | {"train.csv": ONE}, "MNIST's CSVs in .* and the compet"),
-    "magic number": (
-        cut(IMAGES, lambda data: b"1" * 4 + data[4:]),
-        f"{IMAGES} is not an IDX file of labels or pictures",
-    ),
+    "magic number": (cut(IMAGES, lambda data: b"1" * 4 + data[4:]), f"{IMAGES} is not an IDX file of labels or"),
     "pictures as labels": (IDX | {LABELS: idx(ZEROS)}, f"{LABELS} has the shape .*, not a label for each"),
     "IDX cut": (cut(IMAGES, lambda data: data[:-1]), "says 20 x 28 x 28 bytes, but it holds less"),
-    "IDX cut in its header": (cut(IMAGES, lambda data: data[:9]), f"{IMAGES} is not an IDX file of"),
     "IDX with more": (cut(LABELS, lambda data: data + b"\0"), "says 20 bytes, but it holds more"),
     "an impossible count": (cut(LABELS, lambda data: data[:4] + b"\xff" * 4), "says 4294967295 bytes, but it"),
-    "gzip cut": (cut(IMAGES, lambda data: gzip.compress(data)[:-9]), "is damaged .*: get the file again"),
     "another checksum": (cut(IMAGES, lambda data: gzip.compress(data)[:-8] + b"1" * 8), "is damaged .*CRC"),
     "gzip of gzip": (cut(IMAGES, lambda data: gzip.compress(gzip.compress(data))), "inside a gzip archive: un"),
     "zip": (cut(LABELS, lambda data: zipped({"a": data})), "is a zip archive or .*: unpack it"),
     "20 x 20": (IDX | {IMAGES: idx(ZEROS[:, :20, :20])}, r"the shape \(20, 20, 20\), not pictures of 28 x 28"),
-    "no pictures": (IDX | {IMAGES: idx(ZEROS[:0])}, r"\(0, 28, 28\)"),
     "19 labels": (IDX | {LABELS: idx(ZEROS[:19, 0, 0])}, r"\(19,\), not a label for each of 20 pictures"),
     "label 10": (IDX | {TEST_LABELS: idx(TARGETS + 4)}, f"{TEST_LABELS}: row 7: 10, not a whole number"),
     "pickled": (npz(x_train=np.array([{"a": 1}], object)), "x_train is pickled, which could run any program"),
     "an empty array": (npz(x_train=b""), "mnist.npz: x_train "),
-    "cut array": (npz(x_train=npy(ZEROS)[:-5]), "x_train is damaged"),
     "a huge array": (npz(x_train=HUGE), "is damaged"),
     "archive in archive": (npz(x_train=zipped({"a": b""})), "x_train "),
     "npz of other arrays": ({"mnist.npz": zipped({"X.npy": npy(ZEROS)})}, "holds no x_train, only X"),
-    "npz cut": ({"mnist.npz": NPZ[:-30]}, "npz is not a complete archive"),
     "npz changed": ({"mnist.npz": NPZ[:500] + bytes(100) + NPZ[600:]}, "mnist.npz: x_train is damaged"),
     "an array alone": ({"mnist.npz": npy(ZEROS)}, "it is a single array"),
     "one label": (npz(y_train=np.full(20, 6)), r"y_train: all rows \(20\) have the label 6: nothing can be"),
@@ -330,7 +314,7 @@ def test_refuses(tmp_path, fault):
 
 
 @pytest.mark.parametrize("format", ["CSV", "npz", "IDX gzipped"])
-def test_other_data_on_kaggle(tmp_path, monkeypatch, format):
+def test_data_on_kaggle(tmp_path, monkeypatch, format):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     monkeypatch.setattr(paths, "KAGGLE", tmp_path)
     for folder in ("input/notebook", "input"):
@@ -339,6 +323,7 @@ def test_other_data_on_kaggle(tmp_path, monkeypatch, format):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     folder = put(tmp_path / "input/a", FORMATS[format])
     assert paths.resolve(None, None).input == folder
-    for name in ("other/competition", "digit-recognizer"):  # each comes before the one before
+    # each comes before the one before
+    for name in ("other/competition", "competitions/digit-recognizer", "digit-recognizer"):
         write_csvs(tmp_path / "input" / name, DATA)
-        assert paths.resolve(None, None).input == tmp_path / "input" / name
+        assert paths.resolve(None, None) == paths.Locations(tmp_path / "input" / name, tmp_path / "working")

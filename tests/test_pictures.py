@@ -4,6 +4,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -40,6 +41,10 @@ def coverage(font, text, size=120):
     image = Image.new("L", (int(right - left), int(bottom - top)))
     ImageDraw.Draw(image).text((-left, -top), text, 255, face)
     return np.asarray(image) / 255
+
+
+def drawings(*rows, font="sans", size=80):
+    return [[coverage(font, digit, size) for digit in row] for row in rows]
 
 
 def scaled(image, factor=10):
@@ -91,9 +96,8 @@ def centres(found, shape, angle=0.0):
 
 @pytest.mark.parametrize(("font", "condition"), [*zip([*FONTS] * 2, CONDITIONS, strict=False)])
 def test_digits_are_found_in_reading_order(font, condition):
-    rows, options = ("01234", "56789", "31415"), CONDITIONS[condition]
-    drawn = [[coverage(font, digit, 60) for digit in row] for row in rows]
-    picture = sheet(drawn, pitch=100, **options)
+    options = CONDITIONS[condition]
+    picture = sheet(drawings("01234", "56789", "31415", font=font, size=60), pitch=100, **options)
     found = digits_in(picture)
     assert len(found) == 15
     y, x = centres(found, picture.shape, options.get("angle", 0.0)).T
@@ -156,31 +160,49 @@ def specked(picture):
     return picture
 
 
-SURROUNDINGS = {
-    "ruled": lambda picture: lines(picture, 45),
-    "squared, askew": lambda picture: lines(picture, 30, tilt=0.04, squared=True),
-    "specks": specked,
-    "table": on_a_table,
-    "scanner's edge": lambda picture: np.pad(picture, ((0, 0), (30, 0), (0, 0))),
-}
+def two_rows():
+    return sheet(drawings("01234", "56789"), pitch=140, noise=4)
 
 
-@pytest.mark.parametrize("surroundings", SURROUNDINGS)
-def test_what_is_no_digit_is_left_out(surroundings):
-    drawn = [[coverage("sans", digit, 80) for digit in row] for row in ("01234", "56789")]
-    picture = SURROUNDINGS[surroundings](sheet(drawn, pitch=140, noise=4))
-    assert len(digits_in(picture)) == 10
+def blank(**options):
+    return sheet([[np.zeros((9, 9))] * 3] * 2, **options)
 
 
-def test_a_broken_stroke_is_one_digit():
+def broken_strokes():
     five, eight = coverage("sans", "5", 150), coverage("sans", "8", 150)
     five[int(0.16 * len(five)) : int(0.21 * len(five))] = 0  # the bar apart
     eight[int(0.47 * len(eight)) : int(0.51 * len(eight))] = 0
-    assert len(digits_in(sheet([[five, eight, five]], pitch=200))) == 3
+    return sheet([[five, eight, five]], pitch=200)
 
 
-def test_digits_of_close_lines_stay_apart():
-    assert len(digits_in(sheet([[coverage("sans", digit) for digit in row] for row in ("36", "58")], 100))) == 4
+def cut_to(digit):
+    return np.uint8(230 - 200 * coverage("sans", digit)[..., None]) * np.ones(3, np.uint8)
+
+
+PICTURES = {
+    "ruled paper": (10, lambda: lines(two_rows(), 45)),
+    "squared paper, askew": (10, lambda: lines(two_rows(), 30, tilt=0.04, squared=True)),
+    "specks": (10, lambda: specked(two_rows())),
+    "a page on a table": (10, lambda: on_a_table(two_rows())),
+    "a scanner's edge": (10, lambda: np.pad(two_rows(), ((0, 0), (30, 0), (0, 0)))),
+    "broken strokes": (3, broken_strokes),
+    "close lines": (4, lambda: sheet(drawings("36", "58", size=120), 100)),
+    **{f"cut to its digit {digit}": (1, partial(cut_to, digit)) for digit in "0147"},
+    "nothing but white": (0, lambda: np.full((300, 400, 3), 255, np.uint8)),
+    "one pixel": (0, lambda: np.zeros((1, 1, 3), np.uint8)),
+    "noise": (0, lambda: blank(noise=15)),
+    "a gradient": (0, lambda: blank(noise=4, light=lambda y, x: 1 - 0.5 * x)),
+    "a shadow": (0, lambda: blank(noise=4, light=half_in_shadow)),
+    "ruled paper without digits": (0, lambda: lines(blank(noise=4), 40)),
+    "squared paper without digits": (0, lambda: lines(blank(noise=4), 40, tilt=0.05, squared=True)),
+    "a blank page on a table": (0, lambda: on_a_table(blank(noise=4))),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_digits_are_found_and_nothing_else(name):
+    count, make = PICTURES[name]
+    assert len(digits_in(make())) == count
 
 
 def test_digits_that_touch_are_one_and_called_too_wide():
@@ -190,29 +212,6 @@ def test_digits_that_touch_are_one_and_called_too_wide():
     assert found.is_too_wide
     (alone,) = digits_in(sheet([[coverage("sans", "8")]], pitch=300))
     assert not alone.is_too_wide
-
-
-@pytest.mark.parametrize("digit", "0147")
-def test_a_picture_cut_to_its_digit(digit):
-    drawing = coverage("sans", digit)[..., None]
-    assert len(digits_in(np.uint8(230 - 200 * drawing) * np.ones(3, np.uint8))) == 1
-
-
-@pytest.mark.parametrize(
-    "picture",
-    [
-        np.full((300, 400, 3), 255, np.uint8),
-        np.zeros((1, 1, 3), np.uint8),
-        sheet([[np.zeros((9, 9))] * 3] * 2, noise=15),
-        sheet([[np.zeros((9, 9))] * 3] * 2, noise=4, light=lambda y, x: 1 - 0.5 * x),
-        sheet([[np.zeros((9, 9))] * 3] * 2, noise=4, light=half_in_shadow),
-        lines(sheet([[np.zeros((9, 9))] * 3] * 2, noise=4), 40),
-        lines(sheet([[np.zeros((9, 9))] * 3] * 2, noise=4), 40, tilt=0.05, squared=True),
-        on_a_table(sheet([[np.zeros((9, 9))] * 3] * 2, noise=4)),
-    ],
-)
-def test_no_ink(picture):
-    assert digits_in(picture) == []
 
 
 def save_png16(picture, path):
@@ -249,7 +248,7 @@ def save_transparent(picture, path):
     ],
 )
 def test_every_kind_of_picture_is_read_alike(tmp_path, name, save):
-    picture = sheet([[coverage("sans", digit, 60) for digit in row] for row in ("7143", "2580")], pitch=100)
+    picture = sheet(drawings("7143", "2580", size=60), pitch=100)
     expected = digits_in(picture)
     save(Image.fromarray(picture), tmp_path / name)
     pixels = read_picture(tmp_path / name).pixels
@@ -257,9 +256,8 @@ def test_every_kind_of_picture_is_read_alike(tmp_path, name, save):
     found = digits_in(pixels)
     assert len(found) == 8
     for digit, same in zip(found, expected, strict=True):
-        assert (
-            np.abs(digit.image.astype(int) - same.image).mean() < 20
-        )  # the whole of one may lie a pixel aside: its mass is centred to whole pixels
+        # the whole of one may lie a pixel aside: its mass is centred to whole pixels
+        assert np.abs(digit.image.astype(int) - same.image).mean() < 20
 
 
 def test_a_turned_picture_keeps_its_direction_when_it_is_huge(tmp_path):
@@ -308,18 +306,13 @@ def picture_result(path, pixels, digits=()):
     return PictureResult(path, pixels, digits=digits, probabilities=np.eye(10)[: len(digits)], notes=notes)
 
 
-def test_a_name_with_dollars_is_no_formula(tmp_path):
+@pytest.mark.parametrize("name", ["cost_$5_or_$6.jpg", "数字.jpg"])
+def test_any_name_is_drawn(tmp_path, recwarn, name):
+    """Dollars are no formula, and letters that the font lacks are no warning."""
     pixels = sheet([[coverage("sans", "7")]])
     for found in (digits_in(pixels), []):
-        result = picture_result(tmp_path / "cost_$5_or_$6.jpg", pixels, found)
-        show.write_picture([result], tmp_path / "predictions.png")
-    assert (tmp_path / "predictions.png").exists()
-
-
-def test_names_in_letters_that_the_font_lacks(tmp_path, recwarn):
-    result = picture_result(tmp_path / "数字.jpg", np.full((40, 40, 3), 255, np.uint8))
-    show.write_picture([result], tmp_path / "predictions.png")
-    assert not recwarn.list
+        show.write_picture([picture_result(tmp_path / name, pixels, found)], tmp_path / "predictions.png")
+    assert (tmp_path / "predictions.png").exists() and not recwarn.list
 
 
 def test_a_long_list_of_pictures_fits_a_jpeg(tmp_path, monkeypatch):

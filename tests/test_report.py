@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import html
 import re
 import shutil
 import subprocess
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import PIL.Image
 import pytest
 from conftest import ROOT
+from kaggle_server import refused
 from scipy.stats import binom
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 from test_ensemble import blended, made_up, members_of, unfinish, write_history
@@ -23,16 +22,14 @@ from test_ensemble import blended, made_up, members_of, unfinish, write_history
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, read_json, write_array, write_json
-from digit_recognizer.results import charts, out_of_fold, report, watch
+from digit_recognizer.results import charts, report
 from digit_recognizer.results.compare import compare_runs, format_comparison
 from digit_recognizer.results.ensemble import open_ensemble
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import command, write_comparison
-from digit_recognizer.results.report import format_report, show, write_report
+from digit_recognizer.results.report import format_report, write_report
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import METRICS
-
-PICTURES = {"curves.png", "confusion_matrix.png", "errors.png"}
 
 
 @pytest.fixture
@@ -52,8 +49,14 @@ def page_of(run) -> str:
 
 
 def test_report_adds_up(run, dataset):
+    path = run.folder / "fold_01" / "metrics.json"
+    write_json(path, read_json(path) | {"device": "another machine"})
     result = write_report(run, dataset)
     assert read_json(run.cv_report_json) == result and result["finished"]
+    assert {path.name for path in run.report.iterdir()} == {
+        *("curves.png", "confusion_matrix.png", "errors.png"),
+        "index.html",
+    }
 
     labels, oof = dataset.train_labels, np.load(run.oof_probabilities)
     predicted = oof.argmax(axis=1)
@@ -65,6 +68,11 @@ def test_report_adds_up(run, dataset):
     assert result["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
     assert result["standard_deviation"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
     assert result["seconds"] == 8 and result["test_rows_also_in_train_csv"] == 0 and result["test"] is None
+    assert [fold["device"] for fold in result["folds"]] == ["", "another machine", "", ""]
+    table = pd.read_csv(run.cv_report_csv, index_col="fold")
+    names = [f"fold_{index:02d}" for index in range(4)]
+    assert list(table.index) == [*names, "out-of-fold", "mean", "standard deviation"]
+    assert table.loc["out-of-fold", "accuracy"] == pytest.approx(overall["accuracy"])
 
     matrix = np.array(result["confusion_matrix"])
     assert matrix.sum() == 80 and matrix.trace() == 80 - wrong.sum()
@@ -73,15 +81,24 @@ def test_report_adds_up(run, dataset):
     scores = precision_recall_fscore_support(labels, predicted)
     for name, expected in zip(("precision", "recall", "f1", "rows"), scores, strict=True):
         assert [line[name] for line in result["per_digit"]] == pytest.approx(expected)
-    # both repeats averaged are the ensemble
-    first = sum(fold["errors"] for fold in result["folds"][:2])
-    assert [(line["splits"], line["errors"]) for line in result["gain"]] == [(1, first), (2, wrong.sum())]
     tests = [np.load(member.folder / "test_probabilities.npy") for member in members_of(run, dataset)]
     votes = np.argmax(tests, axis=2) == np.mean(tests, axis=0).argmax(axis=1)
     assert result["dissenters"] == np.bincount(4 - votes.sum(axis=0), minlength=5).tolist()
     confidence = [line["probability"] for line in result["least_sure"]]
     assert len(confidence) == 20 and confidence == sorted(confidence)
     assert sum(result["labels"]["predicted"]) == 20 and result["labels"]["train"] == [8] * 10
+
+    # the test rows' accuracy: its probability, of which the training rows tell, and the chance in 20 rows
+    random = np.random.default_rng(0)
+    drawn = random.binomial(20, random.beta(80 - wrong.sum() + 0.5, wrong.sum() + 0.5, 10**5)) / 20
+    assert [*result["expected_test_accuracy"].values()] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+    # the expected calibration error: the distance of confidence and accuracy
+    bins = (oof.max(axis=1) * 15).astype(int)
+    distance = np.abs(np.bincount(bins, oof.max(axis=1) - ~wrong)).sum() / 80
+    assert result["calibration"]["ece"] == pytest.approx(distance, abs=1e-6)
+    text, interval = format_report(result), result["interval"]
+    assert f"out-of-fold accuracy {overall['accuracy']:.5f}: {overall['errors']} of 80 rows wrong" in text
+    assert f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}" in text
 
 
 def test_every_entry_of_cv_report_is_described(run, dataset):
@@ -116,22 +133,6 @@ def test_warnings_about_the_accuracy(run, dataset, recipe, tmp_path):
         assert wrong in text and "try more --epochs" in text and flatters not in text
 
 
-def test_files_of_a_report(run, dataset):
-    path = run.folder / "fold_01" / "metrics.json"
-    write_json(path, read_json(path) | {"device": "another machine"})
-    result = write_report(run, dataset)
-    assert [fold["device"] for fold in result["folds"]] == ["", "another machine", "", ""]
-    table = pd.read_csv(run.cv_report_csv, index_col="fold")
-    names = [f"fold_{index:02d}" for index in range(4)]
-    assert list(table.index) == [*names, "out-of-fold", "mean", "standard deviation"]
-    assert table.loc["out-of-fold", "accuracy"] == pytest.approx(result["overall"]["accuracy"])
-    assert {path.name for path in run.report.iterdir()} == PICTURES | {"index.html"}
-    text, overall, interval = format_report(result), result["overall"], result["interval"]
-    assert f"out-of-fold accuracy {overall['accuracy']:.5f}: {overall['errors']} of 80 rows wrong" in text
-    assert f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}" in text
-    assert "test accuracy" not in text
-
-
 def test_members_outside_the_ensemble_are_named(run, second, dataset, tmp_path):
     """They were not finished when ensemble.py ran; some may have finished since."""
     hidden, blend = unfinish(run, "fold_01", "fold_03"), Run(tmp_path / "blend")
@@ -163,8 +164,7 @@ def test_the_public_score_is_of_the_present_submission(run, dataset):
 
 def test_report_of_blends(run, second, dataset, recipe, tmp_path):
     result = write_report(blended(Run(tmp_path / "blend"), dataset, [run, second]), dataset)
-    assert len(result["folds"]) == 6 and len(result["gain"]) == 3
-    assert result["gain"][-1]["errors"] == result["overall"]["errors"]
+    assert len(result["folds"]) == 6
 
     harmful = made_up(dataset, recipe, tmp_path / "harmful", sharpness=-4)
     blend = blended(Run(tmp_path / "weighted"), dataset, [second, harmful], "oof")  # the weight is 0
@@ -176,7 +176,7 @@ def test_report_of_blends(run, second, dataset, recipe, tmp_path):
     unfinish(other, "fold_01")  # together they cover all rows
     blend = blended(Run(tmp_path / "both"), dataset, [second, other])
     result = write_report(blend, dataset)
-    assert result["overall"]["rows"] == 80 and result["gain"] == []
+    assert result["overall"]["rows"] == 80
     assert result["overall"]["errors"] == sum(fold["errors"] for fold in result["folds"])
     table = compare_runs([blend, run], dataset).runs
     assert table["rows"].tolist() == [80, 80] and sorted(table["members_per_row"]) == [1, 2]
@@ -190,7 +190,7 @@ def test_report_of_blends(run, second, dataset, recipe, tmp_path):
 def test_report_of_a_perfect_single_fold(dataset, recipe, tmp_path):
     single = recipes.change(recipe, {"holdout": 0.5})
     result = write_report(blended(made_up(dataset, single, tmp_path / "run", sharpness=99), dataset), dataset)
-    assert (result["overall"]["errors"], result["overall"]["rows"], result["gain"]) == (0, 40, [])
+    assert (result["overall"]["errors"], result["overall"]["rows"]) == (0, 40)
     assert result["standard_deviation"]["accuracy"] is None and "mistakes: none" in format_report(result)
 
 
@@ -227,9 +227,6 @@ def test_missing_files_and_other_data_are_named(run, dataset):
     assert not run.cv_report_json.exists()
 
 
-# ---- pictures
-
-
 def test_curves_show_the_histories():
     table = pd.DataFrame({"epoch": [1, 2, 3], "learning_rate": [0.1, 0.2, 0.05]})
     table = table.assign(accuracy=[0.5, 0.8, 0.9], val_accuracy=[0.6, 0.9, 0.95])
@@ -243,10 +240,8 @@ def test_curves_show_the_histories():
             assert list(line.get_xdata()) == [1, 2, 3] and list(line.get_ydata()) == list(table[column])
     assert list(rate.lines[0].get_ydata()) == [0.1, 0.2, 0.05] and rate.get_yscale() == "linear"
     assert [text.get_text() for text in rate.get_legend().get_texts()] == ["fold_00", r"a\$b"]
-    assert len({line.color for line in charts.learning_curves(dict.fromkeys("0123456789", table), {})[0].series}) == 10
-    loss, accuracy, _ = charts.learning_curves(dict.fromkeys("0123456789ab", table), {})
-    assert {line.color for line in loss.series} == {charts.GREY, 0} and loss.legend[0].name == "mean of 12"
-    assert (loss.x.low, loss.x.high) == (1, 3) and accuracy.y.high == pytest.approx(0.95, abs=0.01)  # as the data
+    loss, _, _ = charts.learning_curves(dict.fromkeys("0123456789ab", table), {})
+    assert loss.legend[0].name == "mean of 12"
 
 
 def test_the_matrix_shows_its_numbers():
@@ -259,47 +254,15 @@ def test_the_matrix_shows_its_numbers():
     assert shades[3, 8] == 4 and shades.sum() == 4 and "4 of 149 wrong" in axes.get_title()
 
 
-def test_the_errors_are_shown_with_the_most_confident_first(run, dataset):
-    shown = [axes for axes in charts.draw_errors(open_ensemble(run, dataset)).axes if axes.images]
-    oof, labels = np.load(run.oof_probabilities), dataset.train_labels
-    wrong = np.flatnonzero(oof.argmax(axis=1) != labels)
-    wrong = wrong[np.argsort(-oof[wrong].max(axis=1), kind="stable")]
-    assert len(shown) == min(40, len(wrong)) > 1
-    for axes, row in zip(shown, wrong, strict=False):
-        assert np.array_equal(axes.images[0].get_array(), dataset.train_images[row])
-        assert axes.get_title() == f"{labels[row]} as {oof[row].argmax()}\n{oof[row].max():.3f}"
-
-
 @pytest.mark.parametrize("has_epoch", [False, True])
 def test_members_without_an_epoch_or_that_diverged(run, dataset, has_epoch):
-    infinite = {name: np.nan for name in ("loss", "accuracy", "val_accuracy")} | {
-        "val_loss": np.inf,
-        "learning_rate": 0,
-    }
+    diverged = dict.fromkeys(("loss", "accuracy", "val_accuracy"), np.nan) | {"val_loss": np.inf, "learning_rate": 0}
     for number, member in enumerate(members_of(run, dataset)):
-        write_history(member, *([infinite] if has_epoch else []))
+        write_history(member, *([diverged] if has_epoch else []))
         if number in (0, 3):  # one member, all members
             write_report(run, dataset)
             assert "nan" not in page_of(run).lower()
     assert evaluate(open_ensemble(run, dataset))["training_accuracy"] is None
-
-
-# ---- numbers
-
-
-def test_the_interval_of_the_expected_accuracy():
-    # if there are many training rows, only the chance in the new rows is left: that of a binomial distribution
-    low, high = binom.ppf([0.025, 0.975], 2000, 0.99) / 2000
-    interval = out_of_fold.expected_accuracy(10**7, 10**9, 2000)
-    assert interval == pytest.approx({"low": low, "high": high})
-
-
-def test_calibration_is_the_distance_of_confidence_and_accuracy():
-    probabilities = np.full((100, 10), 0.1 / 9)
-    probabilities[:, 3] = 0.9
-    result = out_of_fold.calibration(np.where(np.arange(100) < 80, 3, 5), probabilities)
-    [bin] = result["bins"]
-    assert result["ece"] == pytest.approx(0.1) and (bin["rows"], bin["accuracy"]) == (100, 0.8)
 
 
 def test_confident_errors_are_those_that_all_members_make(run, dataset):
@@ -331,9 +294,6 @@ def test_only_networks_that_are_right_on_nearly_all_rows_doubt_labels(recipe, tm
     name = "likely mislabelled training rows" if is_likely else "confident errors"
     assert f"{name}: {wrong};" in format_report(result)
     assert ("Confident errors" in page_of(run)) != is_likely
-
-
-# ---- comparison
 
 
 def test_pairs_are_compared_on_the_rows_that_both_predicted(dataset, recipe, tmp_path):
@@ -396,8 +356,7 @@ def test_comparison_by_the_script(dataset, recipe, csvs, tmp_path, call):
     for seed, folder in enumerate(runs):
         folder.parent.mkdir()
         made_up(dataset, recipe, folder, seed=seed)
-    refused = call("report", *runs, "--input", csvs)
-    assert refused.code == 2 and "give --output DIR" in refused.error
+    assert refused(call("report", *runs, "--input", csvs), "give --output DIR")
     outcome = call("report", *runs, "--input", csvs, "--output", both.folder)
     assert (outcome.code, outcome.error) == (0, "")
     assert "y/run against x/run, 80 rows that both predicted" in outcome.out
@@ -411,15 +370,12 @@ def test_comparison_by_the_script(dataset, recipe, csvs, tmp_path, call):
         assert f"dropout={recipe.dropout}" in text and "dropout=0.25" in text and "rotation=" not in text
 
 
-# ---- while a training continues
-
-
 @pytest.fixture
 def asleep(monkeypatch):
-    """A list of functions: each sleep of the watch calls the next one. To sleep once more is a failure."""
+    """A list of functions: each sleep between two looks calls the next one. To sleep once more is a failure."""
     actions = []
     sleep = lambda seconds: actions.pop(0)() if actions else pytest.fail("it waits")  # noqa: E731
-    monkeypatch.setattr(watch.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     return actions
 
 
@@ -428,7 +384,13 @@ def restore(contents):
         path.write_bytes(data)
 
 
-def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, asleep, capsys):
+@pytest.fixture
+def watch(call, csvs):
+    """Runs report.py --watch on a directory."""
+    return lambda home, *runs: call("report", *runs, "--watch", "--input", csvs, "--output", home.folder)
+
+
+def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, asleep, watch):
     run, pages = made_up(dataset, recipe, tmp_path / "run"), []
     hidden = [unfinish(run, name) for name in ("fold_00", "fold_01")]
     hidden.insert(0, {run.recipe_json: run.recipe_json.read_bytes()})
@@ -439,56 +401,35 @@ def test_watch_follows_a_run_to_its_end(dataset, recipe, tmp_path, asleep, capsy
         restore(hidden[len(pages) - 1])
 
     asleep += [act, act, act]
-    watch.watch(run, [], dataset, seconds=3)
+    lines = watch(run).out.splitlines()
     assert pages[0] == "" and "No member is finished yet" in pages[1]
-    assert "fold_00 (epoch 1), fold_01 (epoch 1)" in pages[1] and 'data-refresh="3"' in pages[1]
+    assert "fold_00 (epoch 1), fold_01 (epoch 1)" in pages[1] and "data-refresh=" in pages[1]
     assert "fold_01 (epoch 1)" in pages[2] and "Unfinished." in pages[2]
     assert "Unfinished." not in page_of(run) and not run.cv_report_json.exists()
-    lines = capsys.readouterr().out.splitlines()
+    assert 'http-equiv="refresh"' not in page_of(run)  # it does not read itself again
     assert lines[0].startswith("waiting for")
     assert lines[-1].startswith("2 of 2 members finished, 2 epochs in all")
 
 
-def test_watching_reads_and_encodes_only_what_is_new(dataset, recipe, tmp_path, asleep, monkeypatch):
-    images = {name: 255 - getattr(dataset, name) for name in ("train_images", "test_images")}
-    dataset = dataclasses.replace(dataset, **images)  # pictures that no other test has encoded
-    run = made_up(dataset, recipe, tmp_path / "run", sharpness=2)
-    contents, member, calls, counts = unfinish(run, "fold_01"), members_of(run, dataset)[1], [], []
-    load, encode = np.load, PIL.Image.fromarray
-    monkeypatch.setattr(np, "load", lambda path, **options: calls.append(path.parent.name) or load(path, **options))
-    monkeypatch.setattr(PIL.Image, "fromarray", lambda image: calls.append("PNG") or encode(image))
-
-    def count():
-        counts.append({name: calls.count(name) for name in calls})
-        calls.clear()
-
-    asleep += [lambda: [count(), write_history(member, {}, {}, {})], lambda: [count(), restore(contents)]]
-    watch.watch(run, [], dataset, seconds=3)
-    count()
-    assert [line.pop("PNG", 0) > 0 for line in counts] == [True, False, True]
-    assert counts == [{"fold_00": 2}, {}, {"fold_01": 2}]
-
-
-def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_path, asleep):
+def test_watch_of_a_comparison_waits_for_a_member_of_each(dataset, recipe, tmp_path, asleep, watch):
     runs = [made_up(dataset, recipe, tmp_path / name, seed=ord(name)) for name in "ab"]
     hidden = [unfinish(runs[1], name) for name in ("fold_00", "fold_01")]
     home, pages = Run(tmp_path / "both"), []
     asleep += [lambda: restore(hidden[0]), lambda: [pages.append(page_of(home)), restore(hidden[1])]]
-    watch.watch(home, runs, dataset, seconds=1)
+    assert watch(home, *(run.folder for run in runs)).code == 0
     assert "Unfinished." in pages[0] and "Unfinished." not in page_of(home)
     assert pd.read_csv(home.report / "pairs.csv").loc[0, "rows"] == 80
 
 
-def test_watch_of_a_blend_or_of_a_folder_of_runs_waits_for_nothing(run, second, dataset, tmp_path, asleep, capsys):
+def test_watch_of_a_blend_or_of_a_folder_of_runs_waits_for_nothing(run, second, dataset, tmp_path, asleep, watch):
     """A blend has no folds and no members of its own; a folder of runs never has any."""
     blend, board = blended(Run(tmp_path / "blend"), dataset, [run, second]), Run(tmp_path / "board")
-    watch.watch(blend, [], dataset)
+    assert watch(blend).code == 0
     errors = evaluate(open_ensemble(blend, dataset))["overall"]["errors"]
     assert f'id="error-count">{errors}<' in page_of(blend) and "Unfinished." not in page_of(blend)
     asleep.append(lambda: shutil.copytree(run.folder, board.folder / "bn_cnn"))
-    with pytest.raises(UserError, match="board holds no run"):
-        watch.watch(board, [], dataset)
-    assert "waiting for" in capsys.readouterr().out  # as long as there was nothing
+    outcome = watch(board)
+    assert refused(outcome, "board holds no run") and "waiting for" in outcome.out  # as long as there was nothing
 
 
 WRITER = """
@@ -517,21 +458,6 @@ def test_two_processes_write_the_same_pages(run, second, csvs, tmp_path):
         time.sleep(0.01)
     assert [process.communicate()[1] for process in processes] == ["", ""]
     assert {path.name for path in home.report.iterdir()} == {"index.html", "runs.csv", "pairs.csv"}
-
-
-# ---- a notebook, and the command
-
-
-def test_show_displays_the_page_and_its_pictures(run, dataset, monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda part: shown.append(part.data))
-    with pytest.raises(UserError, match=r"index.html is missing: run scripts/report.py"):
-        show(run.folder)
-    write_report(run, dataset)
-    show(run.folder)
-    frame, rest = shown[0].split("</iframe>")
-    assert html.escape(page_of(run)) in frame and 'sandbox="allow-scripts"' in frame
-    assert rest.count("<img src=") == rest.count("data:image/png;base64,") == 3
 
 
 def test_command_names_what_differs_from_the_named_recipe(recipe, dataset):

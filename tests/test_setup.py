@@ -1,6 +1,5 @@
 """Setting up, and what is known of the place: Python, credentials, Kaggle's folders, the backend."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ def programs(tmp_path):
         (tmp_path / name).symlink_to(next(path for path in (f"/usr/bin/{name}", f"/bin/{name}") if Path(path).exists()))
 
     def add(name, text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
 
@@ -35,21 +35,13 @@ def programs(tmp_path):
     return add
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.14"])
-def test_a_python_that_is_too_old_or_too_new(programs, version):
-    programs("python3", f'case "$2" in *print*) echo {version} ;; *) exit 1 ;; esac')
+@pytest.mark.parametrize("version", ["3.10", "3.14", None])
+def test_a_python_that_fits_is_looked_for(programs, version):
+    if version:
+        programs("python3", f'case "$2" in *print*) echo {version} ;; *) exit 1 ;; esac')
     outcome = sourced("find_python", programs.folder)
     assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1
-    assert f"(found: {version}): apt install python3.12 python3.12-venv" in outcome.stderr
-
-
-def test_no_python(programs):
-    outcome = sourced("find_python", programs.folder)
-    assert outcome.returncode == 2 and "(found: none)" in outcome.stderr
-
-
-def test_another_python_that_fits_is_taken(programs):
-    programs("python3", 'case "$2" in *print*) echo 3.14 ;; *) exit 1 ;; esac')
+    assert f"(found: {version or 'none'}): apt install python3.12 python3.12-venv" in outcome.stderr
     programs("python3.12", "exit 0")
     assert sourced("find_python; echo $BASE_PYTHON", programs.folder).stdout == "python3.12\n"
 
@@ -85,13 +77,6 @@ def test_requirements_follow_backend_and_gpu(programs, chosen, gpu, expected):
     assert any(line.startswith("keras") for line in lines)
 
 
-def test_requirements_that_are_met_and_that_are_not(programs):
-    def has(line):
-        return sourced(f"echo '{line}' | has_requirements {sys.executable}", programs.folder).returncode == 0
-
-    assert has("numpy>=2.0 # a comment") and has("") and not has("numpy>=99") and not has("no-such-package>=1")
-
-
 def installed(folder, **distributions):
     """A folder for PYTHONPATH with distributions: for each its version and what it requires."""
     for name, (version, *requires) in distributions.items():
@@ -114,7 +99,7 @@ def installed(folder, **distributions):
         ({"some_cublas": ("12.9",), "some_cudnn": ("9.5", 'deep; extra == "x"'), "deep": ("1",)}, True, True),
     ],
 )
-def test_the_wheels_of_an_extra_are_requirements(programs, tmp_path, wheels, plain, with_extra):
+def test_which_requirements_are_met(programs, tmp_path, wheels, plain, with_extra):
     """tensorflow[and-cuda] is not there before its CUDA wheels are."""
     requires = (
         'some-cublas<13,>=12.5; extra == "and-cuda"',
@@ -128,6 +113,7 @@ def test_the_wheels_of_an_extra_are_requirements(programs, tmp_path, wheels, pla
         command = f"echo '{line}' | has_requirements {sys.executable}"
         return sourced(command, programs.folder, PYTHONPATH=path).returncode == 0
 
+    assert has("numpy>=2.0 # a comment") and has("") and not has("numpy>=99") and not has("no-such-package>=1")
     assert has("some-flow>=2.20") == plain and not has("some-flow>=3")
     assert has("some-flow[and-cuda]>=2.20") == with_extra and not has("some-flow[and-cuda]>=3")
 
@@ -136,11 +122,8 @@ def test_a_gpu_machine_with_plain_tensorflow_installs_the_wheels(programs, tmp_p
     programs("nvidia-smi", "exit 0")
     (tmp_path / "requirements.txt").write_text("tensorflow>=2.20\n")
     site = installed(tmp_path / "site", tensorflow=("2.21", 'some-cublas>=12; extra == "and-cuda"'))
-    (tmp_path / "venv/bin").mkdir(parents=True)
-    (tmp_path / "venv/bin/python").write_text(
-        f'#!/bin/bash\n[ "$2" != pip ] || {{ echo "$@"; cat /dev/stdin; exit; }}\nexec {sys.executable} "$@"\n'
-    )
-    (tmp_path / "venv/bin/python").chmod(0o755)
+    is_pip = '[ "$2" != pip ]'
+    programs("venv/bin/python", f'{is_pip} || {{ echo "$@"; cat /dev/stdin; exit; }}\nexec {sys.executable} "$@"')
     programs("python3", "exit 0")
 
     def set_up():
@@ -153,81 +136,59 @@ def test_a_gpu_machine_with_plain_tensorflow_installs_the_wheels(programs, tmp_p
     assert (set_up().returncode, set_up().stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        {"KAGGLE_API_TOKEN": "x"},
-        {"KAGGLE_USERNAME": "x", "KAGGLE_KEY": "y"},
-        ".kaggle/kaggle.json",
-        ".kaggle/access_token",
-        ".config/kaggle/kaggle.json",
-        "elsewhere/kaggle.json",
-    ],
-)
-def test_credentials_are_found_where_the_client_looks(tmp_path, monkeypatch, where):
+def test_credentials_are_found_in_the_clients_order(tmp_path, monkeypatch):
     home = tmp_path / "home"
-    monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home / "elsewhere"))
-    assert paths.credentials_place() is None
-    if isinstance(where, dict):
-        for name, value in where.items():
-            monkeypatch.setenv(name, value)
-    else:
-        (home / where).parent.mkdir(parents=True)
-        (home / where).write_text("{}")
-    assert paths.credentials_place() is not None
 
-
-def test_credentials_are_named_in_the_clients_order(tmp_path, monkeypatch):
-    home = tmp_path / "home/.kaggle"
-    home.mkdir(parents=True)
-    for name in ("credentials.json", "kaggle.json"):
+    def add(name):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text("{}")
-        assert paths.credentials_place() == str(home / name)
+        return str(home / name)
+
+    assert paths.credentials_place() is None
+    files = (".kaggle/credentials.json", ".config/kaggle/kaggle.json", ".kaggle/kaggle.json", "elsewhere/kaggle.json")
+    for name in files:
+        assert add(name) == paths.credentials_place()
     monkeypatch.setenv("KAGGLE_USERNAME", "x")
     monkeypatch.setenv("KAGGLE_KEY", "y")
     assert paths.credentials_place() == "KAGGLE_USERNAME and KAGGLE_KEY"
-    (home / "access_token").write_text("z")
-    assert paths.credentials_place() == str(home / "access_token")
-    monkeypatch.setenv("KAGGLE_API_V1_TOKEN", str(tmp_path / "session"))
-    (tmp_path / "session").write_text("z")
-    assert paths.credentials_place() == str(home / "access_token")
+    token = add(".kaggle/access_token")
+    assert paths.credentials_place() == token
+    monkeypatch.setenv("KAGGLE_API_V1_TOKEN", add("session"))
+    assert paths.credentials_place() == token
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    assert paths.credentials_place() == str(tmp_path / "session")
+    assert paths.credentials_place() == str(home / "session")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "z")
     assert paths.credentials_place() == "KAGGLE_API_TOKEN"
 
 
 @pytest.mark.parametrize(
-    ("csv", "archive", "credentials", "given", "expected"),
+    ("files", "credentials", "given", "expected"),
     [
-        (False, False, False, False, "sample"),
-        (False, False, True, False, "download"),
-        (False, True, False, False, "digit-recognizer.zip is not a complete zip archive"),
-        (False, True, True, True, "digit-recognizer.zip is not a complete zip archive"),
-        (False, False, True, True, "holds no data"),
-        (True, False, True, False, "test.csv is missing"),
+        ([], False, False, "sample"),
+        ([], True, False, "download"),
+        ([], True, True, "holds no data"),
+        (["digit-recognizer.zip"], False, False, "digit-recognizer.zip is not a complete zip archive"),
+        (["digit-recognizer.zip"], True, True, "digit-recognizer.zip is not a complete zip archive"),
+        (["train.csv"], True, False, "test.csv is missing"),
     ],
 )
-def test_when_run_all_downloads(call, tmp_path, monkeypatch, capsys, csv, archive, credentials, given, expected):
+def test_when_run_all_downloads(tmp_path, monkeypatch, capsys, files, credentials, given, expected):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     folder = tmp_path / "input"
     folder.mkdir()
-    for name in ["train.csv"] * csv + ["digit-recognizer.zip"] * archive:
+    for name in files:
         (folder / name).write_text("")
     if credentials:
         monkeypatch.setenv("KAGGLE_API_TOKEN", "x")
-    options = ["--input", str(folder)] if given else []
-    needed = expected == "download"
-    assert paths.needs_download(folder if given else None) == needed
+    chosen = folder if given else None
+    assert paths.needs_download(chosen) == (expected == "download")
     if expected in ("sample", "download"):
-        paths.check(folder if given else None, None)
+        paths.check(chosen, None)
         assert capsys.readouterr().out == (f"{paths.SAMPLE_NOTICE}\n" if expected == "sample" else "")
     else:
         with pytest.raises(UserError, match=expected):
-            paths.check(folder if given else None, None)
-    monkeypatch.setattr("digit_recognizer.kaggle.download.download", lambda *_: print("downloading"))
-    assert call("download", "--if-needed", *options).out == ("downloading\n" if needed else "")
+            paths.check(chosen, None)
 
 
 def test_mistakes_are_answered_before_anything_is_installed(labelled, csvs, programs, tmp_path):
@@ -241,6 +202,7 @@ def test_mistakes_are_answered_before_anything_is_installed(labelled, csvs, prog
         line = ["/bin/bash", SCRIPTS / "run_all.sh", *options, "--output", tmp_path / "run"]
         outcome = subprocess.run(line, capture_output=True, text=True, env=environment)
         assert (outcome.returncode, outcome.stdout, outcome.stderr.count("\n")) == (2, "", 1), outcome
+        assert not (tmp_path / "run").exists()
         return outcome.stderr.partition(": error: ")[2]
 
     assert run(f"--input={csvs}").startswith(f"{csvs / 'test.csv'} is missing: ")
@@ -256,9 +218,7 @@ def test_mistakes_are_answered_before_anything_is_installed(labelled, csvs, prog
 def test_ctrl_c_while_installing(programs, tmp_path):
     """Ctrl-C reaches every process of the terminal; pip then fails."""
     (tmp_path / "requirements.txt").write_text("no-such-package\n")
-    (tmp_path / "venv/bin").mkdir(parents=True)
-    (tmp_path / "venv/bin/python").write_text('#!/bin/bash\n[ "$2" != pip ] || kill -INT $PPID\nexit 1\n')
-    (tmp_path / "venv/bin/python").chmod(0o755)
+    programs("venv/bin/python", '[ "$2" != pip ] || kill -INT $PPID\nexit 1')
     programs("python3", "exit 0")
     outcome = sourced(f"ROOT={tmp_path}; set_up; echo on", programs.folder, VIRTUAL_ENV=str(tmp_path / "venv"))
     assert (outcome.returncode, outcome.stdout) == (130, "")
@@ -274,46 +234,6 @@ def test_run_all_lists_and_stops(csvs, tmp_path, option):
     assert not (tmp_path / "run").exists()
 
 
-def test_run_all_says_once_first_and_once_last_that_it_is_the_sample(programs, tmp_path):
-    """The stages are stand-ins; each says what `announced` makes it say."""
-    checkout = tmp_path / "checkout"
-    (checkout / "scripts").mkdir(parents=True)
-    shutil.copytree(SCRIPTS.parent / "src", checkout / "src")  # not its input/
-    for name in ("run_all.sh", "setup.sh"):
-        (checkout / "scripts" / name).write_text((SCRIPTS / name).read_text())
-    (checkout / "requirements.txt").write_text("")
-    for name in ("download", "train", "ensemble", "report"):
-        (checkout / f"scripts/{name}.py").write_text(
-            "import sys\nfrom digit_recognizer.data.paths import Locations\nsample = Locations(None, None)\n"
-            "if '--check' in sys.argv:\n    sys.exit(sample.print_notice())\n"
-            f"with sample.announced():\n    print('{name}', *sys.argv[1:])\n"
-        )
-    programs("python3", f'exec {sys.executable} "$@"')
-    environment = {"PATH": str(programs.folder), "HOME": str(tmp_path), "VIRTUAL_ENV": sys.prefix}
-    environment["PYTHONPATH"] = str(checkout / "src")
-    line = ["/bin/bash", str(checkout / "scripts/run_all.sh"), "--output", "there", "--epochs", "3"]
-    outcome = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=checkout)
-    assert outcome.returncode == 0, outcome.stderr
-    assert outcome.stdout.splitlines() == [
-        paths.SAMPLE_NOTICE,
-        "download --if-needed --output there",
-        "train --output there --epochs 3",
-        "ensemble --output there",
-        "report --output there",
-        paths.SAMPLE_NOTICE,
-    ]
-
-
-@pytest.mark.parametrize("folder", ["digit-recognizer", "competitions/digit-recognizer", "some/dataset"])
-def test_kaggles_folders(csvs, tmp_path, monkeypatch, folder):
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    monkeypatch.setattr(paths, "KAGGLE", tmp_path / "kaggle")
-    target = tmp_path / "kaggle/input" / folder
-    target.parent.mkdir(parents=True)
-    csvs.rename(target)
-    assert paths.resolve(None, None) == paths.Locations(target, tmp_path / "kaggle/working")
-
-
 def test_a_notebooks_cell_is_no_terminal(monkeypatch):
     """IPython's `!` runs a command on a pseudo-terminal, whose bars would become thousands of lines of output."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -322,14 +242,18 @@ def test_a_notebooks_cell_is_no_terminal(monkeypatch):
     assert not paths.on_terminal()
 
 
-def test_backends_that_are_not_there(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    with pytest.raises(UserError, match="KERAS_BACKEND=torch: this program runs on tensorflow and jax"):
-        backend.choose()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    for name in ("jax", ""):
+def test_which_backend_is_taken(monkeypatch):
+    def choose(name, *packages):
         monkeypatch.setenv("KERAS_BACKEND", name)
+        monkeypatch.setattr("importlib.util.find_spec", lambda package: package if package in packages else None)
+        return backend.choose()
+
+    assert choose("", "keras", "jax", "tensorflow") == "tensorflow"
+    assert choose("", "keras", "jax") == choose("jax", "keras", "jax", "tensorflow") == "jax"
+    # a TPU session has TensorFlow too, but built for the CPU alone; JAX brings libtpu
+    assert choose("", "keras", "jax", "tensorflow", "libtpu") == "jax"
+    with pytest.raises(UserError, match="KERAS_BACKEND=torch: this program runs on tensorflow and jax"):
+        choose("torch", "keras", "jax", "tensorflow")
+    for name in ("jax", ""):
         with pytest.raises(UserError, match=r"is not installed: pip install -r requirements.txt"):
-            backend.choose()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in ("jax", "keras") or None)
-    assert backend.choose() == "jax"
+            choose(name)
