@@ -15,14 +15,13 @@ import pytest
 from conftest import LIGHT, THREADS, at, finish, start, tell
 from test_training import Death, DieAt
 
-from digit_recognizer.files import UserError, read_json
+from digit_recognizer.files import UserError, read_json, write_json
 from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training import backend, fold, remote, session
 from digit_recognizer.training import cluster as cluster_module
 from digit_recognizer.training.batches import LoopModel
 from digit_recognizer.training.cluster import ClusterOptions
-from digit_recognizer.training.execution import Execution, recorded_execution
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.session import TrainingOptions
 
@@ -142,18 +141,21 @@ def test_a_failure_that_no_simpler_way_helps_stays_one(accelerator, error, tries
     assert len(calls) == tries
 
 
-def test_only_what_this_device_may_have_recorded_is_taken(monkeypatch):
-    monkeypatch.setattr(backend, "find_accelerator", lambda: T4)
-    execution = Execution("step", 512)
-    recorded = {"device": "Tesla T4", "xla_scope": "step", "prediction_batch": 512}
-    assert execution.to_json() == recorded and recorded_execution(recorded) == execution
-    for other in (None, [1], {}, *(recorded | {name: "another"} for name in recorded)):
-        assert recorded_execution(other) is None
+@pytest.mark.parametrize(("device", "scopes"), [("Tesla T4", ["step"]), ("Tesla P100", ["epoch"])])
+def test_a_run_continues_in_the_way_that_this_device_recorded(device, scopes, dataset, tmp_path, monkeypatch):
+    pretend(monkeypatch)
+    train(dataset, tmp_path, fold_indices=[0])
+    path = tmp_path / "recipe.json"
+    entry = {"device": device, "xla_scope": "step", "prediction_batch": 512}
+    write_json(path, read_json(path) | {"fallback": entry})
+    made, make = [], fold.make_learner
+    monkeypatch.setattr(fold, "make_learner", lambda *arguments: made.append(arguments[2]) or make(*arguments))
+    assert not train(dataset, tmp_path) and made == scopes
 
 
 def train_by(scope, recipe, dataset, member, *callbacks):
     """Trains a member with this part of a training compiled, and returns its predictions of the test rows."""
-    trainer = FoldTrainer(recipe, len(member.train_rows), Execution(scope, 256))
+    trainer = FoldTrainer(recipe, len(member.train_rows), scope, 256)
     trainer.train(member, dataset, callbacks=callbacks)
     return np.load(member.folder / "test_probabilities.npy")
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from kaggle_server import refused
 
-from digit_recognizer import recipes
-from digit_recognizer.benchmark import run, ways
+from digit_recognizer import benchmark, recipes
+from digit_recognizer.benchmark import ways
 from digit_recognizer.data import digits, paths
 
 QUICK = ("--quick", "--threads", 2)
@@ -102,7 +102,7 @@ def test_a_training_ends_at_the_accuracy(dataset, small_recipe, way):
 
 def test_ways_take_turns(monkeypatch):
     clock, turns = [0.0], []
-    monkeypatch.setattr(run.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
     # the first round does not count, and the machine is slow in the last one
     seconds = {"usual": iter([99, 4, 8]), "ours": iter([99, 2, 2])}
 
@@ -111,11 +111,11 @@ def test_ways_take_turns(monkeypatch):
         clock[0] += next(seconds[name])
 
     ways_of_test = {name: functools.partial(work, name) for name in seconds}
-    usual, ours = run.compare("it", ways_of_test, quick=True, images=8)
+    usual, ours = benchmark.compare("it", ways_of_test, quick=True, images=8)
     assert turns == ["usual", "ours"] * 3
     assert (usual["values"], usual["median"], usual["ratio"]) == ("2 1", 1.5, 1)
     assert (ours["values"], ours["median"], ours["ratio"], ours["unit"]) == ("4 4", 4, 3, "images/s")
-    (row,) = run.compare("it", {"returns its seconds": lambda: 2.5}, quick=True)
+    (row,) = benchmark.compare("it", {"returns its seconds": lambda: 2.5}, quick=True)
     assert (row["values"], row["median"], row["unit"]) == ("2.5 2.5", 2.5, "s")
 
 
@@ -139,16 +139,14 @@ def test_what_is_refused(call, csvs, empty_checkout, monkeypatch):
 def test_pytorch():
     """It has the tutorial's network, and rotates, zooms and shifts each image by itself."""
     pytest.importorskip("torch", reason="PyTorch, which the benchmark compares with, is not installed")
-    from digit_recognizer.benchmark import torch_baseline
-
-    network = torch_baseline.build()
+    network = ways._torch_network()
     arrays = [*network.parameters(), *(buffer for buffer in network.buffers() if buffer.ndim)]
     assert sum(array.numel() for array in arrays) == 742_858
 
     image = np.zeros((28, 28), np.uint8)
     image[9:19, 12:16] = 255
-    pixels = torch_baseline.torch.from_numpy(np.repeat(image[None], 400, axis=0))
-    augmented = torch_baseline.augment(pixels).numpy()[:, 0]
+    pixels = ways.torch.from_numpy(np.repeat(image[None], 400, axis=0))
+    augmented = ways._torch_augment(pixels).numpy()[:, 0]
     assert augmented.shape == (400, 28, 28) and augmented.min() >= 0 and augmented.max() <= 1
     mass = augmented.sum(axis=(1, 2))
     for positions in np.mgrid[0:28, 0:28]:  # shifted by up to 2.8 pixels, or by 2.8 / 0.9 with zoom
@@ -158,5 +156,5 @@ def test_pytorch():
     assert 0.8 < area.min() < 0.9 < 1.1 < area.max() < 1.25  # 1 / 1.1² to 1 / 0.9²
 
     images, labels = digits.sample().train_images[:128], digits.sample().train_labels[:128]
-    torch_baseline.epochs(images, labels)[torch_baseline.NAME]()
-    assert sum(len(batch) for batch in torch_baseline.predictors(images)[torch_baseline.NAME]()) == 128
+    ways.epochs(images, labels)[ways.TORCH]()
+    assert sum(len(batch) for batch in ways.predictors(images)[ways.TORCH]()) == 128

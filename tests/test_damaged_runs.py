@@ -15,7 +15,6 @@ from test_damage import number
 from digit_recognizer import recipes
 from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import read_json, write_json
-from digit_recognizer.inference.recognize import find_trained_run
 from digit_recognizer.kaggle import submissions
 from digit_recognizer.results import ensemble, report
 from digit_recognizer.results.compare import compare_runs
@@ -23,7 +22,7 @@ from digit_recognizer.results.ensemble import average_members, open_ensemble
 from digit_recognizer.results.evaluation import evaluate
 from digit_recognizer.results.page import write_page
 from digit_recognizer.runs import plan
-from digit_recognizer.runs.directory import Run
+from digit_recognizer.runs.directory import Run, find_trained_run
 from digit_recognizer.training import session
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.predict import load_model

@@ -16,7 +16,7 @@ from kaggle_server import KEY, PAGE, forget_client, packed, refused
 
 from digit_recognizer.data.paths import FILES, SAMPLE_NOTICE
 from digit_recognizer.files import read_json
-from digit_recognizer.kaggle.download import unpack
+from digit_recognizer.kaggle.client import unpack
 from digit_recognizer.runs.directory import Run
 
 

@@ -21,7 +21,7 @@ from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, networks
 from digit_recognizer.training.predict import CERTAIN, Ensemble, load_model
 
-VIEWS = {"filters": (4, 8, 8, 8, 8), "hidden": (8,), "tta_views": 3, "elastic": 0.5}
+VIEWS = {"filters": (4, 8, 8, 8, 8), "hidden": (8,), "tta_views": 3}
 HAS_ONNX = all(importlib.util.find_spec(package) for package in export.FORMATS[".onnx"].packages)
 FILES = ["digits.keras", "digits", "digits.tflite", *["digits.onnx"] * HAS_ONNX]
 # A process without this package: runs a printed line on the pictures in images.npy.

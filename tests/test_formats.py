@@ -12,7 +12,7 @@ from conftest import write_csvs
 
 from digit_recognizer.data import digits, paths
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.data.formats import FORMATS as KNOWN_FORMATS
+from digit_recognizer.data.input_files import FORMATS as KNOWN_FORMATS
 from digit_recognizer.files import UserError
 
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = IDX_NAMES = tuple(KNOWN_FORMATS[-1].files)

@@ -188,7 +188,7 @@ def test_added_pictures_are_learned_by_every_member_and_never_validated(light, a
 def test_a_run_goes_on_with_the_pictures_it_was_started_with(csvs, added, call, tmp_path):
     places = [("--input", csvs, "--output", tmp_path / name) for name in ("whole", "parts", "plain")]
     outcome = call("train", *places[0], *LIGHT, "--add", added)
-    assert outcome.code == 0 and f"10 pictures of {added} are added to the training rows" in outcome.out
+    assert outcome.code == 0 and f"10 pictures of {added} join the training rows" in outcome.out
     assert call("train", *places[1], *LIGHT, "--add", added, "--fold", 0).code == 0
     on_ray = ("--workers", 1) if importlib.util.find_spec("ray") else ()
     assert call("train", *places[1], *on_ray).code == 0

@@ -11,7 +11,7 @@ from scipy.ndimage import affine_transform
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.recipes import change
 from digit_recognizer.training import networks
-from digit_recognizer.training.augmentation import RandomDistortion, read_bilinear, smooth_field_weights
+from digit_recognizer.training.layers import RandomDistortion, read_bilinear
 
 MODES = {"eager": {"run_eagerly": True}, "compiled": {"jit_compile": True}, "graph": {"jit_compile": False}}
 
@@ -87,7 +87,7 @@ def test_activations(activation, dataset, tmp_path):
 
 def test_augmentation_trains_alike_in_every_mode(dataset):
     """Eagerly and as a graph the same random numbers move the weights alike; XLA has a generator of its own."""
-    options = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1, "shear": 0.1, "elastic": 1.0, "dropout": 0.0}
+    options = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1, "shear": 0.1, "dropout": 0.0}
     recipe, moves = change(named_recipes.named("dropout_mlp"), options), {}
     for mode, arguments in MODES.items():
         keras.utils.set_random_seed(0)
@@ -157,33 +157,6 @@ def test_shear_slants():
     assert 2.7 < np.abs(above).max() <= 3 + 1e-3 and np.abs(above.mean()) < 0.3
 
 
-def test_the_elastic_field_is_smooth_and_of_the_given_size():
-    weights = smooth_field_weights(28, 28)
-    assert (weights**2).sum(axis=0) == pytest.approx(np.ones(784), rel=1e-5)
-    neighbours = (weights.reshape(-1, 28, 28)[:, :, 1:] * weights.reshape(-1, 28, 28)[:, :, :-1]).sum(axis=0)
-    far = (weights.reshape(-1, 28, 28)[:, :, 21:] * weights.reshape(-1, 28, 28)[:, :, :7]).sum(axis=0)
-    assert neighbours.min() > 0.97 and np.abs(far).max() < 0.1  # correlations
-
-
-def test_elastic_moves_each_part_of_a_picture_by_itself():
-    """Of dots far apart each goes its own way, and as far as asked, root mean square."""
-    dots = np.zeros((400, 29, 29, 1), np.float32)
-    corners = [(6, 6), (6, 22), (22, 6), (22, 22)]
-    for y, x in corners:  # wide dots, whose brightness the field hardly changes
-        dots[:, y - 2 : y + 3, x - 2 : x + 3] = 1
-    out = distorted(dots, elastic=0.8)[..., 0]
-    moves = []
-    for y, x in corners:
-        part = out[:, y - 6 : y + 7, x - 6 : x + 7]
-        grid = np.mgrid[-6:7, -6:7]
-        moves.append(np.einsum("nyx,cyx->nc", part, grid) / part.sum((1, 2))[:, None])
-    moves = np.array(moves)  # (corners, pictures, 2)
-    assert np.sqrt((moves**2).mean((1, 2))) == pytest.approx(np.full(4, 0.8), rel=0.15)
-    assert np.abs(moves.mean(axis=1)).max() < 0.15
-    down = np.corrcoef(moves[..., 0])
-    assert np.abs(down - np.eye(4)).max() < 0.25
-
-
 @pytest.mark.parametrize(("rotation", "zoom"), [(30, 0), (0, 0.3), (30, 0.3)])
 def test_a_disc_stays_a_disc_of_about_its_size(rotation, zoom):
     y, x = np.mgrid[:28, :28] - 13.5
@@ -220,7 +193,7 @@ def test_seeds_repeat_the_draw():
 
 
 def test_recipe_reaches_the_layers(recipe):
-    draws = {"rotation": 3.0, "zoom": 0.2, "shift": 0.3, "shear": 0.1, "elastic": 0.7}
+    draws = {"rotation": 3.0, "zoom": 0.2, "shift": 0.3, "shear": 0.1}
     model = networks.build(change(recipe, draws | {"dropout": 0.4}), networks.XLA)
     (augmentation,) = (layer for layer in model.layers if isinstance(layer, RandomDistortion))
     (dropout,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))

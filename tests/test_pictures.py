@@ -14,8 +14,8 @@ from skimage.transform import resize, rotate
 
 from digit_recognizer.data import digits
 from digit_recognizer.files import UserError
-from digit_recognizer.inference import show
-from digit_recognizer.inference.show import PictureResult
+from digit_recognizer.inference import recognize
+from digit_recognizer.inference.recognize import PictureResult
 from digit_recognizer.pictures.find import find_digits
 from digit_recognizer.pictures.load import WORK_SIDE, read_picture
 
@@ -311,15 +311,15 @@ def test_any_name_is_drawn(tmp_path, recwarn, name):
     """Dollars are no formula, and letters that the font lacks are no warning."""
     pixels = sheet([[coverage("sans", "7")]])
     for found in (digits_in(pixels), []):
-        show.write_picture([picture_result(tmp_path / name, pixels, found)], tmp_path / "predictions.png")
+        recognize.write_picture([picture_result(tmp_path / name, pixels, found)], tmp_path / "predictions.png")
     assert (tmp_path / "predictions.png").exists() and not recwarn.list
 
 
 def test_a_long_list_of_pictures_fits_a_jpeg(tmp_path, monkeypatch):
     """JPEG holds 65,535 pixels of height: here the bound is 2,000, and ten pictures would take 4,026."""
-    monkeypatch.setattr(show, "_MOST_PIXELS", 2000)
+    monkeypatch.setattr(recognize, "_MOST_PIXELS", 2000)
     result = picture_result(tmp_path / "a.jpg", np.full((40, 40, 3), 255, np.uint8))
-    show.write_picture([result] * 10, tmp_path / "predictions.jpg")
+    recognize.write_picture([result] * 10, tmp_path / "predictions.jpg")
     with Image.open(tmp_path / "predictions.jpg") as picture:
         assert 1900 < picture.height <= 2000
 

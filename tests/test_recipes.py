@@ -124,6 +124,6 @@ def test_the_listing_explains_fields_and_tells_recipes_of_one_network_apart():
     for name, option in recipes.settable_fields().items():
         assert f"\n{name}" in listing and option.metadata["help"] in listing
     assert "a whole number, at least 0 and at most 4294967295 (default: 42)" in listing
-    fast, best = listing.split("\nresidual")[0].split("\nbest")
+    fast, best = listing.split("\nsoftmax_mlp")[0].split("\nbest")
     assert "repeats=2" in best and "repeats" not in fast
     assert "filters=48,96,96,192,192" in fast and "epochs=8" in fast

@@ -1,7 +1,5 @@
 """Test-time augmentation: views of a picture, and the mean over them."""
 
-import math
-
 import keras
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from digit_recognizer.named_recipes import named
 from digit_recognizer.recipes import change
 from digit_recognizer.training.predict import apply, predict_with_tta, views_of
 
-PLAIN = change(named("fast"), dict.fromkeys(("rotation", "zoom", "shift", "shear", "elastic"), 0.0))
+PLAIN = change(named("fast"), dict.fromkeys(("rotation", "zoom", "shift", "shear"), 0.0))
 
 
 class Corner(keras.Model):
@@ -50,7 +48,7 @@ def test_the_mean_over_distorted_views(dataset):
 
 
 def test_views_are_few_and_always_the_same_ones(disc):
-    recipe = named("residual")
+    recipe = named("best")
     first, again = ([apply(view, disc).tobytes() for view in views_of(recipe)] for _ in range(2))
     assert first == again and len(set(first)) == len(first) == recipe.tta_views == 16
     assert views_of(named("bn_cnn")) == [] and views_of(change(recipe, {"tta_views": 0})) == []
@@ -72,10 +70,3 @@ def test_views_turn_and_slant_half_as_much_as_training_does(disc):
     slanted = centres(change(PLAIN, {"shear": 0.3, "tta_views": 64}), disc)
     assert slanted[:, 0] == pytest.approx(-6, abs=0.1)
     assert np.abs(slanted[:, 1]).max() == pytest.approx(6 * 0.15, abs=0.1)
-
-
-def test_an_elastic_view_bends(disc):
-    bent = [apply(view, disc)[0] for view in views_of(change(PLAIN, {"elastic": 1.0, "tta_views": 64}))]
-    moved = np.array([centre(picture) for picture in bent]) - centre(disc[0])
-    size = math.sqrt((moved**2).mean())  # of a disc, a little less than of a point
-    assert size == pytest.approx(0.45, abs=0.15)

@@ -59,7 +59,7 @@ class Run:
         try:
             if not is_blend(settings):
                 recipes.from_json(settings)
-            for name, kind in (("threads", int), ("runs", list), ("name", str)):
+            for name, kind in (("threads", int), ("runs", list), ("name", str), ("fallback", dict)):
                 if not isinstance(settings.get(name, kind()), kind):
                     raise UserError(f"{name} is {str(settings[name])[:40]!r}")
         except UserError as error:

@@ -58,8 +58,8 @@ class FallbackTrainer:
 
     def __init__(self, recipe: Recipe, recorded: dict[str, Any] | None, record: Callable[[dict[str, Any]], None]):
         """Takes the entry `fallback` of recipe.json, which counts on the same device; `record` writes a new one."""
-        execution = Execution(**recorded) if recorded else None
-        self._execution = execution if execution and execution.device == backend.device_name() else None
+        is_of_device = (recorded or {}).get("device") == backend.device_name()
+        self._execution = Execution(**recorded) if recorded and is_of_device else None
         self.recipe, self._record = recipe, record
         self._trainer: FoldTrainer | None = None
 
