@@ -1,9 +1,6 @@
-"""Files that are written whole or not at all, one reader for the program's own files, and UserError.
+"""Files that are written whole or not at all, one reader for the program's own files, and UserError."""
 
-Only the standard library is imported at the top: `run_all.sh` checks options with this module before anything is
-installed.
-"""
-
+# Only the standard library is imported at the top: `run_all.sh` runs this module before anything is installed.
 import fcntl
 import io
 import json
@@ -13,11 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import matplotlib.figure
-    import numpy as np
+from typing import Any
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 ROOT = _CHECKOUT if (_CHECKOUT / "scripts").is_dir() else Path.cwd()  # of the checkout; else the package is installed
@@ -112,7 +105,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_array(path: Path, array: "np.ndarray | None" = None, **arrays: Any) -> None:
+def write_array(path: Path, array: Any = None, **arrays: Any) -> None:
     """Writes `array` as an .npy file, or else named `arrays` as an .npz file."""
     import numpy as np
 
@@ -130,7 +123,7 @@ def write_json(path: Path, value: Any) -> None:
         file.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def write_figure(path: Path, figure: "matplotlib.figure.Figure", dpi: int = 110) -> None:
+def write_figure(path: Path, figure: Any, dpi: int = 110) -> None:
     """Writes a figure in the format that the path's ending names."""
     with atomic(path) as file:
         figure.savefig(file, dpi=dpi)

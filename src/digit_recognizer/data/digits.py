@@ -104,7 +104,7 @@ def read_competition(train: DataFile, test: DataFile, sample_submission: DataFil
 
 
 def read_mnist(*files: DataFile) -> Dataset:
-    """Reads MNIST's own files: an npz file, two CSVs, or four IDX files: pictures, labels, test pictures, test labels."""
+    """Reads MNIST's own files: an npz, two CSVs, or four IDX files of pictures, labels, test pictures, test labels."""
     if len(files) == 1:
         arrays = mnist_files.read_npz(*files)
     elif len(files) == 2:

@@ -1,6 +1,5 @@
 """Describes the data before anything is trained: a text for the terminal, and pictures."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.figure
@@ -15,15 +14,13 @@ _SEED = 42  # of the choice of random rows
 
 
 def explore(dataset: Dataset, folder: Path) -> None:
-    """Prints `describe`, and draws 25 random training pictures and the mean of each label into `folder`."""
+    """Prints `describe`, and draws 25 random training pictures into `folder`."""
     print(describe(dataset), flush=True)
     images, labels = dataset.train_images, dataset.train_labels
     rows = np.sort(np.random.default_rng(_SEED).permutation(len(images))[:25])
-    figures = {"digits.png": draw_pictures(images, labels, rows), "means.png": draw_means(images, labels)}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        write_figure(folder / name, figure)
-    print(f"pictures: {', '.join(str(folder / name) for name in figures)}")
+    write_figure(folder / "digits.png", draw_pictures(images, labels, rows))
+    print(f"pictures: {folder / 'digits.png'}")
 
 
 def describe(dataset: Dataset) -> str:
@@ -88,24 +85,13 @@ def _listed(groups: list[list[tuple[np.ndarray | None, int]]]) -> str:
 
 def draw_pictures(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> matplotlib.figure.Figure:
     """Returns a sheet of the pictures, uint8 (m, 28, 28), in `rows`, int (n,), with their labels and row numbers."""
-    titles = [f"{labels[row]}  (row {row})" for row in rows]
-    return _draw_grid(images[rows], titles, "training rows drawn at random")
-
-
-def draw_means(images: np.ndarray, labels: np.ndarray) -> matplotlib.figure.Figure:
-    """Returns a sheet with the mean picture of each label that occurs."""
-    means = {str(label): images[labels == label].mean(axis=0) for label in np.unique(labels)}
-    return _draw_grid(means.values(), list(means), "the mean training picture of each label")
-
-
-def _draw_grid(images: Iterable[np.ndarray], titles: list[str], title: str) -> matplotlib.figure.Figure:
-    lines = -(-len(titles) // 5)
+    lines = -(-len(rows) // 5)
     figure = matplotlib.figure.Figure(figsize=(7, 1.7 * lines + 0.4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle("training rows drawn at random")
     grid = figure.subplots(lines, 5, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, image, words in zip(grid.flat, images, titles, strict=False):
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
-        axes.set_title(words, fontsize=9)
+    for axes, row in zip(grid.flat, rows, strict=False):
+        axes.imshow(images[row], cmap="gray_r", vmin=0, vmax=255)
+        axes.set_title(f"{labels[row]}  (row {row})", fontsize=9)
     return figure

@@ -118,7 +118,7 @@ def _read_digit(path: Path) -> np.ndarray | str:
     from digit_recognizer.pictures.load import read_picture
 
     try:
-        digits, notes = find_digits(read_picture(path).pixels)
+        digits, notes = find_digits(read_picture(path)[0])
     except UserError as error:
         return str(error).removeprefix(f"{path} ")
     if not digits:

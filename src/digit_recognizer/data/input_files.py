@@ -1,8 +1,6 @@
-"""The formats of the data, and their files in a folder: plain or in archives, in folders below, under any usual name.
+"""The formats of the data, and their files in a folder: plain or zipped, in folders below, under any usual name."""
 
-Only the standard library is used: `run_all.sh` runs this module before anything is installed.
-"""
-
+# Only the standard library is used: `run_all.sh` runs this module before anything is installed.
 import gzip
 import io
 import re

@@ -1,8 +1,6 @@
-"""Resolves the input folder and the run directory from options, environment and existing files.
+"""Resolves the input folder and the run directory from options, environment and existing files."""
 
-Only the standard library is used: `run_all.sh` runs this module before anything is installed.
-"""
-
+# Only the standard library is used: `run_all.sh` runs this module before anything is installed.
 import os
 import sys
 from collections.abc import Iterator

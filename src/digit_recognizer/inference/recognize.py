@@ -119,14 +119,14 @@ def _look(files: list[Path]) -> list[PictureResult]:
     results = []
     for path in files:
         try:
-            picture = read_picture(path)
+            pixels, scale = read_picture(path)
         except UserError as error:
             results.append(PictureResult(path, error=str(error)))
             continue
-        digits, notes = find_digits(picture.pixels)
+        digits, notes = find_digits(pixels)
         # the pixels of thousands of photos would fill the memory
-        pixels = picture.pixels if len(results) < MOST_PICTURES else None
-        results.append(PictureResult(path, pixels, picture.scale, digits, notes=notes))
+        shown = pixels if len(results) < MOST_PICTURES else None
+        results.append(PictureResult(path, shown, scale, digits, notes=notes))
     if all(result.error for result in results):
         others = f" (nor can the other {len(files) - 1} pictures)" if len(files) > 1 else ""
         raise UserError(results[0].error + others)

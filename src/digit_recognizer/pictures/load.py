@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +24,6 @@ _MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0  # Pillow refuses larger pictures
 WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture, upright: its `pixels`, uint8 (height, width, 3), at most WORK_SIDE high and wide.
-
-    `scale` is how many pixels of the file, in each direction, one of them shows.
-    """
-
-    pixels: np.ndarray
-    scale: float
-
-
 @contextmanager
 def picture_warnings() -> Iterator[None]:
     """Makes an error of Pillow's warning of a huge picture, and hides others; threads share it, so enter it first."""
@@ -45,8 +33,12 @@ def picture_warnings() -> Iterator[None]:
         yield
 
 
-def read_picture(path: Path) -> Picture:
-    """Returns the picture in a file, on a ground that shows its ink; raises UserError unless it is a whole picture."""
+def read_picture(path: Path) -> tuple[np.ndarray, float]:
+    """Returns a file's picture, upright, uint8 (height, width, 3), and how many pixels of the file one of them shows.
+
+    It is at most WORK_SIDE high and wide, on a ground that shows its ink. Raises UserError unless it is a whole
+    picture.
+    """
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a picture in it")
     with reading(path, "copy or save it again"):
@@ -64,7 +56,7 @@ def read_picture(path: Path) -> Picture:
                 advice = "pip install pillow-heif, or save it as JPEG"
                 raise UserError(f"{path} is a HEIC picture, which needs pillow-heif: {advice}") from None
             raise UserError(f"{path} is no picture that can be read: save it as PNG or JPEG") from None
-    return Picture(pixels, longest / max(pixels.shape))
+    return pixels, longest / max(pixels.shape)
 
 
 def _formats() -> list[str]:

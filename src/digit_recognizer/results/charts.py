@@ -59,7 +59,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y), connected by a line, or with error bars from `low` to `high` and not connected."""
+    """Points (x, y), connected by a line."""
 
     name: str
     xs: Sequence[float]
@@ -67,8 +67,6 @@ class Series:
     color: int = 0
     dashed: bool = False
     marked: float = math.nan  # x of the point of the line that is drawn as a dot
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -88,19 +86,14 @@ class Chart:
         return [(self.x(x), self.y(y), f"{x:g}", f"{y:.5g}") for x, y in pairs if math.isfinite(y)]
 
     def path(self, series: Series) -> str:
-        """Returns the line or the error bars as data of an SVG path."""
-        if series.low:
-            bars = zip(series.xs, series.low, series.high, strict=True)
-            ends = [(self.x(x), self.y(low), self.y(high)) for x, low, high in bars]
-            return "".join(f"M{x},{low}V{high}m-4,0h8M{x - 4:.1f},{low}h8" for x, low, high in ends)
+        """Returns the line as data of an SVG path."""
         points = self.points(series)
         return "M" + "L".join(f"{x},{y}" for x, y, *_ in points) if points else ""
 
     def dots(self, series: Series) -> list[tuple[float, float, str, str]]:
         """Returns the points that are drawn as dots."""
         points = self.points(series)
-        has_all = bool(series.low) or len(points) == 1
-        return [point for point in points if has_all or point[2] == f"{series.marked:g}"]
+        return [point for point in points if len(points) == 1 or point[2] == f"{series.marked:g}"]
 
     @property
     def values(self) -> str:
@@ -118,7 +111,8 @@ def mean_history(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def learning_curves(histories: dict[str, pd.DataFrame], kept_epochs: dict[str, int]) -> list[Chart]:
     """Returns charts of loss, accuracy and learning rate over the epochs of each history.csv; none without an epoch.
 
-    The `kept_epochs`, which predict, are marked. More lines than there are colours are grey, and their mean is drawn too.
+    The `kept_epochs`, which predict, are marked. More lines than there are colours are grey, and their mean is drawn
+    too.
     """
     if not histories:
         return []
@@ -160,17 +154,6 @@ def _y_axis(label: str, table: pd.DataFrame, least: float = -math.inf, log: bool
     space = 0.02 * (high - low) or 0.1 * high
     ends = (low / 1.05, high * 1.05) if log else (low - space, high + space)
     return Axis(label, *ends, HEIGHT - BOTTOM, TOP, log)
-
-
-def reliability(calibration: dict[str, Any]) -> Chart:
-    """Returns the chart of accuracy against confidence; `calibration` is that of cv_report.json."""
-    bins = pd.DataFrame(calibration["bins"]).to_dict("list")
-    measured = Series("out of fold", bins["confidence"], bins["accuracy"], low=bins["low"], high=bins["high"])
-    first, lowest = bins["from"][0], min(bins["from"][0], *bins["low"])
-    series = [Series("perfect", [first, 1], [first, 1], GREY, dashed=True), measured]
-    x = Axis("mean probability of the predicted label", first, 1, LEFT, WIDTH - RIGHT)
-    y = Axis("accuracy", lowest, 1, HEIGHT - BOTTOM, TOP)
-    return Chart("reliability", "Reliability (bars: 95 % interval)", x, y, series, series)
 
 
 def write_figures(ensemble: Ensemble, report: dict[str, Any]) -> None:

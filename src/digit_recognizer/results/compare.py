@@ -40,13 +40,13 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
 
     The table `runs` has a line for each run, the most accurate first; `shared_...` are its scores on the rows that all
     runs predicted, and `differs_in` are the fields of its recipe in which not all runs agree. The table `pairs` has a
-    line for each two runs, on the rows that both predicted; a difference is the second run's minus the first's. `low` and
-    `high` are the ends of 95 % intervals: Wilson's for an accuracy, else percentiles of a Poisson bootstrap of the rows.
-    `mcnemar_p` is exact, two-sided, and for this pair alone.
+    line for each two runs, on the rows that both predicted; a difference is the second run's minus the first's. `low`
+    and `high` are the ends of 95 % intervals: Wilson's for an accuracy, else percentiles of a Poisson bootstrap of the
+    rows. `mcnemar_p` is exact, two-sided, and for this pair alone.
 
     Raises UserError if a run is given twice, is of other data, or has no finished member. Source: McNemar (1947);
-    Dietterich, 'Approximate statistical tests for comparing supervised classification learning algorithms' (1998); Hanley
-    and MacGibbon, 'Creating non-parametric bootstrap samples using Poisson frequencies' (2006).
+    Dietterich, 'Approximate statistical tests for comparing supervised classification learning algorithms' (1998);
+    Hanley and MacGibbon, 'Creating non-parametric bootstrap samples using Poisson frequencies' (2006).
     """
     refuse_repetition(runs)
     folders, labels = [run.folder.resolve() for run in runs], dataset.train_labels

@@ -15,7 +15,6 @@ from digit_recognizer.results.ensemble import Ensemble, read_ensemble
 from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import METRICS, covered_rows, describe_gap, scores
 
-_BINS = 15  # of the reliability curve
 _CONFIDENT = 0.9  # probability
 _WORST = 10  # most frequent confusions
 _LEAST_SURE = 36  # test rows
@@ -97,7 +96,6 @@ def _about_training_rows(ensemble: Ensemble) -> dict[str, Any]:
         "confusion_matrix": confusion_matrix(labels, predicted, labels=range(CLASSES)).tolist(),
         "worst_confusions": confusions.head(_WORST).reset_index(name="rows").to_dict("records"),
         "per_digit": per_digit.where(per_digit.notna(), None).to_dict("records"),
-        "calibration": calibration(labels, probabilities),
         "confident_errors": confident_errors(ensemble),
         "likely_mislabelled": overall["accuracy"] >= _RIGHT_ON_NEARLY_ALL,
     }
@@ -120,25 +118,6 @@ def expected_accuracy(errors: int, rows: int, new_rows: int) -> dict[str, float]
     return {"low": float(low), "high": float(high)}
 
 
-def calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Returns the expected calibration error (ECE) and the bins of the reliability curve that have rows.
-
-    The rows are binned by their highest probability, in 15 bins of the same width. The ECE is the mean distance of
-    confidence and accuracy, weighted by the rows of the bins. `labels` is uint8 (rows,), `probabilities` float
-    (rows, 10). Source: Guo and others, 'On calibration of modern neural networks' (2017).
-    """
-    confidence = probabilities.max(axis=1).astype(float)
-    right = probabilities.argmax(axis=1) == labels
-    numbers = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    bins = []
-    for number, inside in pd.DataFrame({"confidence": confidence, "accuracy": right}).groupby(numbers):
-        errors, rows = int((~inside["accuracy"]).sum()), len(inside)
-        ends = {"from": int(number) / _BINS, "to": (int(number) + 1) / _BINS, "rows": rows}
-        bins.append(ends | inside.mean().to_dict() | accuracy_interval(errors, rows))
-    distance = sum(line["rows"] * abs(line["confidence"] - line["accuracy"]) for line in bins)
-    return {"ece": distance / len(labels), "bins": bins}
-
-
 def confident_errors(ensemble: Ensemble) -> list[dict[str, Any]]:
     """Returns the errors with a probability of at least 0.9 in which all members that predicted the row agree."""
     rows = ensemble.wrong
@@ -150,15 +129,12 @@ def confident_errors(ensemble: Ensemble) -> list[dict[str, Any]]:
 
 
 def _about_test_rows(ensemble: Ensemble) -> dict[str, Any]:
-    test, dataset, members = ensemble.test, ensemble.dataset, len(ensemble.members)
+    test, dataset = ensemble.test, ensemble.dataset
     predicted = test.argmax(axis=1)
     votes = np.sum([probabilities.argmax(axis=1) == predicted for probabilities in ensemble.tests], axis=0)
     columns = {"id": dataset.ids, "predicted": predicted, "probability": test.max(axis=1), "votes": votes}
     table = pd.DataFrame(columns).rename_axis("row").sort_values("probability", kind="stable")
-    both = {"train": dataset.train_labels, "predicted": predicted}
     return {
         "test": None if dataset.test_labels is None else scores(dataset.test_labels, test),
-        "dissenters": np.bincount(members - votes, minlength=members + 1).tolist(),
         "least_sure": table.head(_LEAST_SURE).reset_index().to_dict("records"),
-        "labels": {name: np.bincount(labels, minlength=CLASSES).tolist() for name, labels in both.items()},
     }

@@ -57,15 +57,14 @@ def write_page(ensemble: Ensemble, report: dict[str, Any], refresh: int | None =
         values["least_sure"] = [
             line | {"pixels": images[line["row"]], "probabilities": test[line["row"]]} for line in report["least_sure"]
         ]
-        values["reliability"] = charts.reliability(report["calibration"])
     _write(run, "page.html.j2", values, {})
 
 
 def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, refresh: int | None = None) -> Comparison:
     """Compares runs, and writes the page, runs.csv and pairs.csv into the folder report/ of `home`.
 
-    With `refresh`, a browser reads the page again after that many seconds until all members are finished. Raises UserError
-    as `compare_runs`, for fewer than two runs, and if `home` holds a run, whose report this would replace.
+    With `refresh`, a browser reads the page again after that many seconds until all members are finished. Raises
+    UserError as `compare_runs`, for fewer than two runs, and if `home` holds a run, whose report this would replace.
     """
     if len(runs) < 2:
         raise UserError("a comparison takes two runs or more; report.py --output RUN reports on one")

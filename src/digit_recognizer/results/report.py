@@ -76,8 +76,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"95 % interval {interval['low']:.5f} to {interval['high']:.5f}"
         + (f"; expected on {test_rows} test rows: {expected['low']:.5f} to {expected['high']:.5f}" if expected else ""),
         f"most frequent mistakes: {', '.join(worst) or 'none'}",
-        f"{confident}: {len(report['confident_errors'])}; "
-        f"expected calibration error {report['calibration']['ece']:.5f}",
+        f"{confident}: {len(report['confident_errors'])}",
         f"{report['test_rows_also_in_train_csv']} of {test_rows} test rows are training rows too"
         if test_rows
         else "there are no test rows, so no submission.csv",

@@ -97,8 +97,8 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Creates the directory and keeps other processes out until the block ends or this process dies.
 
-        Raises UserError if another process holds the lock, or if the directory cannot be written. If the block fails, no
-        empty directory is left.
+        Raises UserError if another process holds the lock, or if the directory cannot be written. If the block fails,
+        no empty directory is left.
         """
         created = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:

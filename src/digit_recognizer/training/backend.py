@@ -236,8 +236,7 @@ def keep_freed_memory() -> None:
     """Makes glibc keep freed memory; other C libraries have no `mallopt`.
 
     By default it returns the large blocks of every training step to the system and requests them again for the next
-    step, which costs page faults. Threads with an arena of their own do so whatever the threshold is, so all threads
-    share the first arena.
+    one, which costs page faults. Threads with an arena of their own always do, so all share the first arena.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_MAX, 0)

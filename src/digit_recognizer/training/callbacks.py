@@ -55,7 +55,6 @@ class ValidationWeights(keras.callbacks.Callback):
 
     They are the moving average of the weights, if the optimizer has one, with statistics of batch normalisation that
     fit them. At a high learning rate the weights oscillate around a better point; their moving average is closer to it.
-
     Source: Polyak and Juditsky, 'Acceleration of stochastic approximation by averaging' (1992).
     """
 
@@ -86,10 +85,8 @@ class BatchStatistics:
 
     The moving averages that training keeps lag behind the weights, and the averaged weights that predict are weights
     for which no statistics were ever kept. Computed from large batches with the weights themselves, they fit, however
-    short the training was.
-
-    Sources: Wu and Johnson, 'Rethinking "Batch" in BatchNorm' (2021); Izmailov and others, 'Averaging weights leads to
-    wider optima and better generalization' (2018).
+    short the training was. Sources: Wu and Johnson, 'Rethinking "Batch" in BatchNorm' (2021); Izmailov and others,
+    'Averaging weights leads to wider optima and better generalization' (2018).
     """
 
     def __init__(self, recipe: Recipe, layer_set: networks.LayerSet, compute_dtype: str):

@@ -40,13 +40,9 @@ class Checkpoint(keras.callbacks.Callback):
     ):
         """Saves nothing yet.
 
-        Args:
-            path: state.npz, the file to save in.
-            identity: of the run, recorded in the file.
-            rule: which epoch's weights to keep, a recipe's `kept_epoch`.
-            schedule: callbacks whose state is saved, from `optimization.schedule_callbacks`.
-            validated: has the weights that were validated.
-            on_epoch: called after each epoch, once it is saved.
+        `path` is state.npz, `identity` that of the run. `rule` is a recipe's `kept_epoch`: whose weights to keep. The
+        state of the `schedule` callbacks is saved too. `validated` has the weights that were validated. `on_epoch` is
+        called after each epoch, once it is saved.
         """
         super().__init__()
         self.path, self.identity = path, identity

@@ -24,7 +24,7 @@ from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import Plan
 from digit_recognizer.training import backend
 from digit_recognizer.training.progress import Progress, print_line
-from digit_recognizer.training.remote import Job, result_of, start_keeper, start_worker, train_member
+from digit_recognizer.training.remote import result_of, start_keeper, start_worker, train_member
 
 RETRIES = 10  # of a member whose worker was lost, before the member is given up
 
@@ -125,7 +125,7 @@ class RayExecutor:
         """Returns what recipe.json records of the first worker; raises UserError, or TimeoutError if it is late."""
         import ray
 
-        task = ray.remote(start_worker).options(**self.task_options)
+        task = ray.remote(**self.task_options)(start_worker)
         pending, began, is_announced = task.remote(self.threads, precision), time.monotonic(), False
         while not ray.wait([pending], timeout=_POLL)[0]:
             if self._is_too_late():
@@ -151,9 +151,9 @@ class RayExecutor:
 
         # auto is the same number format on all machines, whatever each has instructions for
         dtype = self._compute_dtype if plan.recipe.precision == "auto" else plan.recipe.precision
-        job = Job(replace(plan.recipe, precision=dtype), plan.identity, self.threads, self.tensorboard)
         keeper = start_keeper(plan.run.folder, self.deadline)
-        task = ray.remote(train_member).options(**self.task_options)
+        same = replace(plan.recipe, precision=dtype), plan.identity, self.threads, self.tensorboard
+        task = ray.remote(**self.task_options)(train_member)  # a process that has used a GPU ends with its task
         progress, waiting = Progress(plan.recipe, members, self.at_once, plan.finished), list(members)
         running: dict[Any, Member] = {}
         in_time, failures = True, []
@@ -161,7 +161,7 @@ class RayExecutor:
             while running or (waiting and in_time):
                 while in_time and waiting and len(running) < self.at_once:
                     member = waiting.pop(0)
-                    running[task.remote(keeper, job, member, self._data)] = member
+                    running[task.remote(keeper, *same, member, self._data)] = member
                 finished, _ = ray.wait(list(running), timeout=_POLL)
                 started = _show_news(keeper, progress, members)
                 if self._is_too_late():

@@ -25,16 +25,13 @@ from digit_recognizer.training.predict import predict_with_tta, views_of
 
 
 class FoldTrainer:
-    """Trains members, one after the other, with one compiled network.
+    """Trains members, one after the other, with one compiled network: a process never frees what compiling takes.
 
-    Each member begins with its own weights and optimizer state, and does not depend on the members before it. They
-    share the network because a process never frees the memory of tracing and compiling. After an exception in `train`
-    make a new trainer: JAX may have taken its variables.
+    Each member begins with its own weights and optimizer state, and does not depend on the members before it. After an
+    exception in `train` make a new trainer: JAX may have taken its variables.
 
-    Attributes:
-        network: of Keras' own layers, float32: it is saved and predicts.
-        learner: with layers and a number format that train fast.
-        rows, steps: training rows and training steps of an epoch.
+    Attributes: `network`, of Keras' own layers, float32, is saved and predicts; `learner` has layers and a number format
+    that train fast; an epoch has `rows` training rows and `steps`.
     """
 
     def __init__(

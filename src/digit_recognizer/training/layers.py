@@ -18,17 +18,11 @@ class RandomDistortion(keras.layers.Layer):
     """Rotates, zooms, shifts and slants each picture with random numbers of its own, in training only.
 
     One affine map, read by one bilinear interpolation on the model's device. It is written with a gather, which every
-    backend compiles, XLA on a GPU included. What lies outside the picture is 0. The numbers are uniform in plus or minus
-    the argument. Source: the tutorial 'Learn Computer Vision Fundamentals with the Famous MNIST Data' (rotation, zoom,
-    shift, as Keras' ImageDataGenerator has them).
+    backend compiles, XLA on a GPU included. What lies outside the picture is 0. The numbers are uniform in plus or
+    minus the argument: degrees of rotation; zoom of height and of width, and shift, as parts of them; shear, pixels to
+    the side for each pixel of height. Call: float (batch, height, width, channels) -> the same shape and dtype.
 
-    Args:
-        rotation: degrees.
-        zoom: part of the size; height and width are scaled independently.
-        shift: part of the height and of the width.
-        shear: pixels to the side for each pixel of height.
-
-    Call: float (batch, height, width, channels) -> the same shape and dtype.
+    Source: the tutorial 'Learn Computer Vision Fundamentals with the Famous MNIST Data', as Keras' ImageDataGenerator.
     """
 
     def __init__(self, rotation=0.0, zoom=0.0, shift=0.0, shear=0.0, **kwargs):
@@ -120,11 +114,9 @@ class QuickConv2D(keras.layers.Conv2D):
 def multiplied_gradient(pictures, slopes, shape, padding: str):
     """Returns the gradient of a convolution's filters, by one product of matrices.
 
-    Args:
-        pictures: (batch, height, width, channels), the convolution's input.
-        slopes: (batch, height, width, filters), the gradient of its output, with the output's height and width.
-        shape: of the filters and of the result: odd height and width, channels, filters.
-        padding: SAME or VALID.
+    `pictures` are the convolution's input, (batch, height, width, channels), `slopes` the gradient of its output, with
+    its height and width. The filters have this `shape`: odd height and width, channels, filters. `padding` is SAME or
+    VALID.
     """
     rows, columns, channels, filters = shape
     height, width = slopes.shape[1:3]

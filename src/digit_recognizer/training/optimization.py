@@ -68,9 +68,8 @@ def schedule_callbacks(recipe: Recipe, monitor: str) -> list[keras.callbacks.Cal
 class StopAtFall(keras.callbacks.Callback):
     """Stops training after the first epoch whose monitored value is worse than that of the epoch before.
 
-    Keras' EarlyStopping with a patience of 1 also stops at an equal value.
-
-    Source: the tutorial 'A shallow network in TensorFlow on MNIST'.
+    Keras' EarlyStopping with a patience of 1 also stops at an equal value. Source: the tutorial 'A shallow network in
+    TensorFlow on MNIST'.
     """
 
     def __init__(self, monitor: str):
@@ -113,9 +112,8 @@ class Muon(QuickAdam):
     """Moves each convolution's filters by an orthogonal matrix near their momentum, and all else as Adam.
 
     A gradient has a few large singular values, which would otherwise decide the step alone; with all of them near 1 the
-    network learns in fewer epochs. Filters of one input channel are too small a matrix for that and stay with Adam.
-    Keras' own Muon takes the kernels of dense layers alone. The filters move `filter_rate` times as fast as the rest.
-
+    network learns in fewer epochs. Filters of one input channel are too small a matrix for that and stay with Adam. The
+    filters move `filter_rate` times as fast as the rest. Keras' own Muon takes the kernels of dense layers alone.
     Source: Jordan et al., 'Muon: an optimizer for hidden layers in neural networks' (2024).
     """
 
@@ -139,11 +137,9 @@ class Muon(QuickAdam):
 def orthogonalize(matrix):
     """Returns the float matrix (rows, columns) with its singular values brought to between 0.7 and 1.2.
 
-    Five rounds of a Newton-Schulz iteration with a polynomial that rises as fast as can be from 0; very small singular
-    values stay below. Each round multiplies the matrix by a polynomial of its square, which has few columns, and these
-    polynomials commute: the rounds go over the squares alone, and the matrix is multiplied twice instead of ten times.
-
-    Source of the coefficients: Jordan et al. (2024).
+    Five rounds of a Newton-Schulz iteration with Jordan's polynomial, which rises as fast as can be from 0; very small
+    singular values stay below. The rounds go over polynomials of the square, which has few columns, and commute: the
+    matrix itself is multiplied twice instead of ten times.
     """
     rows, columns = matrix.shape
     if rows < columns:  # the square is smaller the other way round

@@ -29,8 +29,8 @@ def views_of(recipe: Recipe) -> list[csr_array]:
     """Returns the recipe's views, each a matrix float32 (784, 784) from a picture's pixels to the view's.
 
     All pictures have the same views, so the prediction of one does not depend on the others. A view is distorted with
-    random numbers half as large as in training, and they come in pairs of opposite numbers, so that they lie evenly around
-    the picture. Needs `backend.start`.
+    random numbers half as large as in training, and they come in pairs of opposite numbers, so that they lie evenly
+    around the picture. Needs `backend.start`.
     """
     return _distorted(recipe.tta_views, *recipe.augmentation.items())
 

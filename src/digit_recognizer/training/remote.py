@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,8 @@ from digit_recognizer.training import backend
 _METRICS = FINISHED_FILES[-1]  # the file that makes a member finished
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a task needs to train a member, beside the member and the data set."""
-
-    recipe: Recipe
-    identity: str  # of the run
-    threads: int
-    tensorboard: bool
-
-
-# What the keeper tells about an epoch: the member's name; the row of history.csv, None if the member predicts, empty if it
-# is finished; what the training has printed.
+# What the keeper tells about an epoch: the member's name; the row of history.csv, None if the member predicts, empty
+# if it is finished; what the training has printed.
 EpochResult = tuple[str, dict[str, Any] | None, str]
 
 
@@ -99,11 +89,12 @@ class _Sender:
         ray.get(self.keeper.save.remote((self.name, row, text), files))
 
 
-_gpus: str | None = None  # with which this worker process has started the backend
 _trainer: Any = None  # of this worker process: the next member is not traced and compiled again
 
 
-def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dict[str, Any] | UserError | None:
+def train_member(
+    keeper: Any, recipe: Recipe, identity: str, threads: int, tensorboard: bool, member: Member, dataset: Dataset
+) -> dict[str, Any] | UserError | None:
     """The task: trains a member in a temporary folder from where it stopped, and sends its files to the keeper.
 
     Returns the metrics; None if there was no time for an epoch; the UserError if the training raised one.
@@ -111,7 +102,7 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
     global _trainer
     import ray
 
-    _start_backend(job.threads)
+    backend.start(threads)
     from digit_recognizer.training.callbacks import OutOfTimeError, TimeBudget, tensorboard_log
     from digit_recognizer.training.local import FallbackTrainer
 
@@ -126,14 +117,14 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
         for file, contents in files.items():
             (member.folder / file).write_bytes(contents)
         send = _Sender(keeper, member.name, run, printed)
-        if _trainer is None or _trainer.recipe != job.recipe:
-            _trainer = FallbackTrainer(job.recipe, fallback, lambda new: ray.get(keeper.record_fallback.remote(new)))
+        if _trainer is None or _trainer.recipe != recipe:
+            _trainer = FallbackTrainer(recipe, fallback, lambda new: ray.get(keeper.record_fallback.remote(new)))
         callbacks = [budget]
-        if job.tensorboard:
+        if tensorboard:
             callbacks.append(tensorboard_log(run / "tensorboard" / member.name))
         try:
             budget.check()
-            metrics = _trainer.train(member, dataset, job.identity, callbacks, send)
+            metrics = _trainer.train(member, dataset, identity, callbacks, send)
         except OutOfTimeError:
             return None
         except UserError as error:
@@ -142,23 +133,9 @@ def train_member(keeper: Any, job: Job, member: Member, dataset: Dataset) -> dic
     return metrics
 
 
-def _start_backend(threads: int) -> None:
-    """Starts the backend, which keeps its GPU until the process ends.
-
-    If Ray has given this worker another GPU than for its last task, the process ends, and Ray starts the task in a new
-    one. Usually it is the same GPU, and the compiled network is used again.
-    """
-    global _gpus
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if _gpus not in (None, gpus):
-        os._exit(1)
-    _gpus = gpus
-    backend.start(threads)
-
-
 def start_worker(threads: int, precision: str) -> dict[str, Any]:
     """A task: starts the backend in a worker and returns what recipe.json records of it."""
-    _start_backend(threads)
+    backend.start(threads)
     return backend.session_facts(threads, precision)
 
 

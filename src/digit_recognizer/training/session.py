@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from digit_recognizer.runs.plan import Plan, fit_to_rows, make_plan, make_recipe
 from digit_recognizer.training import backend
 from digit_recognizer.training.cluster import ClusterOptions, RayExecutor
 from digit_recognizer.training.progress import describe
-
-if TYPE_CHECKING:
-    from digit_recognizer.training.local import LocalExecutor
 
 
 @dataclass(frozen=True)
@@ -145,10 +142,8 @@ def _print_finished(members: list[Member]) -> None:
             print(f"{describe(member, member.metrics())}, finished before", flush=True)
 
 
-def _start_executor(
-    stack: ExitStack, plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions
-) -> "LocalExecutor | RayExecutor":
-    """Enters the executor; `at_once` is the largest number of members that can train at once.
+def _start_executor(stack: ExitStack, plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions) -> Any:
+    """Enters the LocalExecutor or the RayExecutor; at most `at_once` members can train at once.
 
     By default each of several GPUs trains a member, on Ray. If Ray does not start, a line says why.
     """
@@ -163,10 +158,7 @@ def _start_executor(
     return stack.enter_context(_open_executor(plan, at_once, dataset, options))
 
 
-def _open_executor(
-    plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions
-) -> AbstractContextManager["LocalExecutor | RayExecutor"]:
-    """Returns the executor as a context; `at_once` is the largest number of members that can train at once."""
+def _open_executor(plan: Plan, at_once: int, dataset: Dataset, options: TrainingOptions) -> AbstractContextManager:
     cluster, threads = options.cluster, options.threads or (plan.recorded or {}).get("threads")
     share = max(1, backend.cores() // ((cluster.workers if cluster else 1) or 1))
     if threads not in (None, options.threads, share) and not (cluster and cluster.address):
