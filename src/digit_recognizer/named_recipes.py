@@ -118,15 +118,11 @@ def listing() -> str:
     for recipe in RECIPES.values():
         values = {name: getattr(recipe, name) for name in options}
         settings = [f"{name}={format_value(value)}" for name, value in values.items() if value != options[name].default]
-        lines += [
-            f"{recipe.name:12} {recipe.network}; reported accuracy: {recipe.reported_accuracy}",
-            f"{'':12} {recipe.citation}",
-            *textwrap.wrap(" ".join(settings), 100, initial_indent=" " * 13, subsequent_indent=" " * 13),
-        ]
+        lines.append(f"{recipe.name:12} {recipe.network}; reported accuracy: {recipe.reported_accuracy}")
+        texts = [recipe.citation, *textwrap.wrap(" ".join(settings), 100)]
+        lines += [f"{'':12} {text}" for text in texts]
     lines += ["", "fields, each with --set FIELD=VALUE (the default is that of a recipe that does not set it):"]
     for option in options.values():
-        lines += [
-            f"{option.name:18} {option.metadata['help']}",
-            f"{'':18} {describe_values(option)} (default: {format_value(option.default) or 'none'})",
-        ]
+        lines.append(f"{option.name:20} {option.metadata['help']}")
+        lines.append(f"{'':20} {describe_values(option)} (default: {format_value(option.default) or 'none'})")
     return "\n".join(lines)

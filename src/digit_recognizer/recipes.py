@@ -45,18 +45,12 @@ class Recipe:
     # the network
     scaling: str = _choice("unit", "pixels: 0 to 1, raw (0 to 255), or columns of length 1", "raw", "columns")
     filters: tuple = field(default=(), metadata={"help": "filters of the convolutions, as many as the recipe has"})
-    hidden: tuple = field(
-        default=(128,), metadata={"help": "units of the dense layers before the last; hidden= for none"}
-    )
+    hidden: tuple = field(default=(128,), metadata={"help": "units of the dense layers before the last; may be none"})
     activation: str = _choice("relu", "activation function", "sigmoid", "tanh", "leaky_relu", "elu")
     dropout: float = _number(0.0, "dropout rate after each of those dense layers", 0, 0.95)
     conv_dropout: float = _number(0.0, "dropout rate after the convolutions", 0, 0.95)
     batchnorm_momentum: float = _number(0.99, "momentum of batch normalisation's moving averages", 0, 0.9999)
-    batchnorm_statistics: str = _choice(
-        "recomputed",
-        "batch normalisation predicts with: statistics recomputed from training rows, or moving averages",
-        "moving",
-    )
+    batchnorm_statistics: str = _choice("recomputed", "recomputed from training rows, or the moving averages", "moving")
 
     # training
     epochs: int = _number(10, "passes over the training rows, at most", 1)
@@ -69,9 +63,7 @@ class Recipe:
     momentum: float = _number(0.0, "momentum of sgd, rmsprop and muon", 0, 0.9999)
     ema_epochs: float = _number(0.0, "epochs over which the weights that predict are averaged; 0: not averaged", 0, 1)
     kept_epoch: str = _choice("best", "epoch that predicts: the first with the best val_accuracy, or the last", "last")
-    precision: str = _choice(
-        "auto", "number format; auto: what the device has instructions for", "float32", "bfloat16", "float16"
-    )
+    precision: str = _choice("auto", "number format; auto: the device's fastest", "float32", "bfloat16", "float16")
 
     # augmentation: every picture has its own random numbers, uniform in plus or minus the value
     rotation: float = _number(0.0, "rotation, degrees", 0, 180)
@@ -83,9 +75,7 @@ class Recipe:
     tta_views: int = _number(0, "mean over this many views, distorted half as much as in training", 0, 256)
 
     # the learning rate over the epochs
-    schedule: str = _choice(
-        "constant", "plateau falls when val_accuracy stands still", "exponential", "plateau", "one_cycle"
-    )
+    schedule: str = _choice("constant", "plateau falls if val_accuracy stalls", "exponential", "plateau", "one_cycle")
     decay: float = _number(0.9, "exponential: factor after each epoch", 0.001, 1)
     warmup: float = _number(0.3, "one_cycle: part of all steps in which the rate rises", 0.001, 0.9)
     plateau_patience: int = _number(3, "plateau: epochs without a val_accuracy better by 0.0001 before it falls", 1)
@@ -154,8 +144,7 @@ def format_value(value: Any) -> str:
 def change(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     """Returns the recipe with the fields of `options` set; raises UserError as `Recipe` does.
 
-    A holdout given alone means one fold, and folds given alone mean k-fold: neither has to be taken back
-    by hand where the recipe has the other.
+    A holdout given alone means one fold, and folds given alone mean k-fold.
     """
     if options.get("holdout") and "folds" not in options:
         options = options | {"folds": 1}
@@ -165,15 +154,11 @@ def change(recipe: Recipe, options: dict[str, Any]) -> Recipe:
         options = {"momentum": 0.9} | options  # without it the optimizer is of little use
     changed = dataclasses.replace(recipe, **options)
     if len(changed.filters) != len(recipe.filters):
-        raise UserError(
-            f"filters={format_value(changed.filters)}: {recipe.network} takes {len(recipe.filters)} numbers, "
-            f"not {len(changed.filters)}"
-        )
+        problem = f"{recipe.network} takes {len(recipe.filters)} numbers, not {len(changed.filters)}"
+        raise UserError(f"filters={format_value(changed.filters)}: {problem}")
     if options.get("momentum") and changed.optimizer in ("adam", "adagrad"):
-        raise UserError(
-            f"momentum={changed.momentum}: {changed.optimizer} has none (that of batch normalisation is "
-            "batchnorm_momentum)"
-        )
+        advice = "that of batch normalisation is batchnorm_momentum"
+        raise UserError(f"momentum={changed.momentum}: {changed.optimizer} has none ({advice})")
     return changed
 
 

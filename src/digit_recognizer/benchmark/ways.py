@@ -26,7 +26,6 @@ except ImportError:  # the program does not require it
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import folds
 from digit_recognizer.data.digits import SIDE, Dataset
-from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import make_members
 from digit_recognizer.training import backend, networks
@@ -75,7 +74,7 @@ def predictors(images: np.ndarray) -> Ways:
     return ways
 
 
-def train_to_accuracy(way: str, dataset: Dataset, recipe: Recipe, accuracy: float) -> tuple[float, list[float]]:
+def train_to_accuracy(way: str, dataset: Dataset, recipe: recipes.Recipe, accuracy: float) -> tuple[float, list[float]]:
     """Trains to a validation accuracy, or to the recipe's end; returns the seconds and the epochs' accuracies."""
     accuracies, ends = [], []
 

@@ -30,12 +30,8 @@ def describe(dataset: Dataset) -> str:
     unused = PIXELS - np.count_nonzero(train.any(axis=0))
     names, test_names = dataset.train_names, dataset.ids if dataset.kind == "folder" else None
     pairs = [[(test_names, row), (names, other)] for row, other in dataset.overlap]
-    arrays = {
-        "training pictures": train,
-        "training labels": dataset.train_labels,
-        "test pictures": test,
-        "test labels": dataset.test_labels,
-    }
+    arrays = {"training pictures": train, "training labels": dataset.train_labels}
+    arrays |= {"test pictures": test, "test labels": dataset.test_labels}
     columns = ["", "shape", "type", "least", "greatest", "mean"]
     shapes = [
         (name, " x ".join(map(str, array.shape)), array.dtype, array.min(), array.max(), round(array.mean(), 2))

@@ -19,8 +19,8 @@ def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Returns the fold in which each row is validated: int8 (rows, repeats), -1 for never (holdout).
 
     `labels` are uint8 (rows,). Each fold holds each class in about the proportion that all rows have (scikit-learn's
-    stratified splitters); a holdout of the first rows is not stratified. Prints which classes have no row. Raises UserError
-    if a class has fewer rows than there are folds, or if all of its rows would be held out.
+    stratified splitters); a holdout of the first rows is not stratified. Prints which classes have no row. Raises
+    UserError if a class has fewer rows than there are folds, or if all of its rows would be held out.
     """
     if missing := sorted(set(range(CLASSES)) - set(labels.tolist())):
         print(f"no training row has the label {', '.join(map(str, missing))}: no network will predict it")

@@ -16,10 +16,8 @@ from digit_recognizer.files import ROOT, UserError
 KAGGLE = Path(os.environ.get("DIGITS_KAGGLE_ROOT", "/kaggle"))  # of a session; a rehearsal has it elsewhere
 
 FILES = tuple(FORMATS[0].files)  # of the competition
-SAMPLE_NOTICE = (
-    "THIS IS THE BUILT-IN SAMPLE, not the competition: 1,797 small digits, fewer folds and epochs. "
-    "Put the competition's CSVs into input/ for the real thing."
-)
+SAMPLE_NOTICE = "THIS IS THE BUILT-IN SAMPLE, not the competition: 1,797 small digits, fewer folds and epochs. "
+SAMPLE_NOTICE += "Put the competition's CSVs into input/ for the real thing."
 _TRAINED_ON_SAMPLE = "THIS RUN LEARNED FROM THE BUILT-IN SAMPLE, 1,797 small digits, not from the files in input/."
 _KAGGLE_LEVELS = 6  # of folders in /kaggle/input that are searched
 _SILENT = "DIGITS_NO_NOTICE"  # set by run_all.sh, which prints the notice itself

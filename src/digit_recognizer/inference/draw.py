@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from digit_recognizer.data import paths
 from digit_recognizer.data.digits import SIDE
-from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError
 from digit_recognizer.inference.recognize import PictureResult
 from digit_recognizer.pictures.find import find_digits
@@ -48,7 +48,7 @@ def serve(run: Run, port: int = 0) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or "no port has this number"
         raise UserError(f"--port {port}: {reason}: name another one, or leave it out for a free one") from None
-    Locations(None if is_sample else run.folder, run.folder).print_notice()
+    paths.Locations(None if is_sample else run.folder, run.folder).print_notice()
     threading.Thread(target=server.serve_forever, args=[0.1], daemon=True).start()
     try:
         address = f"http://{_ADDRESS}:{server.server_port}/"

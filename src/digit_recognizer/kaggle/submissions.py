@@ -14,7 +14,6 @@ from typing import Any
 
 from digit_recognizer.data import digits, paths
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError, read_json, reading, write_json
 from digit_recognizer.kaggle.client import NotDoneError, connect, kaggle_request, poll, quoted
 from digit_recognizer.results.ensemble import read_ensemble
@@ -58,7 +57,7 @@ class Submission:
 
 
 def submit(
-    locations: Locations,
+    locations: paths.Locations,
     competition: str,
     message: str | None = None,
     seconds: float = 0,
@@ -68,10 +67,9 @@ def submit(
     """Checks the submission.csv of the run of `locations`, sends it, waits for its score and prints it.
 
     `message` is what Kaggle shows; None: made of the run. `seconds` are waited for the score at most. If there are
-    doubts, a person is asked on a terminal; `yes` sends all the same, `dry_run` does everything but send.
-
-    Raises UserError if the file is not the run's, the run is not of this data, there are doubts, or Kaggle refuses it
-    or cannot score it.
+    doubts, a person is asked on a terminal; `yes` sends all the same, `dry_run` does everything but send. Raises
+    UserError if the file is not the run's, the run is not of this data, there are doubts, or Kaggle refuses it or
+    cannot score it.
     """
     run = Run(locations.output)
     with nullcontext() if dry_run else run.lock():

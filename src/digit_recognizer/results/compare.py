@@ -52,10 +52,8 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> Comparison:
     folders, labels = [run.folder.resolve() for run in runs], dataset.train_labels
     home = os.path.commonpath([folder.parent for folder in folders])
     names = [os.path.relpath(folder, home) for folder in folders]
-    ensembles = {
-        name: (open_ensemble if is_blend(run.require_settings()) else average_members)(run, dataset)
-        for name, run in zip(names, runs, strict=True)
-    }
+    readers = [open_ensemble if is_blend(run.require_settings()) else average_members for run in runs]
+    ensembles = {name: read(run, dataset) for name, read, run in zip(names, readers, runs, strict=True)}
     common = np.all([covered_rows(ensemble.oof) for ensemble in ensembles.values()], axis=0)
     table = pd.DataFrame([_line(ensemble, labels, common) for ensemble in ensembles.values()])
     table.insert(0, "run", names)

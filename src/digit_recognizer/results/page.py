@@ -23,12 +23,9 @@ from digit_recognizer.results import charts
 from digit_recognizer.results.compare import Comparison, compare_runs
 from digit_recognizer.results.ensemble import Ensemble
 from digit_recognizer.runs.directory import Run
-from digit_recognizer.runs.member import covered_rows, wrong_rows
 from digit_recognizer.runs.plan import make_recipe
 
 _MOST_PICTURES = 2000  # in a gallery: 2 MB
-_MOST_ROWS = 100  # of a comparison, for each pair and order
-_MOST_PAIRS = 10  # whose rows are shown
 
 _TITLES = {"competition": "Digit Recognizer", "mnist": "MNIST", "sample": "Built-in sample"}
 
@@ -79,7 +76,6 @@ def write_comparison(home: Run, runs: Sequence[Run], dataset: Dataset, refresh: 
         "runs": comparison.runs.to_dict("records"),
         "pairs": pairs.to_dict("records"),
         "curves": charts.learning_curves(histories, {}),
-        "rows": _rows(comparison, dataset),
         "refresh": refresh if any(ensemble.others for ensemble in ensembles.values()) else None,
     }
     texts = {"runs.csv": comparison.runs.to_csv(index=False), "pairs.csv": pairs.to_csv(index=False)}
@@ -107,10 +103,8 @@ def content_policy(script: str = "page.js", connect: str = "'none'") -> str:
 
     It names the hashes of the page's style and script: nothing else is loaded or run, whatever the values hold.
     """
-    return (
-        f"default-src 'none'; style-src '{_hash(_style())}'; script-src '{_hash(_source(script))}'; "
-        f"img-src data:; connect-src {connect}; base-uri 'none'; form-action 'none'"
-    )
+    own = f"style-src '{_hash(_style())}'; script-src '{_hash(_source(script))}'; connect-src {connect}"
+    return f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; {own}"
 
 
 @functools.cache  # it keeps the compiled templates
@@ -137,28 +131,12 @@ def _hash(text: str) -> str:
 
 
 def _error(ensemble: Ensemble, row: int) -> dict[str, Any]:
-    """Returns what a gallery shows of a wrong training row."""
-    predicted, votes = int(ensemble.oof[row].argmax()), ensemble.votes[:, row]
+    """Returns what the gallery shows of a wrong training row."""
+    dataset, probabilities, votes = ensemble.dataset, ensemble.oof[row], ensemble.votes[:, row]
+    predicted, label = int(probabilities.argmax()), int(dataset.train_labels[row])
     counts = {"predicted": predicted, "agree": (votes == predicted).sum(), "members": (votes >= 0).sum()}
-    return _training_row(ensemble.dataset, row, ensemble.oof[row]) | counts
-
-
-def _training_row(dataset: Dataset, row: int, probabilities: Any) -> dict[str, Any]:
-    pixels, label = dataset.train_images[row], int(dataset.train_labels[row])
-    return {"row": row, "name": dataset.row_name(row), "pixels": pixels, "label": label, "probabilities": probabilities}
-
-
-def _rows(comparison: Comparison, dataset: Dataset) -> list[tuple[str, int, list[dict[str, Any]]]]:
-    """Returns, for each pair and order, a title, the number of rows, and the most confident of them."""
-    lists = []
-    for pair in comparison.pairs.head(_MOST_PAIRS).itertuples():
-        for wrong, right in ((pair.first, pair.second), (pair.second, pair.first)):
-            oof = {name: comparison.ensembles[name].oof for name in (wrong, right)}
-            is_right = covered_rows(oof[right]) & ~wrong_rows(oof[right], dataset.train_labels)
-            rows = [row for row in comparison.ensembles[wrong].wrong.tolist() if is_right[row]]
-            shown = [_training_row(dataset, row, {name: oof[name][row] for name in oof}) for row in rows[:_MOST_ROWS]]
-            lists.append((f"{wrong} wrong, {right} right", len(rows), shown))
-    return lists
+    picture = {"row": row, "name": dataset.row_name(row), "pixels": dataset.train_images[row], "label": label}
+    return picture | counts | {"probabilities": probabilities}
 
 
 @functools.lru_cache(maxsize=10_000)  # a page that is written again has mostly the same pictures

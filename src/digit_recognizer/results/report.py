@@ -18,7 +18,6 @@ import pandas as pd
 
 from digit_recognizer.data import paths
 from digit_recognizer.data.digits import Dataset
-from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import ROOT, atomic, reading, write_json
 from digit_recognizer.results.charts import write_figures
 from digit_recognizer.results.compare import format_comparison
@@ -89,7 +88,7 @@ def format_report(report: dict[str, Any]) -> str:
     return "\n".join(lines + report["warnings"])
 
 
-def next_steps(locations: Locations, kind: str, report: dict[str, Any]) -> str:
+def next_steps(locations: paths.Locations, kind: str, report: dict[str, Any]) -> str:
     """Returns three lines after a report on data of this `kind`: the page, the score, and how to submit."""
     page, expected = locations.output / "report/index.html", report["expected_test_accuracy"]
     score = f"{report['overall']['accuracy']:.5f} out of fold"

@@ -8,32 +8,22 @@ from typing import Any
 
 from digit_recognizer import recipes
 from digit_recognizer.data import paths
-from digit_recognizer.data.paths import Locations
 from digit_recognizer.files import UserError, atomic, file_lock, read_json, write_json
 from digit_recognizer.runs.member import FINISHED_FILES, epochs_in
 
 # Everything that a run directory may hold, as patterns, in the order in which --overwrite removes it. The file that
 # makes a member finished goes first. recipe.json, which tells what the rest belongs to, goes last.
-CONTENTS = (
-    "fold_*/metrics.json",
-    "fold_*/state.*",
-    "fold_*/model.keras",
-    "fold_*/history.csv",
-    "fold_*/validation_probabilities.npy",
-    "fold_*/test_probabilities.npy",
+_OF_MEMBERS = [f"fold_*/{name}" for name in (FINISHED_FILES[-1], "state.*", *FINISHED_FILES[:-1])]
+_OF_ALL = [
     "ensemble.json",
     "submission.csv",
     "submissions.json",
     "oof_probabilities.npy",
     "cv_report.json",
     "cv_report.csv",
-    "explore/*.png",
-    "report/*.png",
-    "report/index.html",
-    "tensorboard/*/*/events.*",
-    "folds.csv",
-    "recipe.json",
-)
+]
+_FOLDERS = ["explore/*.png", "report/*.png", "report/index.html", "tensorboard/*/*/events.*"]
+CONTENTS = (*_OF_MEMBERS, *_OF_ALL, *_FOLDERS, "folds.csv", "recipe.json")
 
 
 class Run:
@@ -190,4 +180,4 @@ def find_trained_run(output: Path | None) -> Run:
 def announced(run: Run) -> AbstractContextManager:
     """Returns a context that begins and ends with the notice of the sample if `run` was trained on it."""
     is_sample = run.require_settings().get("data") == "sample"
-    return Locations(None if is_sample else run.folder, run.folder).announced()
+    return paths.Locations(None if is_sample else run.folder, run.folder).announced()

@@ -15,13 +15,8 @@ from digit_recognizer.data.digits import CLASSES
 from digit_recognizer.files import UserError, read_json, reading
 
 # The files of a finished member. The last one makes it finished: it is written, and copied, after the others.
-FINISHED_FILES = (
-    "model.keras",
-    "history.csv",
-    "validation_probabilities.npy",
-    "test_probabilities.npy",
-    "metrics.json",
-)
+_PROBABILITIES = "validation_probabilities.npy", "test_probabilities.npy"
+FINISHED_FILES = ("model.keras", "history.csv", *_PROBABILITIES, "metrics.json")
 
 # The columns of history.csv.
 HISTORY = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
@@ -77,12 +72,11 @@ class Member:
 
     def validation_probabilities(self) -> np.ndarray:
         """Returns float32 (validation rows, 10); raises UserError if the file is missing or damaged."""
-        path = self.folder / "validation_probabilities.npy"
-        return read_probabilities(path, len(self.validation_rows), self._repair)
+        return read_probabilities(self.folder / _PROBABILITIES[0], len(self.validation_rows), self._repair)
 
     def test_probabilities(self, rows: int) -> np.ndarray:
         """Returns float32 (test rows, 10); raises UserError if the file is missing or damaged."""
-        return read_probabilities(self.folder / "test_probabilities.npy", rows, self._repair)
+        return read_probabilities(self.folder / _PROBABILITIES[1], rows, self._repair)
 
     @property
     def _repair(self) -> str:

@@ -13,7 +13,6 @@ from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import folds
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, atomic, read_json
-from digit_recognizer.recipes import Recipe, format_value
 from digit_recognizer.runs.directory import Run, is_blend
 from digit_recognizer.runs.member import Member, state_facts
 
@@ -36,7 +35,7 @@ class Plan:
     """A run as every stage takes it. `make_plan` makes that of a training, `open_plan` that of an existing run."""
 
     run: Run
-    recipe: Recipe
+    recipe: recipes.Recipe
     split: np.ndarray  # int8 (training rows, repeats): the fold in which a row is validated, -1 for never
     members: list[Member]
     settings: dict[str, Any]  # of recipe.json: the recipe, the data and the split
@@ -61,7 +60,7 @@ def identity(settings: dict[str, Any]) -> str:
 
 def _identifying(settings: dict[str, Any]) -> dict[str, Any]:
     """The entries of recipe.json that tell runs apart; the name is first, because it explains the others."""
-    names = [name for name in Recipe.__dataclass_fields__ if name not in _DESCRIPTION]
+    names = [name for name in recipes.Recipe.__dataclass_fields__ if name not in _DESCRIPTION]
     return {name: settings.get(name) for name in (*names, "data", "fingerprint", _ADDED, "split")}
 
 
@@ -74,7 +73,7 @@ def refuse_another_run(
     """
     for name, value in _identifying(known or wanted).items():
         if name in wanted and value != wanted[name]:
-            texts = ("none" if entry is None else format_value(entry) for entry in (value, wanted[name]))
+            texts = ("none" if entry is None else recipes.format_value(entry) for entry in (value, wanted[name]))
             shown, asked = (text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text for text in texts)
             raise UserError(f"{run.folder} holds a run with {name} {shown}, not {asked}: {advice}")
 
@@ -90,7 +89,7 @@ def refuse_other_members(run: Run, own: str, advice: str = _ANOTHER_OUTPUT) -> N
             raise UserError(f"{path.parent} was trained with another recipe, split or data: {advice}")
 
 
-def fit_to_rows(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+def fit_to_rows(recipe: recipes.Recipe, dataset: Dataset) -> dict[str, Any]:
     """Returns the fields of a recipe, with other values, that the built-in sample and few pictures in folders need."""
     fields, rows = {}, len(dataset.train_labels)
     if dataset.is_sample:
@@ -101,7 +100,9 @@ def fit_to_rows(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value != getattr(recipe, name)}
 
 
-def make_recipe(settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], dataset: Dataset) -> Recipe:
+def make_recipe(
+    settings: dict[str, Any] | None, name: str | None, options: dict[str, Any], dataset: Dataset
+) -> recipes.Recipe:
     """Returns the recipe of a run with these contents of recipe.json, None for a new one, which `fit_to_rows` fits.
 
     `name` and `options` are the recipe and the fields that were asked for; a name of None is that of the run, else the
@@ -127,18 +128,10 @@ def make_plan(
 ) -> Plan:
     """Returns what to train in `run`, whose lock has to be held; writes nothing.
 
-    What is not asked for comes from the recipe.json and folds.csv of the run, else from those of `earlier`.
-
-    Args:
-        run: the run directory.
-        dataset: to train on.
-        name: of the recipe that was asked for, or None.
-        options: the recipe's fields that were asked for.
-        earlier: a run to continue from, which stays as it is.
-        overwrite: resolve as if `run` were empty.
-        split: the folds to take, as `folds.split` returns them; None: the run's folds.
-
-    Raises UserError if the options are impossible, or if the directory holds another run.
+    The recipe's `name`, or None, and its fields, `options`, were asked for; what was not comes from the recipe.json and
+    folds.csv of the run, else from those of `earlier`, a run to continue from. With `overwrite`, `run` counts as empty.
+    The folds are `split`, as `folds.split` returns them, or None: the run's. Raises UserError if the options are
+    impossible, or if the directory holds another run.
     """
     sources = ([] if overwrite else [run]) + ([earlier] if earlier else [])
     recorded = {source: source.settings() for source in sources}

@@ -162,13 +162,8 @@ def session_facts(threads: int, precision: str) -> dict[str, Any]:
     for package in _RECORDED:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return {
-        "threads": threads,
-        "compute_dtype": compute_dtype(precision),
-        "backend": name(),
-        "device": device_name(),
-        "versions": versions,
-    }
+    computing = {"threads": threads, "compute_dtype": compute_dtype(precision), "backend": name()}
+    return computing | {"device": device_name(), "versions": versions}
 
 
 def device_name() -> str:

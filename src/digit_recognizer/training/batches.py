@@ -9,7 +9,6 @@ import numpy as np
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.training import backend
-from digit_recognizer.training.backend import XlaScope
 
 ROWS, LAYERS, STATISTICS = 0, 1, 2  # purposes of random numbers: order of the rows; weights and layers; statistics
 
@@ -108,7 +107,7 @@ def stream(batches: keras.utils.PyDataset):
     return pipeline
 
 
-def batches_per_call(xla_scope: XlaScope, steps: int) -> int:
+def batches_per_call(xla_scope: backend.XlaScope, steps: int) -> int:
     """Returns the number of batches that one call of the training function takes; an epoch has `steps`."""
     # without XLA few enough that an interruption need not wait
     return {"epoch": steps, "step": 1, "none": min(32, steps)}[xla_scope]

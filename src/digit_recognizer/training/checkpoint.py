@@ -67,10 +67,8 @@ class Checkpoint(keras.callbacks.Callback):
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 facts = json.loads(str(arrays["facts"]))
-                saved = {
-                    kind: [arrays[f"{kind}_{number}"] for number in range(count)]
-                    for kind, count in facts["counts"].items()
-                }
+                counts = facts["counts"].items()
+                saved = {kind: [arrays[f"{kind}_{number}"] for number in range(count)] for kind, count in counts}
             # float16's scale is restored only if the saved epochs and the coming ones both have one
             if not (saved.get("scale") and variables["scale"]):
                 saved["scale"] = variables["scale"] = []
@@ -106,10 +104,8 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Saves the epoch, after its validation and after the schedule callbacks."""
         if not np.isfinite(logs["loss"]):
-            raise UserError(
-                f"{self.path.parent}: the loss is {logs['loss']} in epoch {epoch + 1}: "
-                "start again in another --output with a smaller --set learning_rate"
-            )
+            advice = "start again in another --output with a smaller --set learning_rate"
+            raise UserError(f"{self.path.parent}: the loss is {logs['loss']} in epoch {epoch + 1}: {advice}")
         row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in HISTORY[1:5]}
         logs["learning_rate"] = self._mean_learning_rate()
         self.history.append(row | {"learning_rate": logs["learning_rate"]})

@@ -24,7 +24,7 @@ from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import Plan
 from digit_recognizer.training import backend
 from digit_recognizer.training.progress import Progress, print_line
-from digit_recognizer.training.remote import result_of, start_keeper, start_worker, train_member
+from digit_recognizer.training.remote import start_keeper, start_worker, train_member
 
 RETRIES = 10  # of a member whose worker was lost, before the member is given up
 
@@ -36,12 +36,8 @@ _POLL = 0.5  # seconds between two looks at the tasks
 _ENVIRONMENT = ("KERAS_BACKEND", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
 
 # Ray's settings: no statistics, no warnings about itself.
-_RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+_RAY_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+_RAY_ENVIRONMENT |= {"RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 @dataclass(frozen=True)
@@ -113,13 +109,9 @@ class RayExecutor:
         elif share < 1:  # other members are on the same GPU
             environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
             environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * share:.3f}"
-        self.task_options = {
-            "num_cpus": self.threads,
-            "num_gpus": share,
-            "max_retries": RETRIES,
-            "retry_exceptions": True,  # such as no memory on the device: another worker may have it
-            "runtime_env": {"env_vars": environment},
-        }
+        # exceptions are retried, too: of memory on the device, another worker may have more
+        self.task_options = {"max_retries": RETRIES, "retry_exceptions": True, "runtime_env": {"env_vars": environment}}
+        self.task_options |= {"num_cpus": self.threads, "num_gpus": share}
 
     def facts(self, precision: str) -> dict[str, Any]:
         """Returns what recipe.json records of the first worker; raises UserError, or TimeoutError if it is late."""
@@ -172,11 +164,15 @@ class RayExecutor:
                 for reference in finished:
                     member = running.pop(reference)
                     try:
-                        metrics = result_of(reference)
+                        metrics = ray.get(reference)
+                    except ray.exceptions.TaskCancelledError:
+                        metrics = None
                     except ray.exceptions.RayError as error:
                         failures.append(f"{member.folder}: given up after {RETRIES} retries: {_last_words(error)}")
                         print_line(failures[-1])
                         continue
+                    if isinstance(metrics, UserError):
+                        raise metrics
                     if metrics is None:
                         in_time = False
                     else:

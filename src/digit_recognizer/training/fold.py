@@ -17,7 +17,6 @@ from digit_recognizer.files import atomic, write_array, write_json
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member, scores
 from digit_recognizer.training import backend, batches, networks
-from digit_recognizer.training.backend import XlaScope
 from digit_recognizer.training.callbacks import BatchStatistics, Reseed, ValidationWeights, assign, values
 from digit_recognizer.training.checkpoint import MONITOR, Checkpoint, Row
 from digit_recognizer.training.optimization import compile_model, schedule_callbacks
@@ -30,12 +29,16 @@ class FoldTrainer:
     Each member begins with its own weights and optimizer state, and does not depend on the members before it. After an
     exception in `train` make a new trainer: JAX may have taken its variables.
 
-    Attributes: `network`, of Keras' own layers, float32, is saved and predicts; `learner` has layers and a number format
-    that train fast; an epoch has `rows` training rows and `steps`.
+    Attributes: `network`, of Keras' own layers, float32, is saved and predicts; `learner` has layers and a number
+    format that train fast; an epoch has `rows` training rows and `steps`.
     """
 
     def __init__(
-        self, recipe: Recipe, train_rows: int, xla_scope: XlaScope | None = None, prediction_batch: int | None = None
+        self,
+        recipe: Recipe,
+        train_rows: int,
+        xla_scope: backend.XlaScope | None = None,
+        prediction_batch: int | None = None,
     ):
         """Builds the networks for members with this number of training rows, and clears Keras' session.
 
@@ -77,16 +80,9 @@ class FoldTrainer:
         """Trains a member from where it stopped, and returns its metrics.
 
         Afterwards the member's folder holds model.keras (the weights of the recipe's `kept_epoch`), history.csv, the
-        probabilities of the validation rows and of the test rows (float32 (n, 10)) and, written last, metrics.json.
-
-        Args:
-            member: which rows of the data set train and which validate, and its folder.
-            dataset: of the run.
-            identity: of the run, recorded with the state and the metrics.
-            callbacks: further ones.
-            on_epoch: called with the row of history.csv of each saved epoch, and with None before the predictions.
-
-        Raises UserError if the loss stops being a number.
+        probabilities of the validation rows and of the test rows (float32 (n, 10)) and, written last, metrics.json. The
+        state and the metrics record the run's `identity`. `on_epoch` is called with the row of history.csv of each
+        saved epoch, and with None before the predictions. Raises UserError if the loss stops being a number.
         """
         member.folder.mkdir(parents=True, exist_ok=True)
         self._initialize(member)
@@ -150,7 +146,7 @@ class FoldTrainer:
         return metrics
 
 
-def make_learner(recipe: Recipe, rows: int, xla_scope: XlaScope, compute_dtype: str) -> keras.Model:
+def make_learner(recipe: Recipe, rows: int, xla_scope: backend.XlaScope, compute_dtype: str) -> keras.Model:
     """Returns the compiled network for epochs of `rows`; `fit` takes chunks of `batches_per_call` batches."""
     model = networks.build(recipe, networks.layer_set_of(xla_scope), compute_dtype)
     if xla_scope != "step":

@@ -12,7 +12,6 @@ from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.member import Member
 from digit_recognizer.runs.plan import Plan
 from digit_recognizer.training import backend
-from digit_recognizer.training.backend import XlaScope
 from digit_recognizer.training.batches import steps_of_epoch
 from digit_recognizer.training.callbacks import BatchBar, OutOfTimeError, TimeBudget, tensorboard_log
 from digit_recognizer.training.fold import FoldTrainer
@@ -27,7 +26,7 @@ class Execution:
     """How a device trains and predicts: the entry `fallback` of recipe.json."""
 
     device: str
-    xla_scope: XlaScope
+    xla_scope: backend.XlaScope
     prediction_batch: int  # rows
 
     def simpler(self, error: Exception) -> "Execution | None":

@@ -10,7 +10,6 @@ from digit_recognizer.data.digits import CLASSES, SIDE
 from digit_recognizer.files import UserError
 from digit_recognizer.recipes import Recipe
 from digit_recognizer.training import backend
-from digit_recognizer.training.backend import XlaScope
 from digit_recognizer.training.layers import FusedBatchNormalization, PhiloxDropout, QuickConv2D, RandomDistortion
 
 
@@ -36,7 +35,7 @@ PLAIN = LayerSet(True, layers.Conv2D, layers.BatchNormalization, layers.Dropout,
 TENSORFLOW = LayerSet(True, QuickConv2D, FusedBatchNormalization, layers.Dropout, True)
 
 
-def layer_set_of(xla_scope: XlaScope) -> LayerSet:
+def layer_set_of(xla_scope: backend.XlaScope) -> LayerSet:
     """Returns the layers of the network that learns, if XLA compiles this part of the training."""
     if xla_scope != "none":
         return XLA

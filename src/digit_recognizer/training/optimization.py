@@ -12,13 +12,8 @@ from digit_recognizer.recipes import Recipe
 def compile_model(model: keras.Model, recipe: Recipe, steps: int, jit_compile: bool = False) -> None:
     """Compiles `model` as the recipe says; an epoch has this many `steps`; `jit_compile`: XLA compiles a step."""
     loss = squared_error if recipe.loss == "squared_error" else "sparse_categorical_crossentropy"
-    kinds = {
-        "adam": QuickAdam,
-        "sgd": keras.optimizers.SGD,
-        "adagrad": keras.optimizers.Adagrad,
-        "rmsprop": keras.optimizers.RMSprop,
-        "muon": Muon,
-    }
+    kinds = {"adam": QuickAdam, "muon": Muon, "sgd": keras.optimizers.SGD}
+    kinds |= {"adagrad": keras.optimizers.Adagrad, "rmsprop": keras.optimizers.RMSprop}
     options = {"momentum": recipe.momentum} if recipe.optimizer in ("sgd", "rmsprop", "muon") else {}
     options |= {"use_ema": recipe.ema_epochs > 0, "ema_momentum": 1 - 1 / max(1, recipe.ema_epochs * steps)}
     optimizer = kinds[recipe.optimizer](learning_rate(recipe, steps), **options)

@@ -12,7 +12,6 @@ from scipy.sparse import csr_array
 from digit_recognizer import recipes
 from digit_recognizer.data.digits import CLASSES, PIXELS, SIDE
 from digit_recognizer.files import reading
-from digit_recognizer.recipes import Recipe
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, networks
 from digit_recognizer.training.batches import Batches, stream
@@ -25,7 +24,7 @@ _VIEWS_SEED = 0  # of the views' random numbers
 VIEW_RANGE = 0.5  # how far views are distorted, as a part of training's range
 
 
-def views_of(recipe: Recipe) -> list[csr_array]:
+def views_of(recipe: recipes.Recipe) -> list[csr_array]:
     """Returns the recipe's views, each a matrix float32 (784, 784) from a picture's pixels to the view's.
 
     All pictures have the same views, so the prediction of one does not depend on the others. A view is distorted with
@@ -110,12 +109,12 @@ class Ensemble:
         return np.tensordot(self.weights, np.array(members), axes=1), np.array(members)
 
 
-def recipe_of(path: Path) -> Recipe:
+def recipe_of(path: Path) -> recipes.Recipe:
     """Returns the recipe of the run that has the network `path`, a model.keras."""
     return recipes.from_json(Run(path.parents[1]).require_settings())
 
 
-def load_model(path: Path, recipe: Recipe) -> keras.Model:
+def load_model(path: Path, recipe: recipes.Recipe) -> keras.Model:
     """Returns a saved network of the recipe, ready to predict; raises UserError if it cannot be loaded.
 
     The network is built from the recipe and takes only the weights from the file, so nothing in the file is run.

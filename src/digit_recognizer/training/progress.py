@@ -25,10 +25,8 @@ def print_line(text: str) -> None:
 
 def describe(member: Member, metrics: dict[str, Any]) -> str:
     """Returns a line with a member's score; `metrics` are the contents of metrics.json."""
-    return (
-        f"{member.name}: accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of {metrics['rows']} rows wrong, "
-        f"epoch {metrics['best_epoch']} of {metrics['epochs']}"
-    )
+    score = f"accuracy {metrics['accuracy']:.5f}, {metrics['errors']} of {metrics['rows']} rows wrong"
+    return f"{member.name}: {score}, epoch {metrics['best_epoch']} of {metrics['epochs']}"
 
 
 class Progress:

@@ -147,16 +147,3 @@ def start_keeper(folder: Path, deadline: float) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     return ray.remote(Keeper).options(**options).remote(str(folder.resolve()), os.getpid(), deadline)
-
-
-def result_of(reference: Any) -> dict[str, Any] | None:
-    """Returns what a task returned, None if it was cancelled; raises the UserError that it returned."""
-    import ray
-
-    try:
-        result = ray.get(reference)
-    except ray.exceptions.TaskCancelledError:
-        return None
-    if isinstance(result, UserError):
-        raise result
-    return result

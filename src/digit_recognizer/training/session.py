@@ -46,15 +46,9 @@ def train(
 ) -> list[Member]:
     """Trains the members that are not finished, and returns those for which there was no time.
 
-    Args:
-        output: the run directory; with several recipes, the folder of their run directories.
-        dataset: to train on.
-        names: names of recipes; None is that of the run, else the default one.
-        fields: fields of the recipes that were asked for.
-        options: how to train.
-
-    Raises UserError for what cannot be done, before Keras is imported and anything is removed, and if a loss is not a
-    number.
+    `output` is the run directory or, with several recipes, the folder of theirs. A name of None is that of the run's
+    recipe, else of the default one. `fields` of the recipes were asked for. Raises UserError for what cannot be done,
+    before Keras is imported and anything is removed, and if a loss is not a number.
     """
     missing = [name for name in ("tensorboard", "tensorflow") if not importlib.util.find_spec(name)]
     if options.tensorboard and missing:
