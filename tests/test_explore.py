@@ -3,18 +3,17 @@
 import dataclasses
 
 import numpy as np
-import pytest
 from conftest import write_csvs, write_npz
 from kaggle_server import refused
 
 from digit_recognizer import recipes
-from digit_recognizer.data import digits, explore
+from digit_recognizer.data import explore
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.data.paths import SAMPLE_NOTICE
 from digit_recognizer.files import write_json
 from digit_recognizer.runs.directory import Run
 
-PICTURES = {"digits.png", "means.png"}
+PICTURES = {"digits.png"}
 
 
 def repeated(dataset) -> Dataset:
@@ -89,7 +88,3 @@ def test_pictures_show_their_rows(labelled):
         sheet = drawn(explore.draw_pictures(images, labels, rows))
         assert [title for title, _ in sheet] == [f"{labels[row]}  (row {row})" for row in rows]
         assert all((image == images[row]).all() for (_, image), row in zip(sheet, rows, strict=True))
-    sample = digits.sample()
-    means = dict(drawn(explore.draw_means(sample.train_images, sample.train_labels)))
-    assert list(means) == list("0123456789")
-    assert means["7"] == pytest.approx(sample.train_images[sample.train_labels == 7].mean(axis=0))

@@ -111,8 +111,6 @@ def test_numbers_are_those_of_cv_report(page, run):
     assert matrix == report["confusion_matrix"]
     recall = [f"{line['recall']:.4f}" for line in report["per_digit"]]
     assert [line[2] for line in cells("#digits-table")] == recall
-    dissenters = {f"{number} of 4": str(rows) for number, rows in enumerate(report["dissenters"]) if rows}
-    assert dict(cells("#dissenters-table")) == dissenters
     assert len(page.all("#least-sure-gallery .digit")) == len(report["least_sure"])
 
 
@@ -187,10 +185,9 @@ def test_the_keyboard_reaches_matrix_and_charts(page):
 
 
 def test_the_pointer_shows_values(page, run):
-    page.point("#reliability circle:not(.cursor)")
-    lowest = read_json(run.cv_report_json)["calibration"]["bins"][0]
-    line = f"out of fold: {lowest['accuracy']:.5g}"
-    assert page.text("#tip").startswith("mean probability") and line in page.text("#tip")
+    page.point("#curve-accuracy circle:not(.cursor)")
+    fold = read_json(run.cv_report_json)["folds"][0]
+    assert page.text("#tip").startswith(f"epoch {fold['best_epoch']}\n") and "fold_00: 0." in page.text("#tip")
     page.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
     assert page.text("#tip") == ""
 

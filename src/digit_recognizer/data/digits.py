@@ -128,9 +128,10 @@ def read_folders(train: DataFile) -> Dataset:
     labels, test_labels = image_folder.labels_of(train_files), image_folder.labels_of(test_files)
     _check_several(str(train), labels)
     images = image_folder.read_digits(home, [*train_files, *test_files])
-    test = images[len(labels) :], test_labels if len(test_labels) else None
+    known = test_labels if len(test_labels) else None
     names, ids = (np.array([file.name for file in files], str) for files in (train_files, test_files))
-    return Dataset(images[: len(labels)], labels, *test, ids, kind="folder", train_names=names)
+    count = len(labels)
+    return Dataset(images[:count], labels, images[count:], known, ids, kind="folder", train_names=names)
 
 
 def _check_several(name: str, labels: np.ndarray) -> None:

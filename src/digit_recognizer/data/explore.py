@@ -30,7 +30,7 @@ def describe(dataset: Dataset) -> str:
     unused = PIXELS - np.count_nonzero(train.any(axis=0))
     names, test_names = dataset.train_names, dataset.ids if dataset.kind == "folder" else None
     pairs = [[(test_names, row), (names, other)] for row, other in dataset.overlap]
-    arrays = {"training pictures": train, "training labels": dataset.train_labels}
+    arrays: dict[str, np.ndarray | None] = {"training pictures": train, "training labels": dataset.train_labels}
     arrays |= {"test pictures": test, "test labels": dataset.test_labels}
     columns = ["", "shape", "type", "least", "greatest", "mean"]
     shapes = [
