@@ -11,7 +11,7 @@ def main() -> None:
     add("--wait", metavar="TIME", type=cli.duration, default="10m", help="for the score at most (default: 10m)")
     add("--no-wait", action="store_true", help="do not wait for the score")
     add("--score", action="store_true", help="send nothing: look up the scores of what was sent")
-    add("--yes", action="store_true", help="send even the same bytes again, or a run of low accuracy")
+    add("--yes", action="store_true", help="do not ask before the same bytes are sent again, or a run of low accuracy")
     add("--dry-run", action="store_true", help="do everything but send")
     options = parser.parse_args()
     # imported after the options are checked: --help and a mistake are answered at once

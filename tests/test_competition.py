@@ -1,6 +1,7 @@
 """submit.py, and what Kaggle's answers become, through the real kaggle client against a stand-in server."""
 
 import hashlib
+import io
 import re
 import signal
 import sys
@@ -11,6 +12,7 @@ from conftest import finish, read_until, start
 from kaggle_server import KEY, PAGE, SIGNATURE, refused
 
 from digit_recognizer import cli, recipes
+from digit_recognizer.data import paths
 from digit_recognizer.files import read_json, write_json
 from digit_recognizer.kaggle.submissions import Submission, write_submissions
 from digit_recognizer.runs.directory import Run
@@ -185,10 +187,27 @@ def test_the_same_bytes_sent_from_another_copy_of_the_run(server, submit, run):
     assert len(server.submissions) == 1
 
 
-def test_a_low_accuracy(server, submit, run, dataset):
+@pytest.fixture
+def low(run):
+    """Ten of 80 rows of the run are wrong."""
     oof = np.load(run.oof_probabilities)
-    oof[:9] = np.roll(oof[:9], 1, axis=1)
+    oof[1:10] = np.roll(oof[1:10], 1, axis=1)
     np.save(run.oof_probabilities, oof)
+    return oof
+
+
+@pytest.mark.parametrize(("answer", "sent"), [("y\n", 1), ("n\n", 0), ("", 0)])
+def test_a_person_on_a_terminal_is_asked(server, submit, low, monkeypatch, answer, sent):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(paths, "on_terminal", lambda: True)
+    outcome = submit("--no-wait")
+    assert "the out-of-fold accuracy is only 0.87500: send" in outcome.out and "all the same? [y/N]" in outcome.out
+    assert len(server.submissions) == sent and outcome.code == (0 if sent else 2), outcome
+
+
+def test_a_low_accuracy(server, submit, run, low, dataset):
+    oof = low
     words = "the out-of-fold accuracy is only 0.8"
     assert refused(submit(), "is not sent", words) and not server.submissions
     assert words in submit("--dry-run").out
