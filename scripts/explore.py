@@ -1,4 +1,4 @@
-"""Describes the data: shapes, labels, duplicates and leaks as text, digits and their means as pictures."""
+"""Describes the data: shapes, labels, duplicates and leaks as text, digits as a picture."""
 
 from _src import cli
 
