@@ -11,10 +11,11 @@ from pathlib import Path
 
 from _src import cli
 
-from digit_recognizer.benchmark import PARTS, SLOW, run_benchmark
 from digit_recognizer.files import UserError
 from digit_recognizer.recipes import check_value, did_you_mean, settable_fields
-from digit_recognizer.training import backend
+
+PARTS = ("train", "read", "predict", "submission", "accuracy")
+SLOW = ("submission", "accuracy")  # up to an hour, on a processor or for each seed
 
 
 def parse() -> argparse.Namespace:
@@ -59,6 +60,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    # imported once the options are known to be good: --help and a mistake are answered at once
+    from digit_recognizer.benchmark import run_benchmark
+    from digit_recognizer.training import backend
+
     threads = options.threads or backend.cores()
     run_benchmark(options.input, options.output, options.parts, options.seeds, threads, options.quick)
 

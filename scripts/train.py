@@ -5,6 +5,7 @@ them.
 """
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def main() -> None:
         return
     # imported once the options are known to be good: --help and a mistake are answered at once
     from digit_recognizer.data import digits
-    from digit_recognizer.runs.directory import find_run
+    from digit_recognizer.runs.directory import Run, find_run
     from digit_recognizer.training import backend, session
     from digit_recognizer.training.cluster import ClusterOptions
 
@@ -118,7 +119,10 @@ def main() -> None:
         dataset = digits.load(locations.input, options.add)
         unfinished = session.train(locations.output, dataset, options.recipe, fields, training_options)
         if len(options.recipe) > 1:
-            print(f"python scripts/report.py --output {locations.output} compares them")
+            home, data = Run(locations.output), ["--input", str(options.input)] if options.input else []
+            if runs := [str(run.folder) for run in home.child_runs()]:
+                line = ["python", "scripts/report.py", *runs, *data, "--output", str(home.folder / "compared")]
+                print(f"compare them: {shlex.join(line)}")
         if unfinished:
             names = ", ".join(str(member.folder.relative_to(locations.output)) for member in unfinished)
             print(

@@ -100,7 +100,7 @@ def test_damaged_pictures(kind, mode, tmp_path, campaign):
         survives(look, tmp_path, str(path))
 
     def look():
-        pixels = read_picture(path).pixels
+        pixels = read_picture(path)[0]
         assert pixels.dtype == np.uint8 and pixels.shape[2] == 3 and max(pixels.shape) <= WORK_SIDE
         for digit in find_digits(pixels)[0]:
             assert digit.image.shape == (28, 28) and digit.image.dtype == np.uint8

@@ -131,7 +131,7 @@ def distorted(images, *arguments, training=True, **options):
 
 def test_only_training_distorts_and_each_picture_by_itself():
     same = np.repeat(picture(), 8, axis=0)
-    assert (distorted(same, 90, 0.5, 0.5, 0.5, 2.0, training=False) == same).all()
+    assert (distorted(same, 90, 0.5, 0.5, 0.5, training=False) == same).all()
     assert distorted(same) == pytest.approx(same, abs=1e-5)  # by nothing
     assert len({image.tobytes() for image in distorted(same, 10, 0.1, 0.1)}) == 8
 
@@ -184,7 +184,7 @@ def test_reading_is_bilinear_with_zeros_outside():
 
 
 def test_seeds_repeat_the_draw():
-    layer, draws = RandomDistortion(10, 0.1, 0.1, 0.1, 1.0), []
+    layer, draws = RandomDistortion(10, 0.1, 0.1, 0.1), []
     for seeds in ([1, 2], None, [1, 2]):
         if seeds:
             layer.seed_generator.state.assign(seeds)

@@ -251,7 +251,7 @@ def test_every_kind_of_picture_is_read_alike(tmp_path, name, save):
     picture = sheet(drawings("7143", "2580", size=60), pitch=100)
     expected = digits_in(picture)
     save(Image.fromarray(picture), tmp_path / name)
-    pixels = read_picture(tmp_path / name).pixels
+    pixels = read_picture(tmp_path / name)[0]
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and max(pixels.shape) <= WORK_SIDE
     found = digits_in(pixels)
     assert len(found) == 8
@@ -265,7 +265,7 @@ def test_a_turned_picture_keeps_its_direction_when_it_is_huge(tmp_path):
     left[:, :200] = 0
     for name in ("turned.jpg", "turned.png", "turned.tif"):
         save_turned(Image.fromarray(left), tmp_path / name)
-        pixels = read_picture(tmp_path / name).pixels
+        pixels = read_picture(tmp_path / name)[0]
         assert pixels.shape == (1200, 800, 3)
         assert pixels[:, :60].max() < 30 and pixels[:, 100:].min() > 225
 
@@ -278,7 +278,7 @@ def test_a_huge_picture_of_16_bits_is_reduced_before_it_is_converted(tmp_path):
     del values
     tracemalloc.start()
     try:
-        pixels = read_picture(tmp_path / "huge.png").pixels
+        pixels = read_picture(tmp_path / "huge.png")[0]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -287,7 +287,7 @@ def test_only_networks_that_are_right_on_nearly_all_rows_doubt_labels(recipe, tm
     assert sorted(error["row"] for error in result["confident_errors"]) == list(range(wrong))
     assert result["likely_mislabelled"] == is_likely == ("Likely mislabelled" in page_of(run))
     name = "likely mislabelled training rows" if is_likely else "confident errors"
-    assert f"{name}: {wrong};" in format_report(result)
+    assert f"{name}: {wrong}\n" in format_report(result)
     assert ("Confident errors" in page_of(run)) != is_likely
 
 
@@ -357,7 +357,7 @@ def test_comparison_by_the_script(dataset, recipe, csvs, tmp_path, call):
     assert "y/run against x/run, 80 rows that both predicted" in outcome.out
     assert list(pd.read_csv(both.report / "runs.csv")["rows"]) == [80, 80]
     assert pd.read_csv(both.report / "pairs.csv").loc[0, "rows"] == 80
-    assert page_of(both).count("Rows are numbered from 0, as in folds.csv.") == 1
+    assert "x/run, y/run" in page_of(both)
     folder = tmp_path / "x"
     made_up(dataset, recipes.change(recipe, {"dropout": 0.25}), folder / "other")
     outcome = call("report", "--input", csvs, "--output", folder)  # a folder of several runs

@@ -107,7 +107,7 @@ def add_recipe_options(parser: Parser, *names: str) -> None:
 
 
 def recipe_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the recipe's fields that the options set, --set last; raises UserError for a value that cannot be."""
+    """Returns the fields that the options set, which go before --set; raises UserError for impossible values."""
     fields = settable_fields()
     values = dict(parse_setting(setting) for setting in getattr(options, "set", []))
     values |= {name: value for name, value in vars(options).items() if name in fields}

@@ -45,7 +45,7 @@ class Recipe:
     # the network
     scaling: str = _choice("unit", "pixels: 0 to 1, raw (0 to 255), or columns of length 1", "raw", "columns")
     filters: tuple = field(default=(), metadata={"help": "filters of the convolutions, as many as the recipe has"})
-    hidden: tuple = field(default=(128,), metadata={"help": "units of the dense layers before the last; may be none"})
+    hidden: tuple = field(default=(128,), metadata={"help": "units of the hidden dense layers; hidden= for none"})
     activation: str = _choice("relu", "activation function", "sigmoid", "tanh", "leaky_relu", "elu")
     dropout: float = _number(0.0, "dropout rate after each of those dense layers", 0, 0.95)
     conv_dropout: float = _number(0.0, "dropout rate after the convolutions", 0, 0.95)

@@ -25,16 +25,13 @@ KEY = ["machine", "what", "way"]
 COLUMNS = [*KEY, "median", "unit", "ratio", "values", "date", "commit"]
 ACCURACY = 0.9940
 
-PARTS = ("train", "read", "predict", "submission", "accuracy")
-SLOW = ("submission", "accuracy")  # up to an hour, on a processor or for each seed
-
 Row = dict[str, Any]
 
 
 def run_benchmark(
     input: Path | None, output: Path | None, parts: list[str], seeds: list[int], threads: int, quick: bool
 ) -> None:
-    """Measures some of PARTS, prints a table and writes benchmark.csv, where the rows of other measurements stay.
+    """Measures some `parts`, prints a table and writes benchmark.csv, where the rows of other measurements stay.
 
     The arguments are the options of scripts/benchmark.py. Raises UserError if there is no data, if the backend is not
     TensorFlow, or if benchmark.csv is damaged.

@@ -4,6 +4,7 @@ Images are uint8 (n, 28, 28), labels uint8 (n,). This module imports Keras and T
 Source of the published way: the tutorial 'Learn Computer Vision Fundamentals with the Famous MNIST Data'.
 """
 
+import importlib.util
 import math
 import tempfile
 import time
@@ -16,13 +17,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-try:
-    import torch
-    from torch import nn
-    from torch.nn import functional
-except ImportError:  # the program does not require it
-    torch = None
-
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import folds
 from digit_recognizer.data.digits import SIDE, Dataset
@@ -33,6 +27,13 @@ from digit_recognizer.training.batches import stream
 from digit_recognizer.training.fold import FoldTrainer
 from digit_recognizer.training.optimization import schedule_callbacks
 from digit_recognizer.training.predict import predict_with_tta
+
+if importlib.util.find_spec("torch") and not backend.find_accelerator():  # it is not required
+    import torch
+    from torch import nn
+    from torch.nn import functional
+else:
+    torch = None
 
 Ways = dict[str, Callable[[], Any]]  # what is timed, by name
 
@@ -50,7 +51,7 @@ def epochs(images: np.ndarray, labels: np.ndarray) -> Ways:
         shuffled = trainer.epochs(images, labels, member)
         options = {"shuffle": False, "steps_per_epoch": shuffled.chunks}
         ways[f"{recipe.name}, ours"] = partial(_fit, trainer.learner, stream(shuffled), **options)
-    return ways | ({TORCH: _torch_epoch(images, labels)} if _has_torch() else {})
+    return ways | ({TORCH: _torch_epoch(images, labels)} if torch else {})
 
 
 def _fit(model: keras.Model, batches: Any, **options: Any) -> float:
@@ -67,10 +68,10 @@ def predictors(images: np.ndarray) -> Ways:
     ways: Ways = {PUBLISHED: partial(_published_network().predict, _scale(images), verbose=0)}
     for recipe in (BN_CNN, FAST):
         ways[f"{recipe.name}, ours"] = partial(predict_with_tta, FoldTrainer(recipe, len(images)).network, images)
-    if _has_torch():
+    if torch:
         network, batches = _torch_network().eval(), torch.from_numpy(images).split(256)
-        predict = torch.inference_mode()(lambda pixels: network(pixels[:, None] / 255).softmax(dim=1))
-        ways[TORCH] = lambda: [_autocast(predict, pixels) for pixels in batches]
+        predict = torch.inference_mode()(lambda: [network(pixels[:, None] / 255).softmax(dim=1) for pixels in batches])
+        ways[TORCH] = partial(_autocast, predict)
     return ways
 
 
@@ -118,11 +119,6 @@ def _augmented_batches(images: np.ndarray, labels: np.ndarray) -> Any:
 
 def _scale(images: np.ndarray) -> np.ndarray:
     return (images[..., None] / 255).astype(np.float32)
-
-
-def _has_torch() -> bool:
-    """Returns whether PyTorch is compared: on a processor, if it is installed."""
-    return torch is not None and not backend.find_accelerator()
 
 
 def _autocast(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -147,7 +147,7 @@ def _number(cell: str) -> float:
 
 
 def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
-    """Returns the names of the id and label columns, and the ids; raises UserError if a name or an id is wrong."""
+    """Returns the names of the id and label columns, and the ids; raises UserError unless all of them differ."""
     table = open_table(file)
     columns = [column for column, name in enumerate(table.names) if name]
     if len(columns) != 2:
@@ -162,7 +162,7 @@ def read_sample_submission(file: DataFile) -> tuple[tuple[str, str], list[str]]:
 def read_pictures(
     file: DataFile, id_name: str, label_name: str, has_labels: bool
 ) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
-    """Returns pictures uint8 (n, 28, 28), labels uint8 (n,) or none, (0,), and ids, if any; raises UserError."""
+    """Returns pictures uint8 (n, 28, 28), labels uint8 (n,) or (0,), and ids or None; raises UserError."""
     table = open_table(file)
     columns = _sort_columns(table, id_name, label_name)
     if has_labels and not columns["label"]:

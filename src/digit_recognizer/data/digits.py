@@ -77,7 +77,11 @@ class Dataset:
 
 
 def load(input: Path | None, add: Path | None = None) -> Dataset:
-    """Returns the data of a folder or file, or the sample, with the pictures in `add`; raises UserError."""
+    """Returns the data in `input`, a folder or one of its files; None: the built-in sample.
+
+    Every member learns from the labelled pictures in the folder `add`, too. Raises UserError, naming file, row and
+    column.
+    """
     added = image_folder.read_added(add) if add else None
     if input is None:
         return replace(sample(), added=added)

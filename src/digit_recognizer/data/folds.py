@@ -55,7 +55,7 @@ def fingerprint(table: np.ndarray) -> str:
 
 
 def adopt(recipe: Recipe, table: np.ndarray, options: Collection[str]) -> Recipe:
-    """Returns the recipe with the shape of a split; raises UserError if `options`, the user's fields, differ."""
+    """Returns the recipe with the folds, repeats and holdout of `table`; raises UserError if `options` differ."""
     rows = np.flatnonzero(table[:, 0] >= 0)
     share, count = len(rows) / len(table), int(table.max()) + 1
     if abs(len(rows) - recipe.holdout * len(table)) < 1:  # the recipe has the share before rounding to whole rows

@@ -45,7 +45,7 @@ class LabelledPictures:
 
 
 def list_classes(folder: Path) -> list[PictureFile]:
-    """Returns the files in the folders 0 to 9 of a folder; raises UserError for anything else in it and empty ones."""
+    """Returns the files in the folders 0 to 9 of a folder; raises UserError for anything else in it."""
     files = []
     for path in _visible(folder):
         if not path.is_dir() or not CLASS_FOLDER.fullmatch(path.name):
@@ -76,7 +76,7 @@ def _text(path: Path) -> str:
 
 
 def read_added(folder: Path) -> LabelledPictures:
-    """Returns the digits in the folders 0 to 9 of a folder of --add, or of train in it; raises UserError."""
+    """Returns the digits in the folders 0 to 9 of `folder`, or of train in it; raises UserError as `list_classes`."""
     if not folder.is_dir():
         raise UserError(f"--add {folder} is no folder: name one that holds pictures in folders 0 to 9")
     files = list_classes(folder / "train" if (folder / "train").is_dir() else folder)

@@ -73,7 +73,7 @@ FORMATS = (
 def _role_of(name: str, ending: str = "") -> tuple[Format, str] | None:
     """Returns the format that has a file of this name, with `ending` appended, and its usual name; None if none has.
 
-    Small and capital letters, and the marks of a copy and of compression, do not count.
+    Case, and the marks of a copy and of compression, are ignored.
     """
     name = _COPY_MARK.sub("", name.lower())
     name = _EXTRA_ENDING.sub("", _EXTRA_ENDING.sub("", name)) + ending

@@ -31,7 +31,7 @@ def read_idx(file: DataFile) -> np.ndarray:
 
 
 def read_npz(file: DataFile) -> list[tuple[str, np.ndarray]]:
-    """Returns x_train, y_train, x_test and y_test of an npz file, each after its name; raises UserError if damaged."""
+    """Returns x_train, y_train, x_test and y_test, with their names; raises UserError for a missing one."""
     data, arrays = file.read(), []
     try:
         archive = np.load(io.BytesIO(data), allow_pickle=False)
@@ -53,7 +53,7 @@ def read_npz(file: DataFile) -> list[tuple[str, np.ndarray]]:
 
 
 def to_images(name: str, array: np.ndarray) -> np.ndarray:
-    """Returns pictures of 0 to 255, or of 0 to 1, flat or not, as uint8 (n, 28, 28); UserError begins with `name`."""
+    """Returns pictures of 0 to 255, or of 0 to 1, flat or not, as uint8 (n, 28, 28); else raises UserError."""
     shapes = ((SIDE, SIDE), (SIDE, SIDE, 1), (1, SIDE, SIDE), (PIXELS,))
     if array.size == 0 or array.shape[1:] not in shapes:
         raise UserError(f"{name} has the shape {array.shape}, not pictures of {SIDE} x {SIDE}")

@@ -38,7 +38,7 @@ class Format:
 
     name: str  # as keras.Model.export takes it
     packages: tuple[str, ...]  # which write and check it, besides Keras
-    usage: str  # the end of a line of code that predicts `images` with the file
+    usage: str  # code that predicts `images`, without its first "import" and its "probabilities ="
 
 
 FORMATS = {
@@ -188,7 +188,7 @@ def _write(network: "keras.Model", format: Format, file: Path, images: np.ndarra
 
 
 def _load(name: str, file: Path) -> Predict:
-    """Returns how a file of a format, named as keras.Model.export takes it, predicts."""
+    """Returns the function that predicts with `file`; `name` is its format, as keras.Model.export takes it."""
     if name == "keras":
         import keras
 

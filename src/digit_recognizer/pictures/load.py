@@ -26,7 +26,7 @@ WORK_SIDE = 1200  # pixels; larger pictures are scaled down to it
 
 @contextmanager
 def picture_warnings() -> Iterator[None]:
-    """Makes an error of Pillow's warning of a huge picture, and hides others; threads share it, so enter it first."""
+    """Makes an error of Pillow's warning of a huge picture, and hides others. Enter it before threads that read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -51,7 +51,8 @@ def read_picture(path: Path) -> tuple[np.ndarray, float]:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise UserError(f"{path} has more than {_MOST_PIXELS // 10**6} million pixels: save it smaller") from None
         except Image.UnidentifiedImageError:
-            start = path.read_bytes()[:12]
+            with path.open("rb") as file:
+                start = file.read(12)
             if start[4:8] == b"ftyp" and start[8:] in _HEIC and "HEIF" not in _formats():
                 advice = "pip install pillow-heif, or save it as JPEG"
                 raise UserError(f"{path} is a HEIC picture, which needs pillow-heif: {advice}") from None

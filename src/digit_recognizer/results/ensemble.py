@@ -63,7 +63,7 @@ class Ensemble:
 
 
 def average_members(run: Run, dataset: Dataset, may_be_empty: bool = False) -> Ensemble:
-    """Returns the finished members with equal weights; raises UserError if there is none, unless it `may_be_empty`."""
+    """Returns the finished members with equal weights; raises UserError for none, or a run of other data."""
     members = open_plan(run, dataset).members
     finished = [member for member in members if member.is_finished]
     if not finished and not may_be_empty:
@@ -192,7 +192,7 @@ def read_ensemble(run: Run) -> tuple[dict[Path, float], list[str]]:
 
 
 def trained_models(run: Run) -> dict[Path, float]:
-    """Returns the networks of the ensemble, else of all finished members, with weights; raises UserError for none."""
+    """Returns the paths of the networks and their weights, whose sum is 1; raises UserError if one is missing."""
     run.require_settings()
     finished = [path.parent for path in sorted(run.folder.glob("fold_*/metrics.json"))]
     weights = read_ensemble(run)[0] or {folder: 1 / len(finished) for folder in finished}

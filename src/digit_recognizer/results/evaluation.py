@@ -22,7 +22,7 @@ _RIGHT_ON_NEARLY_ALL = 0.995  # accuracy from which on confident errors are more
 
 
 def evaluate(ensemble: Ensemble) -> dict[str, Any]:
-    """Returns the contents of cv_report.json, without members only some; raises UserError if a file is damaged."""
+    """Returns the contents of cv_report.json; without a finished member, only its first entries."""
     run, dataset, settings = ensemble.run, ensemble.dataset, ensemble.run.require_settings()
     missing = [relpath(member.folder, run.folder) for member in ensemble.others]
     if is_blend(settings):

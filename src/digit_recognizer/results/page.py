@@ -31,7 +31,7 @@ _TITLES = {"competition": "Digit Recognizer", "mnist": "MNIST", "sample": "Built
 
 
 def write_page(ensemble: Ensemble, report: dict[str, Any], refresh: int | None = None) -> None:
-    """Writes a run's page of cv_report.json, which a browser reads again after `refresh` seconds, if given."""
+    """Writes the page of a run; `report` is cv_report.json. A browser reloads it every `refresh` seconds."""
     run, settings, histories = ensemble.run, ensemble.run.require_settings(), ensemble.histories()
     best_epochs = {line["member"]: line["best_epoch"] for line in report.get("folds", [])}
     values = {
@@ -93,7 +93,7 @@ def _write(home: Run, template: str, values: dict[str, Any], texts: dict[str, st
 
 
 def render(template: str, script: str = "page.js", connect: str = "'none'", **values: Any) -> str:
-    """Returns a template's page, with escaped `values`; its `script` is a file that may `connect` to these sources."""
+    """Returns the page that `template` makes of `values`, which it escapes; `script` may `connect` to these sources."""
     parts = {"policy": content_policy(script, connect), "style": Markup(_style()), "script": Markup(_source(script))}
     return _environment().get_template(template).render(values | parts)
 

@@ -77,7 +77,7 @@ class Run:
         return settings is not None and not is_blend(settings)
 
     def child_runs(self) -> list["Run"]:
-        """Returns the runs below this folder that have a finished member: several recipes are trained there."""
+        """Returns the runs directly below this folder that have a finished member; none in the run of one recipe."""
         if self.holds_one_recipe():
             return []
         folders = {path.parents[1] for path in self.folder.glob("*/fold_*/metrics.json")}
@@ -164,7 +164,7 @@ def find_run(folder: Path) -> Run:
 
 
 def find_trained_run(output: Path | None) -> Run:
-    """Returns the run in `output`, by default the last or the sample's; raises UserError for none or several."""
+    """Returns the run in `output`, by default that of output/run, else the sample's; raises UserError for no run."""
     run = Run(output or paths.output_folder(None))
     if output is None and run.settings() is None:
         sample = Run(paths.output_folder(None, "sample"))

@@ -128,10 +128,9 @@ def make_plan(
 ) -> Plan:
     """Returns what to train in `run`, whose lock has to be held; writes nothing.
 
-    The recipe's `name`, or None, and its fields, `options`, were asked for; what was not comes from the recipe.json and
-    folds.csv of the run, else from those of `earlier`, a run to continue from. With `overwrite`, `run` counts as empty.
-    The folds are `split`, as `folds.split` returns them, or None: the run's. Raises UserError if the options are
-    impossible, or if the directory holds another run.
+    `name` and `options` are the recipe and the fields that were asked for. The rest comes from the recipe.json and
+    folds.csv of `run`, unless it is to `overwrite`, else of `earlier`, a run to continue from. `split` are folds to
+    train on, None: the run's. Raises UserError if the options are impossible, or if the directory holds another run.
     """
     sources = ([] if overwrite else [run]) + ([earlier] if earlier else [])
     recorded = {source: source.settings() for source in sources}
@@ -195,7 +194,7 @@ def write_folds(run: Run, split: np.ndarray, dataset: Dataset) -> None:
 
 
 def split_rows(run: Run, dataset: Dataset, options: dict[str, Any]) -> None:
-    """Writes folds.csv with these fields of the recipe; raises UserError if the run has begun with others."""
+    """Writes folds.csv for these fields; raises UserError if the run has begun with another split or other data."""
     with run.lock():
         settings = run.settings()
         split = folds.split(dataset.train_labels, make_recipe(settings, None, options, dataset))

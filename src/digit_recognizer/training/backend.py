@@ -141,7 +141,7 @@ def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
 
     On an accelerator that is the whole epoch. On a processor TensorFlow's own convolutions are faster than XLA's, but a
     step of dense layers takes less time than Python needs to start it. XLA has no code for a processor's bfloat16
-    instructions. JAX always compiles by XLA. `images` counts those of all epochs.
+    instructions. JAX always compiles by XLA. `dtype` is that of the computation, `images` counts those of all epochs.
     """
     if find_accelerator():
         return "epoch"

@@ -137,7 +137,7 @@ class OutOfTimeError(Exception):
 class TimeBudget(keras.callbacks.Callback):
     """Stops the training before an epoch that would not end in time, judged by the longest epoch so far.
 
-    A member's last epoch is followed by its predictions, which take about as long as an epoch until they are measured.
+    A member's last epoch is followed by its predictions, which count as an epoch until they have been measured.
     """
 
     _MARGIN = 1.5  # multiple of the measured time: a busy machine

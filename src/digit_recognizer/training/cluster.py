@@ -109,12 +109,13 @@ class RayExecutor:
         elif share < 1:  # other members are on the same GPU
             environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
             environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * share:.3f}"
-        # exceptions are retried, too: of memory on the device, another worker may have more
-        self.task_options = {"max_retries": RETRIES, "retry_exceptions": True, "runtime_env": {"env_vars": environment}}
-        self.task_options |= {"num_cpus": self.threads, "num_gpus": share}
+        # an exception is retried too: another worker may have more memory on its device; a process frees its GPU's
+        # memory at its end only
+        self.task_options = {"max_retries": RETRIES, "retry_exceptions": True, "max_calls": int(share > 0)}
+        self.task_options |= {"num_cpus": self.threads, "num_gpus": share, "runtime_env": {"env_vars": environment}}
 
     def facts(self, precision: str) -> dict[str, Any]:
-        """Returns what recipe.json records of the first worker; raises UserError, or TimeoutError if it is late."""
+        """Returns what recipe.json records of the first worker; raises UserError, or TimeoutError for none in time."""
         import ray
 
         task = ray.remote(**self.task_options)(start_worker)
@@ -145,7 +146,7 @@ class RayExecutor:
         dtype = self._compute_dtype if plan.recipe.precision == "auto" else plan.recipe.precision
         keeper = start_keeper(plan.run.folder, self.deadline)
         same = replace(plan.recipe, precision=dtype), plan.identity, self.threads, self.tensorboard
-        task = ray.remote(**self.task_options)(train_member)  # a process that has used a GPU ends with its task
+        task = ray.remote(**self.task_options)(train_member)
         progress, waiting = Progress(plan.recipe, members, self.at_once, plan.finished), list(members)
         running: dict[Any, Member] = {}
         in_time, failures = True, []

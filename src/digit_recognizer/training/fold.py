@@ -42,8 +42,8 @@ class FoldTrainer:
     ):
         """Builds the networks for members with this number of training rows, and clears Keras' session.
 
-        None is the quickest way on this device: the part of the training that XLA compiles, the rows of a batch in
-        prediction.
+        `xla_scope` is the part of the training that XLA compiles, `prediction_batch` the rows of a batch in prediction;
+        None: the quickest on this device.
         """
         keras.utils.clear_session()  # layers have the same names in every process
         self.recipe, self.rows = recipe, batches.rows_of_epoch(recipe, train_rows)

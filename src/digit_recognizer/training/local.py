@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError
@@ -57,8 +57,9 @@ class FallbackTrainer:
 
     def __init__(self, recipe: Recipe, recorded: dict[str, Any] | None, record: Callable[[dict[str, Any]], None]):
         """Takes the entry `fallback` of recipe.json, which counts on the same device; `record` writes a new one."""
-        is_of_device = (recorded or {}).get("device") == backend.device_name()
-        self._execution = Execution(**recorded) if recorded and is_of_device else None
+        device, batches = backend.device_name(), [_SMALLEST_BATCH << power for power in range(4)]
+        known = (Execution(device, scope, batch) for batch in batches for scope in get_args(backend.XlaScope))
+        self._execution = next((execution for execution in known if asdict(execution) == recorded), None)
         self.recipe, self._record = recipe, record
         self._trainer: FoldTrainer | None = None
 
@@ -95,7 +96,7 @@ class LocalExecutor:
     """Trains members one after the other in this process. `RayExecutor` has the same methods."""
 
     def __init__(self, dataset: Dataset, threads: int, deadline: float, tensorboard: bool):
-        """Takes the threads of the started backend and when the last epoch has to end, in time.monotonic's seconds."""
+        """Takes the threads of the started backend; no epoch begins that would not end by the deadline."""
         self.threads, self.dataset, self.tensorboard = threads, dataset, tensorboard
         self.budget = TimeBudget(deadline)
 

@@ -133,8 +133,8 @@ def orthogonalize(matrix):
     """Returns the float matrix (rows, columns) with its singular values brought to between 0.7 and 1.2.
 
     Five rounds of a Newton-Schulz iteration with Jordan's polynomial, which rises as fast as can be from 0; very small
-    singular values stay below. The rounds go over polynomials of the square, which has few columns, and commute: the
-    matrix itself is multiplied twice instead of ten times.
+    singular values stay below. Each round multiplies by a polynomial of the square, and these commute: their product,
+    of few columns, is computed first.
     """
     rows, columns = matrix.shape
     if rows < columns:  # the square is smaller the other way round

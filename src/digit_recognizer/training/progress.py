@@ -33,7 +33,7 @@ class Progress:
     """Shows the training of a run's members, one after the other or several at once."""
 
     def __init__(self, recipe: Recipe, members: Sequence[Member], at_once: int = 1, finished: int = 0):
-        """Shows where the training of `members` continues; others are `finished`; `at_once` train at the same time."""
+        """Shows where `members` continue, `at_once` of them at a time; `finished` others were finished before."""
         self.recipe, self.members = recipe, members
         self.at_once = max(1, min(at_once, len(members)))
         self.on_terminal = paths.on_terminal()
@@ -81,7 +81,7 @@ class Progress:
             print_line(f"{what}: the training ends at about {end:{form}}" + advice * (left > _LONG))
 
     def _seconds_left(self) -> float:
-        """Returns the expected seconds to come; predictions take as long as an epoch until they are measured."""
+        """Returns the expected seconds to come; predictions count as an epoch until they have been measured."""
         epoch = self._seconds / self._epochs
         prediction = sum(self._predictions) / len(self._predictions) if self._predictions else epoch
         members = len(self.members) - len(self._predictions)

@@ -38,7 +38,7 @@ class Keeper:
         self.started: set[str] = set()  # names of members
 
     def start(self, name: str) -> tuple[dict[str, bytes], float, Any]:
-        """Returns the files to continue from, also metrics.json, the seconds left, and the run's fallback."""
+        """Returns the member's saved files by name, also metrics.json, the seconds left, and the run's fallback."""
         self.started.add(name)
         files = [self.folder / name / file for file in ("state.npz", "history.csv", _METRICS)]
         contents = {path.name: path.read_bytes() for path in files if path.exists()}
@@ -89,7 +89,7 @@ class _Sender:
         ray.get(self.keeper.save.remote((self.name, row, text), files))
 
 
-_trainer: Any = None  # of this worker process: the next member is not traced and compiled again
+_trainer: Any = None  # of this worker process: on a processor the next member uses its compiled network
 
 
 def train_member(

@@ -172,9 +172,10 @@ def _begin(plan: Plan, facts: dict[str, Any], dataset: Dataset, is_shared: bool)
     Prints what the user may not expect. `is_shared`: several recipes have the same folds.
     """
     run, recipe, recorded = plan.run, plan.recipe, plan.recorded or {}
-    if not recorded and not is_shared and run.folds_csv.exists():
-        values = ", ".join(f"{name}={getattr(recipe, name)}" for name in folds.FIELDS[:-1])
-        print(f"{run.folds_csv} is used as it is: {values}", flush=True)
+    usual, shape = named_recipes.named(recipe.name), folds.FIELDS[:-1]  # not the seed
+    differing = [f"{name}={getattr(recipe, name)}" for name in shape if getattr(recipe, name) != getattr(usual, name)]
+    if differing and not recorded and not is_shared and run.folds_csv.exists():
+        print(f"{run.folds_csv} is used as it is: {', '.join(differing)}", flush=True)
     if not run.recipe_json.exists():
         fitted = fit_to_rows(named_recipes.named(recipe.name), dataset)
         values = ", ".join(f"{name}={value}" for name, value in fitted.items() if getattr(recipe, name) == value)
