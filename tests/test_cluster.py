@@ -186,7 +186,7 @@ def test_two_gpus_are_shared_out(dataset, monkeypatch):
     ):
         options = ClusterOptions(workers=workers, gpus_per_fold=share)
         with RayExecutor(options, dataset, 1, workers, float("inf"), False) as executor:
-            task = ray.remote(seen).options(**executor.task_options)
+            task = ray.remote(**executor.task_options)(seen)
             assert sorted(ray.get([task.remote() for _ in range(workers)])) == expected
 
 
