@@ -41,6 +41,7 @@ def accuracy_with_large_batches(model, images, labels):
         ("fast", 300, 16, 2, "float32"),
         ("fast", 1300, 512, 4, "float32"),
         ("fast", 2600, 2048, 10, "bfloat16"),
+        ("fast", 10_000, 1024, 2, "float32"),
         ("fast", 1300, 128, 3, "bfloat16"),
         ("bn_cnn", 300, 32, 10, "float32"),
         ("bn_cnn", 1300, 1024, 3, "bfloat16"),
@@ -59,6 +60,19 @@ def test_a_network_predicts_what_it_has_learned(name, rows, batch_size, epochs, 
     model.load_weights(tmp_path / "model.keras")
     accuracy = (model.predict(images, verbose=0).argmax(axis=1) == labels).mean()
     assert accuracy >= accuracy_with_large_batches(model, images, labels) - 0.02
+
+
+def test_3000_rows_and_6_epochs_reach_an_accuracy_of_097(tmp_path):
+    """The sample's digits and a copy of each, moved by a pixel, in the same fold."""
+    sample, moved = digits.sample(), np.roll(digits.sample().train_images, 1, axis=1)
+    chosen = np.arange(3000) % 2600 % 1300
+    images = np.where((np.arange(3000) < 1300)[:, None, None], sample.train_images[chosen], moved[chosen])
+    few = {"test_images": sample.test_images[:9], "ids": sample.ids[:9]}
+    dataset = dataclasses.replace(sample, train_images=images, train_labels=sample.train_labels[chosen], **few)
+    recipe = change(named("fast"), {"filters": (24, 48, 48, 96, 96), "folds": 3, "epochs": 6})
+    members = make_members((chosen % 3).astype(np.int8)[:, None], tmp_path)
+    errors = sum(train_member(recipe, dataset, member, member.folder)["errors"] for member in members)
+    assert errors < 0.03 * 3000
 
 
 def test_the_statistics_are_those_of_the_pictures():
