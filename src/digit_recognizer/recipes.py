@@ -75,7 +75,7 @@ class Recipe:
     tta_views: int = _number(0, "mean over this many views, distorted half as much as in training", 0, 256)
 
     # the learning rate over the epochs
-    schedule: str = _choice("constant", "learning rate; plateau: by val_accuracy", "exponential", "plateau", "one_cycle")
+    schedule: str = _choice("constant", "learning rate; plateau: by accuracy", "exponential", "plateau", "one_cycle")
     decay: float = _number(0.9, "exponential: factor after each epoch", 0.001, 1)
     warmup: float = _number(0.3, "one_cycle: part of all steps in which the rate rises", 0.001, 0.9)
     plateau_patience: int = _number(3, "plateau: epochs without a val_accuracy better by 0.0001 before it falls", 1)
