@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
         metavar="TIME",
         type=cli.duration,
         default=float("inf"),
-        help="begin no epoch that would not end in this time, such as 11h or 90m, by the longest one before it",
+        help="stop before an epoch that, judged by the longest so far, would end after this time, such as 11h or 90m",
     )
     add("--resume-from", metavar="DIR", type=Path, help="go on from an earlier output, which stays as it is")
     add("--tensorboard", action="store_true", help="log each epoch for TensorBoard too, in --output/tensorboard")

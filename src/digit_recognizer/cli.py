@@ -43,7 +43,7 @@ def same_command() -> str:
 
 
 def main(command: Callable[[], None], kept: str = "nothing is half written") -> NoReturn:
-    """Runs a script's `command` and exits with 0, with 2 after a UserError or an OSError, or with 130 after Ctrl-C.
+    """Runs a script's `command`; exits with 0, 2 (UserError, OSError, missing package) or 130 (Ctrl-C, closed pipe).
 
     An error is one line on stderr. `kept` tells what remains after Ctrl-C. Any other exception is a defect and keeps
     its traceback.
@@ -107,7 +107,7 @@ def add_recipe_options(parser: Parser, *names: str) -> None:
 
 
 def recipe_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the fields that the options set, which go before --set; raises UserError for impossible values."""
+    """Returns the recipe fields of the options, which override --set; raises UserError for impossible values."""
     fields = settable_fields()
     values = dict(parse_setting(setting) for setting in getattr(options, "set", []))
     values |= {name: value for name, value in vars(options).items() if name in fields}

@@ -131,7 +131,7 @@ def write_figure(path: Path, figure: Any, dpi: int = 110) -> None:
 
 @contextmanager
 def reading(path: Path, advice: str) -> Iterator[None]:
-    """Turns every error of a block that reads and checks `path` into a UserError that ends with the `advice`.
+    """Turns errors of a block that reads and checks `path` into UserErrors with `advice`; a UserError passes unchanged.
 
     The program writes its own files whole, so an error means that somebody changed or removed the file. A damaged
     file can raise nearly any exception.

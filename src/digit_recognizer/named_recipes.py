@@ -32,7 +32,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in [
         FAST,
-        replace(FAST, name="best", epochs=16, repeats=2),  # two networks that never saw it predict each row
+        replace(FAST, name="best", epochs=16, repeats=2),  # each row is predicted by two networks that never saw it
         Recipe(
             name="softmax_mlp",
             network="mlp",

@@ -83,7 +83,7 @@ class Recipe:
     min_learning_rate: float = _number(1e-5, "plateau: lowest learning rate", 0)
 
     # early stopping
-    stopping_rule: str = _choice("patience", "stop after stopping_patience epochs, or at the first fall", "fall")
+    stopping_rule: str = _choice("patience", "stop by stopping_patience, or at the first worse value", "fall")
     stopping_monitor: str = _choice("val_loss", "value that early stopping watches", "val_accuracy", "loss", "accuracy")
     stopping_patience: int = _number(0, "epochs without a better value before training stops; 0: never", 0)
 

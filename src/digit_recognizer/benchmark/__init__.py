@@ -20,7 +20,7 @@ from digit_recognizer.data.digits import SIDE, Dataset
 from digit_recognizer.files import UserError
 from digit_recognizer.training import backend
 
-# The columns of benchmark.csv. `median` is that of `values`; `ratio` says how many times as fast as the usual way.
+# Columns of benchmark.csv. `values`: each round's, or accuracies beside a time; `ratio`: times as fast as usual.
 KEY = ["machine", "what", "way"]
 COLUMNS = [*KEY, "median", "unit", "ratio", "values", "date", "commit"]
 ACCURACY = 0.9940

@@ -43,7 +43,7 @@ BN_CNN, FAST = named_recipes.named("bn_cnn"), named_recipes.named("fast")
 
 
 def epochs(images: np.ndarray, labels: np.ndarray) -> Ways:
-    """Returns functions that train for an epoch, without validation, and return its seconds."""
+    """Returns functions that train for an epoch, without validation; those on Keras return the seconds of its steps."""
     ways: Ways = {PUBLISHED: partial(_fit, _published_network(), _augmented_batches(_scale(images), labels))}
     member = Member(0, 0, 0, np.arange(len(images)), np.arange(0), Path())
     for recipe in (BN_CNN, FAST):

@@ -35,7 +35,7 @@ class Table:
     first_line: int  # number of the first row's line in the file
 
     def check_rows(self) -> None:
-        """Raises UserError without rows, or for the first with too many or too few cells: pandas drops or adds some."""
+        """Raises UserError if there is no row, or for the first that is blank or has too many or too few cells."""
         if not self.body:
             raise UserError(f"{self.file} has a header and no rows: download it again")
         separator, columns = self.separator.encode(), len(self.names)

@@ -16,7 +16,7 @@ FIELDS = ("folds", "repeats", "holdout", "holdout_rows", "seed")  # of a recipe,
 
 
 def split(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Returns the fold in which each row is validated: int8 (rows, repeats), -1 for never (holdout).
+    """Returns the fold in which each row is validated: int8 (rows, repeats), -1 for rows that are only trained on.
 
     `labels` are uint8 (rows,). Each fold holds each class in about the proportion that all rows have (scikit-learn's
     stratified splitters); a holdout of the first rows is not stratified. Prints which classes have no row. Raises

@@ -1,1 +1,1 @@
-"""A trained ensemble at work: on pictures of a person, as a page, as a file for elsewhere."""
+"""A trained ensemble at work: it reads users' pictures, serves a page to draw on, and is exported as one network."""

@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, self.server.read(pixels), "html")
 
     def _refusal(self, length: int | None) -> tuple[HTTPStatus, str] | None:
-        """Returns why a POST with a body of that length, None if it is unknown, is not read; None if it is."""
+        """Returns the answer that refuses a POST, or None; `length` is that of its body, None if unknown."""
         origin = f"http://{self.headers.get('Host')}"
         if not self._is_host_allowed() or self.headers.get("Origin") != origin:
             return HTTPStatus.FORBIDDEN, "only the page itself may ask"
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_host_allowed(self) -> bool:
         """Returns whether the page is addressed as this machine: a stranger's name may lead here, too."""
-        return self.headers.get("Host", "").rpartition(":")[0] in _NAMES
+        return self.headers.get("Host", "").partition(":")[0] in _NAMES
 
     def _answer(self, status: HTTPStatus, text: str, kind: str = "plain") -> None:
         body = text.encode()

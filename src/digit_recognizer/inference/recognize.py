@@ -125,7 +125,7 @@ def _look(files: list[Path]) -> list[PictureResult]:
             continue
         digits, notes = find_digits(pixels)
         # the pixels of thousands of photos would fill the memory
-        shown = pixels if len(results) < MOST_PICTURES else None
+        shown = pixels if sum(result.pixels is not None for result in results) < MOST_PICTURES else None
         results.append(PictureResult(path, shown, scale, digits, notes=notes))
     if all(result.error for result in results):
         others = f" (nor can the other {len(files) - 1} pictures)" if len(files) > 1 else ""

@@ -84,7 +84,7 @@ def connect() -> Any:
 
         kaggle.api.authenticate()
     for line in dict.fromkeys(output.getvalue().splitlines()):  # such as: other users can read kaggle.json
-        print(quoted(line), flush=True)
+        print(redacted(line), flush=True)
     return kaggle.api
 
 
@@ -103,7 +103,7 @@ def _secrets() -> list[str]:
     return [secret for secret in secrets if isinstance(secret, str) and len(secret) > 3]
 
 
-def quoted(text: str | None) -> str:
+def redacted(text: str | None) -> str:
     """Returns a text as one line without credentials, signatures of addresses and passwords of proxies."""
     text = " ".join((text or "").split())
     for secret in _secrets():
@@ -146,7 +146,7 @@ def kaggle_request(name: str) -> Iterator[io.StringIO]:
 def _explain_answer(response: Any, name: str) -> str:
     status, message = response.status_code, ""
     with suppress(ValueError, KeyError, TypeError, AttributeError):  # not the JSON of Kaggle's errors
-        message = quoted(response.json()["message"])
+        message = redacted(response.json()["message"])
     sentence = "Kaggle refuses the request ({status})" if status < 500 else "Kaggle answers {status}: try again later"
     sentence = _ANSWERS.get(status, sentence)
     if status in (400, 403) and "/" not in name and re.search(r"allowance|limit|daily|per day", message, re.IGNORECASE):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from digit_recognizer.files import ROOT, UserError, write_json
-from digit_recognizer.kaggle.client import connect, kaggle_request, poll, quoted
+from digit_recognizer.kaggle.client import connect, kaggle_request, poll, redacted
 
 # Kaggle's names of its machines (kaggle-cli, docs/kernels.md)
 ACCELERATORS = {"none": "", "t4x2": "NvidiaTeslaT4", "tpu": "TpuV5E8"}
@@ -111,7 +111,7 @@ def push(folder: Path, name: str) -> None:
     with kaggle_request(name):
         answer = api.kernels_push(str(folder))
     if answer.error:
-        raise UserError(f"Kaggle does not take the kernel {name}: {quoted(answer.error)}")
+        raise UserError(f"Kaggle does not take the kernel {name}: {redacted(answer.error)}")
     if refused := [*answer.invalid_competition_sources, *answer.invalid_kernel_sources]:
         raise UserError(f"{name} is pushed without {', '.join(refused)}: accept the rules, or correct the name")
     print(f"{name} is pushed: {_PAGE}{name}; {_FETCH}", flush=True)
@@ -139,7 +139,7 @@ def wait_and_fetch(folder: Path, name: str) -> None:
             return
     except UserError as error:
         raise UserError(f"{error}; {_FETCH}") from None
-    status, message = answer.status.name.lower(), quoted(answer.failure_message)
+    status, message = answer.status.name.lower(), redacted(answer.failure_message)
     raise UserError(f"{name} ended: {status} {message}; its log is at {_PAGE}{name}")
 
 

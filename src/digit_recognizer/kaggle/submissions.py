@@ -15,7 +15,7 @@ from typing import Any
 from digit_recognizer.data import digits, paths
 from digit_recognizer.data.digits import Dataset
 from digit_recognizer.files import UserError, read_json, reading, write_json
-from digit_recognizer.kaggle.client import NotDoneError, connect, kaggle_request, poll, quoted
+from digit_recognizer.kaggle.client import NotDoneError, connect, kaggle_request, poll, redacted
 from digit_recognizer.results.ensemble import read_ensemble
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.runs.member import covered_rows, load_oof
@@ -145,7 +145,7 @@ def _send(run: Run, submission: Submission, yes: bool) -> None:
         with kaggle_request(competition):
             answer = api.competition_submit(str(run.submission), submission.message, competition, quiet=True)
         if not answer.ref and not answer.message.lower().startswith("success"):  # the client does not raise
-            raise NotDoneError(f"nothing is submitted ({quoted(answer.message)}): run the same command again")
+            raise NotDoneError(f"nothing is submitted ({redacted(answer.message)}): run the same command again")
     except NotDoneError:
         write_submissions(run, earlier)
         raise
@@ -180,7 +180,7 @@ def _updated(submission: Submission, listed: dict[str, list[Any]]) -> Submission
         if item.ref == submission.ref if submission.ref else item.description.endswith(submission.key):
             status = item.status.name.lower()
             score = float(item.public_score) if item.public_score and status == "complete" else None
-            error = (quoted(item.error_description) or "no reason given") if status == "error" else None
+            error = (redacted(item.error_description) or "no reason given") if status == "error" else None
             return replace(submission, ref=item.ref or None, status=status, public_score=score, error=error)
     return submission
 

@@ -1,1 +1,1 @@
-"""A person's own pictures of digits: the digits found in them, and what the ensemble reads."""
+"""Pictures of digits: reading a file, finding its digits, and normalizing each to MNIST's form."""

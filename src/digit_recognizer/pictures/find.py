@@ -141,7 +141,7 @@ def _stands_out(region: Any, darkness: np.ndarray, step: float) -> bool:
 
 
 def join_pieces(pieces: list[Any]) -> list[np.ndarray]:
-    """Returns the pixels, int (n, 2), of each digit; a gap in a stroke makes several regions of ink of one."""
+    """Joins regions of ink that gaps in a stroke separate; returns the pixels of each digit, int (n, 2)."""
     if not pieces:
         return []
     top, left, bottom, right = np.array([piece.bbox for piece in pieces]).T

@@ -41,7 +41,7 @@ class Axis:
     integer: bool = False  # whether ticks are at whole numbers only
 
     def __call__(self, value: float) -> float:
-        """Returns the position of a value; that of a value beyond the axis lies beyond the chart's area."""
+        """Returns the position of a value, extrapolated beyond the axis; on a log axis, `low` replaces lower values."""
         scale = math.log if self.log else float
         low, high = scale(self.low), scale(self.high)
         share = (scale(max(value, self.low) if self.log else value) - low) / (high - low)

@@ -63,7 +63,7 @@ class Ensemble:
 
 
 def average_members(run: Run, dataset: Dataset, may_be_empty: bool = False) -> Ensemble:
-    """Returns the finished members with equal weights; raises UserError for none, or a run of other data."""
+    """Returns the finished members with equal weights; raises UserError for none (see `may_be_empty`) or other data."""
     members = open_plan(run, dataset).members
     finished = [member for member in members if member.is_finished]
     if not finished and not may_be_empty:

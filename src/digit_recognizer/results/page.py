@@ -162,7 +162,7 @@ def _number(value: float | None, digits: int = 0, sign: bool = False) -> str:
 
 
 def _fields(settings: dict[str, Any]) -> dict[bool, list[tuple[str, str, str]]]:
-    """Returns name, value and meaning of the recipe's fields that have an effect, by whether the recipe sets them."""
+    """Returns name, value and meaning of a recipe's fields, without other schedules', by whether it sets them."""
     fields: dict[bool, list[tuple[str, str, str]]] = {True: [], False: []}
     known = {name: field for name, field in settable_fields().items() if name in settings}  # a blend has none
     of_convolutions = {"filters", "conv_dropout", "batchnorm_momentum", "batchnorm_statistics"}

@@ -64,7 +64,7 @@ class Run:
         return settings
 
     def fallback(self) -> Any:
-        """Returns the entry `fallback` of recipe.json: how an accelerator trains on which the quickest way failed."""
+        """Returns the entry `fallback` of recipe.json: how to train on an accelerator where the quickest way failed."""
         return (self.settings() or {}).get("fallback")
 
     def record_fallback(self, fallback: dict[str, Any]) -> None:
@@ -112,8 +112,8 @@ class Run:
     def take_over(self, earlier: "Run") -> None:
         """Copies from `earlier`, which may be read-only, the members that have more epochs there than here.
 
-        A finished member is copied whole and replaces one that is in progress here. Its metrics.json, which makes it
-        finished, is copied last. The record of submissions is copied too, if there is none here.
+        A finished member is copied whole, metrics.json last, and replaces an unfinished one. recipe.json, folds.csv and
+        submissions.json are copied if they are missing here.
         """
         for name in ("recipe.json", "folds.csv", "submissions.json"):
             _copy(earlier.folder / name, self.folder / name)

@@ -19,12 +19,12 @@ from digit_recognizer.runs.member import Member, state_facts
 # What the built-in sample cuts a recipe down to, for a training of a minute on two cores.
 SAMPLE_CUTS = {"folds": 3, "epochs": 8, "batch_size": 32}
 
-# What pictures in folders, which may be few, make of a recipe: small batches, and epochs until that many were seen.
+# For few pictures in folders: small batches, and enough epochs to show the network that many pictures.
 _FEW, _BATCH_SIZE, _SEEN = 5000, 32, 10_000  # rows
 
 # Fields of a recipe in which two runs may differ and still be the same run. Another precision rounds otherwise, and
 # another machine may have to continue with it.
-_DESCRIPTION = ("citation", "reported_accuracy", "precision")
+_NOT_IDENTIFYING = ("citation", "reported_accuracy", "precision")
 
 _ADDED = "added pictures"  # in recipe.json: the SHA-256 of them
 _ANOTHER_OUTPUT = "take another --output"
@@ -60,7 +60,7 @@ def identity(settings: dict[str, Any]) -> str:
 
 def _identifying(settings: dict[str, Any]) -> dict[str, Any]:
     """The entries of recipe.json that tell runs apart; the name is first, because it explains the others."""
-    names = [name for name in recipes.Recipe.__dataclass_fields__ if name not in _DESCRIPTION]
+    names = [name for name in recipes.Recipe.__dataclass_fields__ if name not in _NOT_IDENTIFYING]
     return {name: settings.get(name) for name in (*names, "data", "fingerprint", _ADDED, "split")}
 
 
@@ -90,7 +90,7 @@ def refuse_other_members(run: Run, own: str, advice: str = _ANOTHER_OUTPUT) -> N
 
 
 def fit_to_rows(recipe: recipes.Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Returns the fields of a recipe, with other values, that the built-in sample and few pictures in folders need."""
+    """Returns the fields to change in a recipe for the built-in sample or for few pictures in folders."""
     fields, rows = {}, len(dataset.train_labels)
     if dataset.is_sample:
         fields = {name: min(getattr(recipe, name), most) for name, most in SAMPLE_CUTS.items()}

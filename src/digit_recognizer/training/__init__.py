@@ -1,1 +1,1 @@
-"""All that needs Keras: networks, their training, and the members of a run."""
+"""Training with Keras: networks, the training of a run's members, on this machine or on Ray, and prediction."""

@@ -35,9 +35,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
 def choose() -> str:
-    """Returns the backend that KERAS_BACKEND names, else TensorFlow or JAX, whichever is installed.
+    """Returns the backend that KERAS_BACKEND names; by default TensorFlow if it is installed, else JAX.
 
-    If JAX's libtpu is installed, as in a Kaggle session with a TPU, it is JAX: TensorFlow is built for the CPU there.
+    If JAX's libtpu is installed, as in a Kaggle session with a TPU, the default is JAX: TensorFlow has no TPU there.
     Raises UserError if KERAS_BACKEND names another one, or one that is not installed.
     """
     named = os.environ.get("KERAS_BACKEND")
@@ -100,7 +100,7 @@ def start(threads: int) -> None:
 
 @contextmanager
 def native_messages_dropped() -> Iterator[None]:
-    """Drops what native code writes to stderr, unless the block fails without a line for the user.
+    """Drops what native code writes to stderr, but prints it if the block fails with a traceback.
 
     TensorFlow reports missing GPUs as errors before it applies its log level.
     """
@@ -139,9 +139,9 @@ def compute_dtype(precision: str) -> str:
 def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
     """Returns which part of a training XLA compiles. Needs `start`.
 
-    On an accelerator that is the whole epoch. On a processor TensorFlow's own convolutions are faster than XLA's, but a
-    step of dense layers takes less time than Python needs to start it. XLA has no code for a processor's bfloat16
-    instructions. JAX always compiles by XLA. `dtype` is that of the computation, `images` counts those of all epochs.
+    On an accelerator: an epoch. On a processor, JAX: a step if there are convolutions, else an epoch; TensorFlow, whose
+    convolutions are faster than XLA's: an epoch of dense layers alone, in float32, if there are _WORTH_COMPILING images
+    or more (not on macOS), else none. `dtype` is that of the computation; `images` counts those of all epochs.
     """
     if find_accelerator():
         return "epoch"

@@ -40,7 +40,7 @@ def seed_layers(model: keras.Model, random: np.random.Generator) -> None:
 
 
 class Reseed(keras.callbacks.Callback):
-    """Begins each epoch with seeds of augmentation and dropout that a new process knows: of seed, member and epoch."""
+    """Reseeds augmentation and dropout before each epoch, from the recipe's seed, the member and the epoch."""
 
     def __init__(self, recipe: Recipe, member: Member):
         super().__init__()

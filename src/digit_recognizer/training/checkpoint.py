@@ -38,11 +38,10 @@ class Checkpoint(keras.callbacks.Callback):
         validated: ValidationWeights,
         on_epoch: Callable[[Row], None] = lambda row: None,
     ):
-        """Saves nothing yet.
+        """`path` is state.npz, `identity` that of the run. `rule` is a recipe's `kept_epoch`: whose weights to keep.
 
-        `path` is state.npz, `identity` that of the run. `rule` is a recipe's `kept_epoch`: whose weights to keep. The
-        state of the `schedule` callbacks is saved too. `validated` has the weights that were validated. `on_epoch` is
-        called after each epoch, once it is saved.
+        The state of the `schedule` callbacks is saved too. `validated` has the weights that were validated. `on_epoch`
+        is called after each epoch, once it is saved.
         """
         super().__init__()
         self.path, self.identity = path, identity

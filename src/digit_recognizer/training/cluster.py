@@ -26,7 +26,7 @@ from digit_recognizer.training import backend
 from digit_recognizer.training.progress import Progress, print_line
 from digit_recognizer.training.remote import start_keeper, start_worker, train_member
 
-RETRIES = 10  # of a member whose worker was lost, before the member is given up
+RETRIES = 10  # of a member whose worker was lost or that raised an exception
 
 _STORE, _STORE_PER_WORKER = 200 * 2**20, 50 * 2**20  # bytes: the data set; the files of an epoch or a member
 _PATIENCE = 60.0  # seconds without a worker, until a line says so
@@ -115,7 +115,7 @@ class RayExecutor:
         self.task_options |= {"num_cpus": self.threads, "num_gpus": share, "runtime_env": {"env_vars": environment}}
 
     def facts(self, precision: str) -> dict[str, Any]:
-        """Returns what recipe.json records of the first worker; raises UserError, or TimeoutError for none in time."""
+        """Returns the first worker's facts for recipe.json; raises UserError if it fails, TimeoutError if too late."""
         import ray
 
         task = ray.remote(**self.task_options)(start_worker)
@@ -138,7 +138,7 @@ class RayExecutor:
     def train(self, plan: Plan, members: Sequence[Member]) -> bool:
         """Trains unfinished members; returns False if there was no time for all of them.
 
-        Raises UserError for a member whose worker was lost again and again, once the others are finished.
+        Raises a member's own UserError at once, and one for a member out of retries after the others have ended.
         """
         import ray
 

@@ -61,7 +61,7 @@ class FoldTrainer:
         self._first_state = values(self.learner.optimizer.variables)
 
     def epochs(self, images, labels, member: Member, epochs_done: int = 0) -> batches.ShuffledEpochs:
-        """Returns what the learner's `fit` takes, of images uint8 (rows, 28, 28) and labels uint8 (rows,)."""
+        """Returns the epochs after `epochs_done`, for `batches.stream`: uint8 images (rows, 28, 28), labels (rows,)."""
         chunk = batches.batches_per_call(self.xla_scope, self.steps)
         return batches.ShuffledEpochs(images, labels, self.recipe, member, epochs_done, chunk)
 

@@ -52,7 +52,7 @@ class FallbackTrainer:
     """Trains members one after the other, with one FoldTrainer as long as it fits.
 
     If an accelerator fails, because of its compiler, its memory or an operation that it does not have, the member
-    starts again with the next simpler `Execution`, and the members after it begin with that.
+    continues from its last saved epoch with the next simpler `Execution`, which the members after it use too.
     """
 
     def __init__(self, recipe: Recipe, recorded: dict[str, Any] | None, record: Callable[[dict[str, Any]], None]):

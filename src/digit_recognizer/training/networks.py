@@ -36,7 +36,7 @@ TENSORFLOW = LayerSet(True, QuickConv2D, FusedBatchNormalization, layers.Dropout
 
 
 def layer_set_of(xla_scope: backend.XlaScope) -> LayerSet:
-    """Returns the layers of the network that learns, if XLA compiles this part of the training."""
+    """Returns the layers of the network that trains; `xla_scope` is the part of the training that XLA compiles."""
     if xla_scope != "none":
         return XLA
     return PLAIN if backend.find_accelerator() else TENSORFLOW

@@ -10,7 +10,7 @@ from digit_recognizer.recipes import Recipe
 
 
 def compile_model(model: keras.Model, recipe: Recipe, steps: int, jit_compile: bool = False) -> None:
-    """Compiles `model` as the recipe says; an epoch has this many `steps`; `jit_compile`: XLA compiles a step."""
+    """Compiles `model` as the recipe says, for epochs of `steps`; `jit_compile`: XLA compiles the training function."""
     loss = squared_error if recipe.loss == "squared_error" else "sparse_categorical_crossentropy"
     kinds = {"adam": QuickAdam, "muon": Muon, "sgd": keras.optimizers.SGD}
     kinds |= {"adagrad": keras.optimizers.Adagrad, "rmsprop": keras.optimizers.RMSprop}

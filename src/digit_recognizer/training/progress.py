@@ -99,5 +99,5 @@ class Progress:
         self._bar.set_postfix(self._val_accuracies)
 
     def close(self) -> None:
-        """Removes the bars."""
+        """Closes the bar."""
         self._bar.close()

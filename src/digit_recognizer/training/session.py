@@ -47,8 +47,8 @@ def train(
     """Trains the members that are not finished, and returns those for which there was no time.
 
     `output` is the run directory or, with several recipes, the folder of theirs. A name of None is that of the run's
-    recipe, else of the default one. `fields` of the recipes were asked for. Raises UserError for what cannot be done,
-    before Keras is imported and anything is removed, and if a loss is not a number.
+    recipe, else of the default one. `fields` are the recipe fields that the options set. Raises UserError if a loss is
+    not a number and, before that recipe's run is removed, for options that are impossible.
     """
     missing = [name for name in ("tensorboard", "tensorflow") if not importlib.util.find_spec(name)]
     if options.tensorboard and missing:
@@ -73,12 +73,12 @@ def _common_split(home: Run, dataset: Dataset, fields: dict[str, Any], options: 
     with home.lock():
         if home.holds_one_recipe():
             raise UserError(f"{home.folder} holds a run of one recipe: take another --output for several")
-        if options.overwrite:
-            home.clear()
-        if home.folds_csv.exists():
+        if home.folds_csv.exists() and not options.overwrite:
             return folds.from_csv(home.folds_csv, dataset.train_labels)
         of_split = {name: value for name, value in fields.items() if name in folds.FIELDS}
         split = folds.split(dataset.train_labels, make_recipe(None, None, of_split, dataset))
+        if options.overwrite:
+            home.clear()
         write_folds(home, split, dataset)
     return split
 
