@@ -78,6 +78,7 @@ def test_the_page_lets_nothing_else_run_and_escapes(server):
     assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
     assert server.server_address[0] == "127.0.0.1"
     assert ask(server, "GET", Host="evil.example", Origin=None)[0] == 403
+    assert ask(server, "GET", Host="127.0.0.1", Origin=None)[0] == 200  # at port 80, also of a forwarded one
 
 
 def test_several_digits_are_read_in_order_as_predict_reads_them(server, models):

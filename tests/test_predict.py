@@ -16,6 +16,7 @@ from test_pictures import coverage, digits_in, half_in_shadow, scaled, sheet
 from digit_recognizer import named_recipes, recipes
 from digit_recognizer.data import digits
 from digit_recognizer.files import UserError, read_json, write_json
+from digit_recognizer.inference import recognize
 from digit_recognizer.results import ensemble
 from digit_recognizer.runs.directory import Run
 from digit_recognizer.training import backend, session
@@ -125,6 +126,15 @@ def test_a_run_is_enough(call, run, scan, tmp_path, monkeypatch):
         assert (tmp_path / "checkout" / "output" / name / "report" / "predictions.png").exists()
         assert f"{name}/report/predictions.png: what was found" in outcome.out
         monkeypatch.setenv("KAGGLE_API_TOKEN", "secret")
+
+
+def test_a_picture_after_unreadable_ones_is_drawn(call, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(recognize, "MOST_PICTURES", 1)
+    good, bad, drawn = tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "drawn.png"
+    Image.fromarray(sheet([[coverage("sans", "3")]])).save(good)
+    bad.write_bytes(b"no picture")
+    outcome = call("predict", bad, good, "--output", run.folder, "--save", drawn)
+    assert outcome.code == 0 and drawn.exists() and "is no picture" in outcome.out, outcome
 
 
 def test_refusals_and_pictures_without_ink_need_no_network_and_write_nothing(call, run, tmp_path, monkeypatch):
