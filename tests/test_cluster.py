@@ -170,6 +170,15 @@ def test_ctrl_c_and_a_killed_driver_keep_the_epochs_and_leave_no_process(campaig
     assert predictions(tmp_path / "run") == predictions(run)
 
 
+def test_a_ray_that_does_not_start_is_one_line(csvs, call, tmp_path, monkeypatch):
+    def fail(**options):
+        raise RuntimeError("Failed to start GCS.\nno answer")
+
+    monkeypatch.setattr(ray, "init", fail)
+    outcome = call("train", "--input", csvs, "--output", tmp_path / "run", *LIGHT, "--workers", "2")
+    assert refused(outcome, "Ray does not start on this machine (no answer): run the same command again")
+
+
 def test_two_gpus_are_shared_out(dataset, monkeypatch):
     """Ray hands out two GPUs that are not there; what a task sees is what it would compute on."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -209,30 +209,30 @@ def _start_ray(options: ClusterOptions, threads: int, folder: str) -> None:
     # Ray ships this package to the workers
     package = {"py_modules": [str(Path(digit_recognizer.__file__).parent)]}
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "runtime_env": package}
-    if options.address:
-        host, _, port = options.address.rpartition(":")
-        try:
+    workers = options.workers or 1
+    try:
+        if options.address:
+            host, _, port = options.address.rpartition(":")
             if port.isdigit():
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=options.address, **quiet)
-        except Exception as error:  # Ray's exceptions have no common class
-            reason = f"no Ray cluster answers there ({_last_words(error)}): start one with `ray start --head`"
-            raise UserError(f"--address {options.address}: {reason}") from None
-        return
-    workers = options.workers or 1
-    ray.init(
-        num_cpus=max(backend.cores(), workers * threads),
-        num_gpus=backend.count_gpus() or None,  # None: Ray detects accelerators of other vendors
-        include_dashboard=False,
-        object_store_memory=_STORE + workers * _STORE_PER_WORKER,
-        _temp_dir=folder,
-        **quiet,
-    )
-    gpus, share = int(ray.cluster_resources().get("GPU", 0)), options.gpus_per_fold
-    if share and not gpus:
+            return
+        gpus = backend.count_gpus() or None  # None: Ray detects accelerators of other vendors
+        size = {"num_cpus": max(backend.cores(), workers * threads), "num_gpus": gpus}
+        size["object_store_memory"] = _STORE + workers * _STORE_PER_WORKER
+        ray.init(include_dashboard=False, _temp_dir=folder, **size, **quiet)
+    except Exception as error:  # Ray's exceptions have no common class
+        what, advice = "Ray does not start on this machine", "run the same command again, or leave --workers out"
+        if options.address:
+            what, advice = f"--address {options.address}: no Ray cluster answers there", "run `ray start --head` there"
+        raise UserError(f"{what} ({_last_words(error)}): {advice}") from None
+    found, share = int(ray.cluster_resources().get("GPU", 0)), options.gpus_per_fold
+    if share and not found:
         raise UserError(f"--gpus-per-fold {share:g}: this machine has no GPU that Ray finds: leave it out")
-    if share and workers > (gpus // share if share >= 1 else gpus * int(1 / share)):
-        raise UserError(f"--gpus-per-fold {share:g}: {workers} workers do not fit on {gpus} GPUs: take fewer --workers")
+    if share and workers > (found // share if share >= 1 else found * int(1 / share)):
+        raise UserError(
+            f"--gpus-per-fold {share:g}: {workers} workers do not fit on {found} GPUs: take fewer --workers"
+        )
 
 
 def _last_words(error: Exception) -> str:
