@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from conftest import LIGHT, arrays, read_until, start
+from conftest import LIGHT, arrays, finish, read_until, start
 from kaggle_server import refused
 
 from digit_recognizer.files import read_json
@@ -67,8 +67,10 @@ def test_what_a_dead_process_held_is_free(light, call, tmp_path):
     csvs, run = light
     output = tmp_path / "run"
     process = start("train", "--input", csvs, "--output", output, *LIGHT)
+    while not (output / ".lock").exists():  # before it imports Keras, which takes seconds
+        assert process.poll() is None, finish(process)
+    assert refused(call("explore", "--input", csvs, "--output", output), "another process is writing")
     read_until(process, "epoch 1/2")
-    assert refused(call("ensemble", "--input", csvs, "--output", output), "another process is writing")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     for name in (".lock", ".recipe.json", ".folds.csv", "fold_00/.state.npz", "fold_01/.metrics.json"):
