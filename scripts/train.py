@@ -1,7 +1,7 @@
 """Trains the folds that are not finished yet, one network each. The same command again goes on.
 
-With several recipes, all learn from the same folds, each in a run directory of its name in --output; report.py compares
-them.
+Several recipes are trained on the same folds. Each has a run directory with its name in --output, and report.py compares
+the runs.
 """
 
 import argparse

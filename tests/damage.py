@@ -35,18 +35,21 @@ class HangError(BaseException):
 
 @contextmanager
 def time_limit():
-    """Ends a block that computes for longer than SECONDS."""
+    """Ends a block that computes for longer than SECONDS, or that waits for ten times as long."""
 
     def stop(*_):
         raise HangError(f"more than {SECONDS} s")
 
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, 10 * SECONDS)}
+    before = {number: signal.signal(number, stop) for number in timers}
+    for timer, limit in timers.values():
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
 
 
 @st.composite

@@ -129,7 +129,7 @@ def test_a_run_is_enough(call, run, scan, tmp_path, monkeypatch):
 
 
 def test_a_picture_after_unreadable_ones_is_drawn(call, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(recognize, "MOST_PICTURES", 1)
+    monkeypatch.setattr(recognize, "MAX_DRAWN_PICTURES", 1)
     good, bad, drawn = tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "drawn.png"
     Image.fromarray(sheet([[coverage("sans", "3")]])).save(good)
     bad.write_bytes(b"no picture")

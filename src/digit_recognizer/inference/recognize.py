@@ -25,7 +25,7 @@ from digit_recognizer.training import backend
 
 SAVE_ENDINGS = (".png", ".jpg", ".pdf", ".svg")  # of the picture to write
 TOO_WIDE = "wider than a digit is: do several touch? They are read as one"
-MOST_PICTURES = 50  # drawn, with what was found in them
+MAX_DRAWN_PICTURES = 50  # in the figure that is written
 
 _DOUBTFUL = 0.6  # probability of the best class, below which a note says so
 _COLUMNS = 3  # of digits beside a picture
@@ -38,7 +38,7 @@ _DPI, _MOST_PIXELS = 110, 65_000  # JPEG holds no more than 65,535 of height
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
 class PictureResult:
-    """What was found in a picture, or the `error` that says why it cannot be read."""
+    """The digits of a picture and their probabilities, or the `error` if it cannot be read."""
 
     path: Path
     pixels: np.ndarray | None = None  # uint8 (height, width, 3), None if it is not drawn
@@ -125,7 +125,7 @@ def _look(files: list[Path]) -> list[PictureResult]:
             continue
         digits, notes = find_digits(pixels)
         # the pixels of thousands of photos would fill the memory
-        shown = pixels if sum(result.pixels is not None for result in results) < MOST_PICTURES else None
+        shown = pixels if sum(result.pixels is not None for result in results) < MAX_DRAWN_PICTURES else None
         results.append(PictureResult(path, shown, scale, digits, notes=notes))
     if all(result.error for result in results):
         others = f" (nor can the other {len(files) - 1} pictures)" if len(files) > 1 else ""
@@ -165,8 +165,8 @@ def format_results(results: list[PictureResult]) -> str:
 def to_records(results: list[PictureResult]) -> list[dict[str, Any]]:
     """Returns a record for each digit, and one without a digit for a picture that has none or cannot be read.
 
-    `box` is (top, left, bottom, right) in pixels of the file, upright, the last two exclusive. `probabilities` are
-    those of 0 to 9. `notes` are of the digit and of its picture.
+    `box` is (top, left, bottom, right) in pixels of the upright picture; bottom and right are exclusive.
+    `probabilities` are those of the digits 0 to 9. `notes` has the notes on the digit, then those on its picture.
     """
     records: list[tuple] = []
     names = ("file", "number", "box", "digit", "probabilities", "notes")

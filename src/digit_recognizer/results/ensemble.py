@@ -175,8 +175,8 @@ def oof_weights(ensembles: Sequence[Ensemble], labels: np.ndarray) -> np.ndarray
 def read_ensemble(run: Run) -> tuple[dict[Path, float], list[str]]:
     """Returns the contents of ensemble.json, empty if there is no such file; raises UserError if it is damaged.
 
-    They are the weights of the members, by their resolved folders, without those of weight 0, and the members that were
-    not finished, as paths relative to the run.
+    The first is the weight of each member, by its resolved folder; members of weight 0 are left out. The second are the
+    members that were not finished, as paths relative to the run.
     """
     if not run.ensemble_json.exists():
         return {}, []

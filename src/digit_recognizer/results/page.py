@@ -103,8 +103,8 @@ def content_policy(script: str = "page.js", connect: str = "'none'") -> str:
 
     It names the hashes of the page's style and script: nothing else is loaded or run, whatever the values hold.
     """
-    own = f"style-src '{_hash(_style())}'; script-src '{_hash(_source(script))}'; connect-src {connect}"
-    return f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; {own}"
+    sources = f"style-src '{_hash(_style())}'; script-src '{_hash(_source(script))}'; connect-src {connect}"
+    return f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; {sources}"
 
 
 @functools.cache  # it keeps the compiled templates

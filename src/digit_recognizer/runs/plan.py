@@ -74,8 +74,8 @@ def refuse_another_run(
     for name, value in _identifying(known or wanted).items():
         if name in wanted and value != wanted[name]:
             texts = ("none" if entry is None else recipes.format_value(entry) for entry in (value, wanted[name]))
-            shown, asked = (text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text for text in texts)
-            raise UserError(f"{run.folder} holds a run with {name} {shown}, not {asked}: {advice}")
+            known_text, wanted_text = (text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text for text in texts)
+            raise UserError(f"{run.folder} holds a run with {name} {known_text}, not {wanted_text}: {advice}")
 
 
 def refuse_other_members(run: Run, own: str, advice: str = _ANOTHER_OUTPUT) -> None:

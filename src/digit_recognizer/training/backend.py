@@ -139,9 +139,9 @@ def compute_dtype(precision: str) -> str:
 def xla_scope(dtype: str, images: int, convolutions: bool = True) -> XlaScope:
     """Returns which part of a training XLA compiles. Needs `start`.
 
-    On an accelerator: an epoch. On a processor, JAX: a step if there are convolutions, else an epoch; TensorFlow, whose
-    convolutions are faster than XLA's: an epoch of dense layers alone, in float32, if there are _WORTH_COMPILING images
-    or more (not on macOS), else none. `dtype` is that of the computation; `images` counts those of all epochs.
+    On an accelerator XLA compiles a whole epoch. On a processor, JAX compiles a step of a network with convolutions,
+    else an epoch. TensorFlow compiles an epoch if the network has no convolutions, computes in float32 and sees at
+    least _WORTH_COMPILING `images` in all epochs; otherwise, and on macOS, nothing. `dtype` is that of the computation.
     """
     if find_accelerator():
         return "epoch"

@@ -17,7 +17,7 @@ from digit_recognizer.training import networks
 from digit_recognizer.training.batches import LAYERS, STATISTICS, random_numbers
 from digit_recognizer.training.predict import VIEW_RANGE
 
-# Training rows that the statistics of batch normalisation are computed from, and those of a batch.
+# Batch normalisation: the number of training rows for its statistics, and the rows of a batch of them.
 STATISTICS_ROWS, _STATISTICS_BATCH = 4096, 512
 
 
@@ -104,7 +104,7 @@ class BatchStatistics:
         return partial(self.update, images=images, seed=int(random.integers(2**31)))
 
     def update(self, model: keras.Model, images: np.ndarray, seed: int) -> None:
-        """Replaces the statistics of `model` by those of uint8 images (n, 28, 28); `seed` is that of the distortion."""
+        """Sets the statistics of `model` from `images`, uint8 (n, 28, 28), which are distorted with this `seed`."""
         moving, computed = _moving_statistics(model), _moving_statistics(self._network)
         if not moving:
             return
